@@ -1,0 +1,53 @@
+"""LoRA from the inside: a transformer and its low-rank adaptation in NumPy, every derivative by hand and proven.
+
+The public names stand below. They are loaded when they are first used: `import lora_np` loads NumPy only.
+Start reading at `lora_np/ops/lora_linear.py`.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ops": "lora_np.ops",
+    "gradcheck": "lora_np.gradcheck",
+    "cross_entropy_forward": "lora_np.ops",
+    "cross_entropy_backward": "lora_np.ops",
+    "Batch": "lora_np.model.batch",
+    "Transformer": "lora_np.model.transformer",
+    "bert": "lora_np.model.build",
+    "gpt": "lora_np.model.build",
+    "vit": "lora_np.model.build",
+    "with_head": "lora_np.model.build",
+    "with_dropout": "lora_np.model.build",
+    "parameters": "lora_np.model.tree",
+    "count_parameters": "lora_np.model.tree",
+    "unfreeze": "lora_np.model.tree",
+    "astype": "lora_np.model.tree",
+    "check_model": "lora_np.model.check",
+    "load_pretrained": "lora_np.io.pretrained",
+    "load_tokenizer": "lora_np.io.pretrained",
+    "load_data": "lora_np.io.digits",
+    "save_model": "lora_np.io.huggingface",
+    "save_adapter": "lora_np.io.peft",
+    "load_adapter": "lora_np.io.peft",
+    "AdamW": "lora_np.train.optimisers",
+    "LoRAConfig": "lora_np.lora",
+    "inject": "lora_np.lora",
+    "merge": "lora_np.lora",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module 'lora_np' has no attribute {name!r}; its public names are {', '.join(__all__)}.")
+    module = importlib.import_module(_HOME[name])
+    value = module if _HOME[name].endswith(f".{name}") else getattr(module, name)
+    globals()[name] = value  # the next use finds it without asking
+    return value
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,93 @@
+"""Scaled dot-product attention of n sequences with h heads.
+
+Forward, for each sequence and head by itself; T queries, U keys (U = T when a sequence attends to itself)
+    (1)  S = Q K^T / sqrt(d)         how well query t fits key u
+    (2)  P = softmax of each row     invisible keys count as S = -infinity, so their P is 0
+    (3)  D = P * mask                dropout on the attention weights
+    (4)  O = D V                     a weighted mean of the values
+
+Backward, from the last step to the first. Write dO for the gradient of the loss with respect to O.
+    (4)  O = D V is a product: dV = D^T dO and dD = dO V^T. It is D that met V, not P: with dropout the two differ.
+    (3)  dP = dD * mask.
+    (2)  P_u = exp(S_u) / sum_v exp(S_v), so dP_u / dS_v = P_u (1 if u = v else 0) - P_u P_v. Hence dS_v = P_v (dP_v -
+         sum_u P_u dP_u): each row of dS sums to zero, as adding a constant to a row of S changes nothing. Where P = 0
+         (invisible) dS = 0.
+    (1)  S = Q K^T / sqrt(d) is a product again: dQ = dS K / sqrt(d), dK = dS^T Q / sqrt(d).
+
+Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1, equation 1.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+class AttentionCache(NamedTuple):
+    Q: np.ndarray  # (n, h, T, d)
+    K: np.ndarray  # (n, h, U, d)
+    V: np.ndarray  # (n, h, U, d_v)
+    P: np.ndarray  # (n, h, T, U)
+    mask: np.ndarray  # (n, h, T, U)  or None
+
+
+def attention_forward(Q, K, V, visible=None, mask=None):
+    """Return O (n, h, T, d_v) and the cache, for Q (n, h, T, d), K (n, h, U, d), V (n, h, U, d_v).
+
+    Parameters
+    ----------
+    visible : boolean array that broadcasts to (n, h, T, U), or None
+        Which key (last axis) each query may see; None: all. Causal attention has `np.tri(T, dtype=bool)`.
+    mask : (n, h, T, U) or None
+        Dropout mask, already divided by 1 - p.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, `visible` is not boolean, or a query sees no key.
+    """
+    if Q.ndim != 4 or K.shape != Q.shape[:2] + K.shape[2:3] + Q.shape[3:] or V.shape[:3] != K.shape[:3]:
+        raise ValueError(
+            f"attention needs Q (n, h, T, d), K (n, h, U, d) and V (n, h, U, d_v), but they are {Q.shape}, {K.shape}"
+            f" and {V.shape}."
+        )
+    S = Q @ K.swapaxes(2, 3)  # (n, h, T, U)  (1)
+    S *= 1.0 / math.sqrt(Q.shape[3])
+    if visible is not None:
+        _check_visible(visible)
+        np.copyto(S, -np.inf, where=~visible)
+    S -= S.real.max(axis=3, keepdims=True)  # (n, h, T, U)  a constant of the row cancels in (2); it prevents overflow
+    P = np.exp(S, out=S)  # (n, h, T, U)  (2)
+    P /= P.sum(axis=3, keepdims=True)
+    D = P if mask is None else P * mask  # (n, h, T, U)  (3)
+    O = D @ V  # (n, h, T, d_v)  (4)
+    return O, AttentionCache(Q, K, V, P, mask)
+
+
+def attention_backward(dO, cache, needs=("Q", "K", "V")):
+    """Return dQ, dK, dV, shaped as Q, K, V; None for those that `needs` does not name."""
+    Q, K, V, P, mask = cache
+    dQ = dK = dV = None
+    if "V" in needs:
+        D = P if mask is None else P * mask  # (n, h, T, U)
+        dV = D.swapaxes(2, 3) @ dO  # (n, h, U, d_v)  (4)
+    if "Q" in needs or "K" in needs:
+        dD = dO @ V.swapaxes(2, 3)  # (n, h, T, U)
+        dP = dD if mask is None else dD * mask  # (n, h, T, U)  (3)
+        dS = P * (dP - (P * dP).sum(axis=3, keepdims=True))  # (n, h, T, U)  (2)
+        dS *= 1.0 / math.sqrt(Q.shape[3])
+        dQ = dS @ K if "Q" in needs else None  # (n, h, T, d)  (1)
+        dK = dS.swapaxes(2, 3) @ Q if "K" in needs else None  # (n, h, U, d)
+    return dQ, dK, dV
+
+
+def _check_visible(visible):
+    if visible.dtype != bool:
+        raise ValueError(
+            f"visible must be a boolean array (True: the query may see the key), but its dtype is {visible.dtype}."
+        )
+    if not visible.any(axis=-1).all():
+        raise ValueError(
+            "visible hides every key from some query, whose weights would be 0 / 0; let each query see at least one"
+            " key."
+        )

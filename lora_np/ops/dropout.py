@@ -1,0 +1,47 @@
+"""Dropout: each entry is zeroed with probability p, the others are divided by 1 - p, so that the mean stays.
+
+Forward   (1)  y = x * mask,  mask = 0 with probability p, else 1 / (1 - p)
+Backward  (1)  The mask is a constant once it is drawn: dx = dy * mask, with the same mask.
+
+Source: Srivastava et al. 2014, JMLR 15:1929.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class DropoutCache(NamedTuple):
+    mask: np.ndarray  # (N, d)  or None
+
+
+def dropout_mask(shape, p, rng, dtype):
+    """Return a mask of the given shape and dtype, already divided by 1 - p; None if p is 0 or there is no generator.
+
+    The uniform numbers are float32 whatever the dtype, so that float64 and float32 runs of one seed drop the same
+    entries.
+
+    Raises
+    ------
+    ValueError
+        If p is not in 0 <= p < 1.
+    """
+    if not 0.0 <= p < 1.0:
+        raise ValueError(f"the dropout probability must lie in 0 <= p < 1, but it is {p}.")
+    if p == 0.0 or rng is None:
+        return None
+    kept = rng.random(shape, dtype=np.float32) >= p
+    return kept.astype(np.dtype(dtype).type(0).real.dtype) * (1.0 / (1.0 - p))
+
+
+def dropout_forward(x, mask):
+    """Return y and the cache, for x of the mask's shape; `mask=None` returns x itself."""
+    y = x if mask is None else x * mask  # (N, d)  (1)
+    return y, DropoutCache(mask)
+
+
+def dropout_backward(dy, cache):
+    """Return dx."""
+    (mask,) = cache
+    dx = dy if mask is None else dy * mask  # (N, d)  (1)
+    return dx

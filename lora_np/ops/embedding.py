@@ -1,0 +1,49 @@
+"""Embedding: row `ids[n]` of a table becomes row n of the output.
+
+Forward   (1)  y_n = table[ids_n]
+Backward  (1)  Nudge row v of the table: every y_n with ids_n = v moves along. So dtable_v is the sum of dy_n over all
+               n with ids_n = v. An id that occurs k times collects k rows: the plain assignment `dtable[ids] = dy`
+               would keep the last one only.
+
+The sum by segments: sort the rows by id, so that equal ids stand side by side, and add up each run. This is several
+times as fast as `np.add.at`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class EmbeddingCache(NamedTuple):
+    ids: np.ndarray  # (N,)
+    shape: tuple  # of the table
+
+
+def embedding_forward(table, ids):
+    """Return y (N, d) and the cache, for table (V, d) and integer ids (N,) in 0..V-1.
+
+    Raises
+    ------
+    ValueError
+        If ids are not integers or lie outside the table (NumPy alone would read -1 as the last row).
+    """
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"ids must be integers, but their dtype is {ids.dtype}.")
+    if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
+        raise ValueError(
+            f"ids run from {ids.min()} to {ids.max()}, but the table has rows 0 to {len(table) - 1}; the ids belong to"
+            " another table."
+        )
+    y = table[ids]  # (N, d)  (1)
+    return y, EmbeddingCache(ids, table.shape)
+
+
+def embedding_backward(dy, cache):
+    """Return dtable (V, d)."""
+    ids, shape = cache
+    dtable = np.zeros(shape, dy.dtype)  # (V, d)
+    order = np.argsort(ids, kind="stable")  # (N,)
+    found, starts = np.unique(ids[order], return_index=True)
+    if found.size:
+        dtable[found] = np.add.reduceat(dy[order], starts, axis=0)  # (1)
+    return dtable

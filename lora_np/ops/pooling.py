@@ -1,0 +1,53 @@
+"""Pooling: one row for each sequence, out of the rows of its tokens.
+
+The rows of a batch lie end to end in groups `(start, stop, n, T)`: rows start to stop hold n sequences of T tokens
+each.
+
+Mean      (1)  y_s = (1 / T) sum_t x_st.       Backward (1): nudge x_st, and y_s moves by 1 / T of it, so dx_st = dy_s
+/ T.
+First     (1)  y_s = x_s0, the class token.    Backward (1): dx_s0 = dy_s; the other tokens did not take part, their
+gradient is zero.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class PoolCache(NamedTuple):
+    groups: tuple  # of (start, stop, n, T)
+    rows: int  # N
+
+
+def pool_mean_forward(x, groups):
+    """Return y (S, d), the mean over the tokens of each of the S sequences, and the cache, for x (N, d)."""
+    y = np.concatenate([x[start:stop].reshape(n, T, -1).mean(axis=1) for start, stop, n, T in groups])  # (S, d)  (1)
+    return y, PoolCache(groups, len(x))
+
+
+def pool_mean_backward(dy, cache):
+    """Return dx (N, d)."""
+    groups, rows = cache
+    dx = np.empty((rows, dy.shape[1]), dy.dtype)  # (N, d)
+    first = 0
+    for start, stop, n, T in groups:
+        dx[start:stop] = np.repeat(dy[first : first + n] * (1.0 / T), T, axis=0)  # (1)
+        first += n
+    return dx
+
+
+def pool_first_forward(x, groups):
+    """Return y (S, d), the first token of each of the S sequences, and the cache, for x (N, d)."""
+    y = np.concatenate([x[start:stop:T] for start, stop, n, T in groups])  # (S, d)  (1)
+    return y, PoolCache(groups, len(x))
+
+
+def pool_first_backward(dy, cache):
+    """Return dx (N, d)."""
+    groups, rows = cache
+    dx = np.zeros((rows, dy.shape[1]), dy.dtype)  # (N, d)
+    first = 0
+    for start, stop, n, T in groups:
+        dx[start:stop:T] = dy[first : first + n]  # (1)
+        first += n
+    return dx
