@@ -1,0 +1,141 @@
+"""Calling somebody else's functions: fresh arguments, one flat output, and plain words when something raises."""
+
+import copy
+import sysconfig
+import traceback
+from numbers import Number
+from pathlib import Path
+
+import numpy as np
+
+HERE = str(Path(__file__).parent)
+LIBRARIES = (str(Path(np.__file__).parent), *(sysconfig.get_path(key) for key in ("stdlib", "purelib", "platlib")))
+
+
+def is_scalar(value):
+    """Is it a float, Python's or NumPy's, rather than an array?"""
+    return isinstance(value, (float, np.floating))
+
+
+def parts_of(output):
+    """Return the arrays and floats of an output as a tuple, also where it is just one."""
+    return output if isinstance(output, tuple) else (output,)
+
+
+def coarsest(values):
+    """Return the least precise dtype among some arrays; floats follow the arrays."""
+    dtypes = [value.dtype for value in values if isinstance(value, np.ndarray)]
+    return max(dtypes, key=lambda dtype: np.finfo(dtype).eps, default=np.dtype(np.float64))
+
+
+def copied(value):
+    """Copy an array, or whatever it is; what cannot be copied is returned itself."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # a lock, an open file: nothing that a derivative depends on
+        return value
+
+
+def fresh(values):
+    """Return a dict with a copy of everything, so that no call sees what an earlier call did to its arguments.
+
+    A random generator is copied with its state: a forward that is given one draws the same numbers every time.
+    """
+    return {name: copied(value) for name, value in values.items()}
+
+
+def widened(value):
+    """Cast floating-point arrays, also inside containers, to float64; leave ids, masks and settings alone."""
+    if isinstance(value, np.ndarray):
+        return np.array(value, dtype=np.float64 if value.dtype.kind == "f" else None)
+    if isinstance(value, np.floating):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: widened(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [widened(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return copied(value)
+
+
+def flat(output):
+    """Lay an output end to end in a new float64, or complex, vector."""
+    parts = parts_of(output)
+    dtype = None if any(np.iscomplexobj(part) for part in parts) else np.float64
+    # A copy always: an output may be a view of an input that the oracle is about to move again.
+    return np.concatenate([np.array(part).reshape(-1) for part in parts], dtype=dtype)
+
+
+def forward_once(forward, inputs, fixed, when="at the given inputs"):
+    """Call the forward and return (output, cache), or say in one sentence why there is nothing to check."""
+    try:
+        returned = forward(**inputs, **fixed)
+    except Exception as error:
+        words = f"the forward raises {when}: {in_words(error)}; a check needs inputs at which the forward runs"
+        raise ValueError(words) from error
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        received = f"a tuple of {len(returned)}" if isinstance(returned, tuple) else type(returned).__name__
+        raise TypeError(f"the forward must return a pair (output, cache), not {received}; a cache may be None")
+    validate_output(returned[0])
+    return returned
+
+
+def validate_output(output):
+    """Refuse an output that has no derivative: not floating-point, empty, or not finite."""
+    for i, part in enumerate(parts_of(output)):
+        name = f"output {i} of the forward" if isinstance(output, tuple) else "the forward's output"
+        if not is_scalar(part) and not (isinstance(part, np.ndarray) and part.dtype.kind == "f"):
+            kind = f"an array of {part.dtype}" if isinstance(part, np.ndarray) else type(part).__name__
+            wanted = "expected a floating-point array or float; what has no gradient belongs in the cache"
+            raise TypeError(f"{name} is {kind}, {wanted}")
+        bad = ~np.isfinite(part)
+        if np.any(bad):
+            raise ValueError(f"{name} is not finite{located(bad)}; check at inputs where it is finite")
+    if sum(np.size(part) for part in parts_of(output)) == 0:
+        raise ValueError("the forward's output has no entries; check at inputs whose sizes are above zero")
+
+
+def located(bad):
+    """Say how many entries of an array are bad and where the first one is; nothing about a scalar."""
+    if np.ndim(bad) == 0:
+        return ""
+    return f" in {np.sum(bad)} of {bad.size} entries, the first at {np.argwhere(bad)[0].tolist()}"
+
+
+def draw_upstream(output, rng):
+    """Draw a gradient for the output: normal numbers of its shape and dtype, a Python float for a float."""
+    if isinstance(output, tuple):
+        return tuple(draw_upstream(part, rng) for part in output)
+    if is_scalar(output):
+        return float(rng.standard_normal())
+    return np.asarray(rng.standard_normal(output.shape), dtype=output.dtype)
+
+
+def in_words(error):
+    """Say what was raised and on which line of the user's own code, without the path."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(HERE)]
+    own = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)] or frames
+    if not own:
+        return text  # raised by the call itself: a missing or unexpected argument
+    code = f": `{own[-1].line}`" if own[-1].line else ""
+    return f"{text} (line {own[-1].lineno} of {Path(own[-1].filename).name}{code})"
+
+
+def evaluator(forward, fixed, pure):
+    """Return a function from inputs to all outputs as one float64 (or complex) vector, for the oracle.
+
+    Copies of large arrays would cost more than many a forward, so arrays are shared between calls, unless the forward
+    is known to change its arguments. Objects with a state, such as random generators, are copied for every call.
+    """
+    fixed = widened(fixed)
+    stateless = (np.ndarray, Number, str, list, tuple, dict, type(None))
+    shared = {name: value for name, value in fixed.items() if pure and isinstance(value, stateless)}
+    others = {name: value for name, value in fixed.items() if name not in shared}
+
+    def evaluate(inputs):
+        return flat(forward(**(inputs if pure else fresh(inputs)), **shared, **fresh(others))[0])
+
+    return evaluate

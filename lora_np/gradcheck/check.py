@@ -1,0 +1,164 @@
+"""Verify a hand-written backward against its own forward.
+
+    >>> report = check(forward, backward, {"x": x, "A": A}, fixed={"mask": mask})
+    >>> print(report)
+
+`structure` asks first whether the backward is a well-behaved function at all; then every entry of every gradient is
+compared with a numerical derivative (`oracles`) within a tolerance that is reasoned, not guessed (`compare`).
+"""
+
+import numpy as np
+
+from lora_np.gradcheck.calls import evaluator, fresh, in_words, is_scalar, widened
+from lora_np.gradcheck.compare import DOUBLE, RTOL, Comparison, Precision, Subject
+from lora_np.gradcheck.oracles import direction_slope, entry_slopes, outputs_at, random_direction, sizes_of
+from lora_np.gradcheck.placement import by_name
+from lora_np.gradcheck.report import Report, Row
+from lora_np.gradcheck.structure import Trial
+
+ALL_ENTRIES = 2000  # an array up to this size is checked entry by entry; of a larger one this many are drawn at random
+
+
+def check(forward, backward, inputs, fixed={}, rng=None) -> Report:  # noqa: B006 - never changed
+    """Check that ``backward`` returns the gradients of ``forward``.
+
+    Parameters
+    ----------
+    forward : callable
+        ``forward(**inputs, **fixed)`` returns ``(output, cache)``; the output is an array, a float, or a tuple of them.
+    backward : callable
+        ``backward(doutput, cache)`` returns the gradients of ``sum(output * doutput)`` as a tuple in the order of
+        ``inputs``; a single gradient may stand alone. ``doutput`` has the form of the output.
+    inputs : dict of str to array or float
+        The differentiable arguments, float64 (errors down to 1e-7 are seen) or float32 (2e-4), at values that hide
+        nothing: random, all sizes different and above 1, no factor that happens to be 1 or 0.
+    fixed : dict
+        Arguments that are passed on and not differentiated: ids, masks, eps, frozen arrays.
+    rng : numpy.random.Generator or int, optional
+        Draws the upstream gradient, and the entries where an array has more than 2000. Without it, every call draws
+        the same.
+
+    Returns
+    -------
+    Report
+        ``ok`` is the verdict and ``print`` shows the reasons. A backward that raises is a failure in it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is nothing to check: unusable arguments, or a forward that raises or gives no finite numbers.
+    """
+    _validate(forward, backward, inputs, fixed)
+    rng = np.random.default_rng(0 if rng is None else rng)
+    trial = Trial(forward, backward, inputs, fixed, rng)
+    evidence = trial.examine()
+    values = _Values(trial, evidence) if evidence.gradients and evidence.steady else None
+    rows, notes = [], []
+    for name, x in inputs.items():
+        row = Row(name, np.shape(x), np.inf, np.nan, "wrong" if evidence.steady else "not resolved")
+        if values and name in evidence.gradients:
+            row, failures, found = values.compare(name, rng)
+            notes += found
+            for sentence in failures:
+                trial.fail(name, sentence)
+        rows.append(marked(row, trial.failures))
+    order = [*inputs, *trial.failures]
+    return Report(rows, dict(sorted(trial.failures.items(), key=lambda item: order.index(item[0]))), notes)
+
+
+def marked(row, failures):
+    """A row whose numbers are right is wrong all the same if its argument failed by its structure."""
+    return row._replace(verdict="wrong") if row.argument in failures and row.verdict in ("ok", "vacuous") else row
+
+
+class _Values:
+    """The given gradients, and the oracle at the same point with the same upstream."""
+
+    def __init__(self, trial, evidence):
+        self.gradients, self.inputs = evidence.gradients, widened(trial.inputs)
+        self.precision = Precision.of(evidence.dtype)
+        self.evaluate = evaluator(trial.forward, trial.fixed, evidence.pure)
+        try:
+            self.outputs = outputs_at(self.evaluate, self.inputs, evidence.doutput)
+        except Exception as error:
+            words = f"the forward raises when its arguments are cast to float64, as the oracle needs: {in_words(error)}"
+            raise ValueError(words) from error
+        self.twins = {} if self.precision == DOUBLE else _in_float64(trial, self.inputs, widened(evidence.doutput))
+
+    def compare(self, name, rng):
+        """Compare one gradient. Return its Row, failure sentences and notes."""
+        given, twin = _line(self.gradients[name]), self.twins.get(name)
+        entries, drawn = np.arange(given.size), given.size > ALL_ENTRIES
+        if drawn:
+            entries = np.sort(rng.choice(given.size, ALL_ENTRIES, replace=False))
+        slopes = entry_slopes(self.evaluate, self.inputs, name, entries, self.outputs, self.precision.rtol)
+        subject = Subject(name, "d" + name, np.shape(self.inputs[name]), entries)
+        part = None if twin is None else twin[entries]
+        row, failure, note = Comparison(subject, given[entries], slopes, self.precision, part).verdict()
+        notes = [note] if note else []
+        if drawn:
+            drawing = f"{ALL_ENTRIES} of {given.size} entries, drawn at random"
+            notes.append(f"d{name}: {drawing}, and a random direction over all of them")
+            failure = failure or self._whole(subject, given, twin, rng)
+        return row, [failure] if failure else [], notes
+
+    def _whole(self, subject, given, twin, rng):
+        """Check a large array along one direction too: an error in a row that was not drawn shows there."""
+        x = self.inputs[subject.argument]
+        direction = random_direction(rng, given.reshape(x.shape), sizes_of(x))
+        oracle = (self.evaluate, self.inputs, subject.argument, direction, self.outputs, self.precision.rtol)
+        total, twin = (None if g is None else np.array([g @ direction.reshape(-1)]) for g in (given, twin))
+        along = subject._replace(entries=None)
+        return Comparison(along, total, direction_slope(*oracle), self.precision, twin).verdict()[1]
+
+
+def _in_float64(trial, inputs, doutput):
+    """Run the same backward in float64. Return its gradients by name, none if it cannot be done."""
+    try:
+        _, cache = trial.forward(**fresh(inputs), **widened(trial.fixed))
+        lines = {name: _line(gradient) for name, gradient in by_name(trial.backward(doutput, cache), inputs).items()}
+    except Exception:  # it ran in float32, which is what was asked for
+        return {}
+    return {name: line for name, line in lines.items() if line.size == np.size(inputs[name])}
+
+
+def _line(gradient):
+    return np.array(gradient, dtype=np.float64).reshape(-1)
+
+
+def _validate(forward, backward, inputs, fixed):
+    """Refuse arguments that cannot be checked, each in one sentence with the way out."""
+    validate_function("forward", forward)
+    validate_function("backward", backward)
+    for name, values in (("inputs", inputs), ("fixed", fixed)):
+        if not isinstance(values, dict):
+            example = f"write {name}={{'x': x}}"
+            raise TypeError(f"{name} must be a dict by argument name, not {type(values).__name__}; {example}")
+    if not inputs:
+        raise ValueError("inputs is empty, so there is nothing to differentiate; pass at least one argument: {'x': x}")
+    for name in inputs:
+        if name in fixed:
+            raise ValueError(f"{name!r} is in both inputs and fixed; leave it in inputs only if its gradient is wanted")
+    for name, x in inputs.items():
+        validate_variable(name, x, "or pass it in fixed")
+
+
+def validate_function(name, function):
+    """Refuse what cannot be called."""
+    if not callable(function):
+        raise TypeError(f"{name} must be a function, not {type(function).__name__}; pass it without calling it")
+
+
+def validate_variable(name, x, otherwise):
+    """Refuse what has no derivative: anything but finite float32 or float64 numbers."""
+    if not is_scalar(x) and not isinstance(x, np.ndarray):
+        received = f"{name!r} is of type {type(x).__name__}, expected a NumPy array or a float"
+        raise TypeError(f"{received}; write np.array({name}, dtype=float), {otherwise}")
+    if np.asarray(x).dtype not in RTOL:
+        received = f"{name!r} has dtype {np.asarray(x).dtype}, expected float64 or float32"
+        raise TypeError(f"{received}; write {name}.astype(np.float64), {otherwise}")
+    if np.size(x) == 0:
+        raise ValueError(f"{name!r} has shape {np.shape(x)}, so no entries; give it sizes above zero, {otherwise}")
+    bad = int(np.sum(~np.isfinite(x)))
+    if bad:
+        raise ValueError(f"{name!r} is not finite in {bad} of {np.size(x)} entries; check at finite inputs")

@@ -1,0 +1,141 @@
+"""Verify the gradients of a whole model: every parameter array along one random direction.
+
+A model has too many entries to move one by one, but along a direction v the derivative of sum(output * upstream) is
+sum(gradient * v), and a wrong entry anywhere shows in that sum with probability one. So an array costs a few forwards,
+whatever its size. The same contraction with random vectors on both sides is how HIPS autograd checks its primitives.
+"""
+
+import numpy as np
+
+from lora_np.gradcheck.calls import copied, draw_upstream, flat, in_words, validate_output
+from lora_np.gradcheck.check import marked, validate_function, validate_variable
+from lora_np.gradcheck.compare import DOUBLE, Comparison, Subject
+from lora_np.gradcheck.laws import listed
+from lora_np.gradcheck.oracles import direction_slope, outputs_at, random_direction
+from lora_np.gradcheck.placement import freeze, misplaced
+from lora_np.gradcheck.report import Report, Row
+from lora_np.gradcheck.snapshots import differences, snapshot
+
+
+def check_parameters(forward, gradients, parameters, rng=None) -> Report:
+    """Check the gradients of all parameters of a model.
+
+    Parameters
+    ----------
+    forward : callable
+        ``forward(parameters)`` returns the output, an array or a float, for a dict like ``parameters``.
+    gradients : callable
+        ``gradients(parameters, doutput)`` returns a dict of the same names, in the same order, with the gradients of
+        ``sum(output * doutput)``.
+    parameters : dict of str to float64 array
+        Only copies of them are passed on; the arrays themselves are never changed.
+    rng : numpy.random.Generator or int, optional
+        Draws the upstream gradient and one direction per array. Without it, every call draws the same.
+
+    Returns
+    -------
+    Report
+        One row per array, its error along the direction. ``failures["backward"]`` is about the dict as a whole.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is nothing to check: unusable arguments, or a forward that raises or gives no finite numbers.
+    """
+    _validate(forward, gradients, parameters)
+    rng = np.random.default_rng(0 if rng is None else rng)
+    values, failures = {name: np.array(x) for name, x in parameters.items()}, {}
+    output = _output(forward, values, parameters, failures)
+    doutput, steady = draw_upstream(output, rng), not failures
+    given = _given(gradients, parameters, doutput, failures) if steady else {}
+
+    def evaluate(moved):
+        return flat(forward(moved))
+
+    outputs = outputs_at(evaluate, values, doutput) if given else None
+    rows, notes = [], []
+    for name, x in values.items():
+        row = Row(name, x.shape, np.inf, np.nan, "wrong" if steady else "not resolved")
+        if name in given:
+            direction = random_direction(rng, given[name], float(np.sqrt(np.mean(x * x))) or 1.0)
+            slope = direction_slope(evaluate, values, name, direction, outputs)
+            total = np.array([np.sum(given[name] * direction)])
+            row, failure, note = Comparison(Subject(name, name, x.shape, None), total, slope, DOUBLE).verdict()
+            notes += [note] if note else []
+            if failure:
+                failures.setdefault(name, []).append(failure)
+        rows.append(marked(row, failures))
+    return Report(rows, failures, notes)
+
+
+def _validate(forward, gradients, parameters):
+    validate_function("forward", forward)
+    validate_function("gradients", gradients)
+    if not isinstance(parameters, dict):
+        received = f"not {type(parameters).__name__}"
+        raise TypeError(f"parameters must be a dict from names to arrays, {received}; write {{'layer.W': W}}")
+    if not parameters:
+        raise ValueError("parameters is empty, so there is nothing to check; is anything in the model trainable?")
+    for name, x in parameters.items():
+        validate_variable(name, x, "or leave it out of parameters")
+        if not isinstance(x, np.ndarray) or x.dtype != np.float64:
+            received = f"{name!r} is {x.dtype if isinstance(x, np.ndarray) else 'a scalar'}, expected a float64 array"
+            raise TypeError(f"{received}; cast the whole model to float64 for a check")
+
+
+def _output(forward, values, parameters, failures):
+    """Return the output at the given parameters, having seen that two calls agree and leave the parameters alone."""
+    try:
+        first, second = copied(forward(values)), forward(values)
+    except Exception as error:
+        words = f"the forward raises at the given parameters: {in_words(error)}; a check needs a forward that runs"
+        raise ValueError(words) from error
+    validate_output(first)
+    changed = [name for name, x in parameters.items() if differences(snapshot(x), values[name])]
+    for name in changed:
+        failures[name] = [f"{name}: the forward changes this parameter in place; a forward only reads"]
+    if not changed and differences(snapshot(first), second):
+        advice = "draw random masks outside, or from a fixed seed"
+        failures["forward"] = [f"forward: two calls with the same parameters differ; {advice}"]
+    return first
+
+
+def _given(gradients, parameters, doutput, failures):
+    """Call `gradients` on copies and return those gradients that can be compared, by name."""
+    values, upstream = {name: x.copy() for name, x in parameters.items()}, copied(doutput)
+    try:
+        returned = gradients(values, upstream)
+    except Exception as error:
+        failures["backward"] = [f"backward: raises {in_words(error)}"]
+        return {}
+    sentences = list(_faults(returned, list(parameters)))
+    if differences(snapshot(doutput), upstream):
+        sentences.append("backward: changes its upstream gradient in place; others may still have to read it")
+    if sentences:
+        failures["backward"] = sentences
+    placed = {}
+    for name, x in parameters.items():
+        found = []
+        if differences(snapshot(x), values[name]):
+            found.append(f"{name}: the backward changes this parameter in place; only an optimiser does that")
+        if isinstance(returned, dict) and name in returned:
+            fault, comparable = misplaced(name, returned[name], x)
+            found += [fault] if fault else []
+            placed |= {name: freeze(np.asarray(returned[name]))} if comparable else {}
+        if found:
+            failures[name] = found
+    return placed
+
+
+def _faults(returned, names):
+    """Say what is wrong with the names of the gradients."""
+    if not isinstance(returned, dict):
+        yield f"backward: returns {type(returned).__name__}, expected a dict with the names of the parameters"
+        return
+    missing, extra = [name for name in names if name not in returned], [name for name in returned if name not in names]
+    if missing:
+        yield f"backward: has no gradient for {listed(missing)}"
+    if extra:
+        yield f"backward: has a gradient for {listed(map(str, extra))}, not among the parameters"
+    if not missing and not extra and list(returned) != names:
+        yield "backward: its gradients come in another order than the parameters; build both by the same walk"

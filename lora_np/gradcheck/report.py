@@ -1,0 +1,97 @@
+"""The verdict of a gradient check, as data and as a table that a person can read."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One gradient's verdict. Error and tolerance are those of its worst entry, relative to that entry's scale."""
+
+    argument: str
+    shape: tuple
+    error: float  # inf where there was no gradient to compare
+    tolerance: float
+    verdict: str  # "ok", "wrong", "vacuous" or "not resolved"
+    where: tuple | None = None  # the index of the worst entry; None for a scalar, a direction, or no gradient
+    given: float | None = None
+    numeric: float | None = None
+
+
+@dataclass(repr=False)
+class Report:
+    """What a gradient check found. ``print`` it, or ask ``ok``.
+
+    Attributes
+    ----------
+    rows : list of Row
+        One per gradient, in the order of the inputs.
+    failures : dict of str to list of str
+        Sentences by argument, or under ``"backward"`` or ``"forward"`` what concerns no single argument. Empty when all
+        is well.
+    notes : list of str
+        What is no failure but should be known: vacuous rows, entries drawn at random from a large array.
+    """
+
+    rows: list[Row]
+    failures: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Is every gradient right, as far as can be told, and the backward well-behaved?"""
+        return not self.failures
+
+    @property
+    def max_error(self) -> float:
+        """The largest error of any row, relative to the scale of its entry."""
+        return max((row.error for row in self.rows), default=0.0)
+
+    def __bool__(self):
+        return self.ok  # so that `assert check(...)` means what it says
+
+    def __str__(self):
+        sentences = [sentence for found in self.failures.values() for sentence in found]
+        paragraphs = [self._headline(), _table(self.rows, worst=not self.ok)]
+        paragraphs += ["\n".join(sentences)] if sentences else []
+        paragraphs += ["\n".join(f"note: {note}" for note in self.notes)] if self.notes else []
+        return "\n\n".join(paragraphs)
+
+    __repr__ = __str__
+
+    def _headline(self):
+        bad = sum(row.verdict in ("wrong", "not resolved") for row in self.rows)
+        gradients = "1 gradient" if len(self.rows) == 1 else f"{len(self.rows)} gradients"
+        if self.ok:
+            return f"Gradient check passed: {gradients}, largest error {self.max_error:.1e} of its scale."
+        if bad == 0:
+            return f"Gradient check FAILED, though the numbers of {gradients} are right."
+        return f"Gradient check FAILED: {bad} of {gradients}."
+
+
+def _table(rows, worst):
+    """Lay the rows out in columns; the worst entries are shown only where there is something to look for."""
+    lines = [("gradient of", "shape", "error", "tolerance", "verdict", *(("worst at", "yours", "numeric") * worst))]
+    for row in rows:
+        cells = [row.argument, str(row.shape), _short(row.error), _short(row.tolerance), row.verdict]
+        if worst and row.given is not None and (row.verdict == "not resolved" or row.error > row.tolerance):
+            cells += ["-" if row.where is None else bracketed(row.where), *distinct(row.given, row.numeric)]
+        lines.append(cells)
+    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(["", *map(str.ljust, line, widths)]).rstrip() for line in lines)
+
+
+def _short(x):
+    return f"{x:.1e}" if x < float("inf") else "-"
+
+
+def bracketed(index):
+    """Write an index as it is typed, ``[2, 1]``."""
+    return "[" + ", ".join(str(i) for i in index) + "]"
+
+
+def distinct(a, b):
+    """Write two numbers with four digits, or as many as it takes to tell them apart and one more."""
+    if f"{a:.4g}" != f"{b:.4g}" or a == b:
+        return f"{a:.4g}", f"{b:.4g}"
+    digits = next(digits for digits in range(5, 18) if f"{a:.{digits}g}" != f"{b:.{digits}g}")
+    return f"{a:.{digits + 1}g}", f"{b:.{digits + 1}g}"
