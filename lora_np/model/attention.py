@@ -1,0 +1,128 @@
+"""Multi-head self-attention over a batch without padding: projections, heads, and the way back.
+
+Forward
+    (1)  Q, K, V = x through three linear maps (GPT: one fused map, cut in three)
+    (2)  for each group of equal lengths, view the rows (n T, d) as (n, heads, T, d_head) and attend
+    (3)  y = the heads side by side, through the output map
+Backward: (3), (2), (1) in reverse. x went three ways in (1), so dx is the sum of three gradients.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lora_np.model.nodes import Linear
+from lora_np.model.tree import is_trainable
+from lora_np.ops import attention_backward, attention_forward, dropout_mask
+
+MAX_SCORES = 2**18  # scores in one call of the operation: 1 MB in float32, about a second-level cache
+
+
+@dataclass
+class Attention:
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    heads: int
+    causal: bool = False
+    dropout: float = 0.0  # of the attention weights
+    trainable: tuple = ()
+
+    def forward(self, x, groups, rng=None):
+        Q, c_query = self.query.forward(x, rng)  # (1)
+        K, c_key = self.key.forward(x, rng)
+        V, c_value = self.value.forward(x, rng)
+        O, c_heads = heads_forward(Q, K, V, groups, self, rng)  # (2)
+        y, c_output = self.output.forward(O, rng)  # (3)
+        return y, (c_query, c_key, c_value, c_heads, c_output)
+
+    def backward(self, dy, cache, needs_dx=True):
+        c_query, c_key, c_value, c_heads, c_output = cache
+        needs = tuple(
+            name for name, node in zip("QKV", (self.query, self.key, self.value)) if needs_dx or is_trainable(node)
+        )
+        grads = {}
+        dO, grads["output"] = self.output.backward(dy, c_output, needs_dx=bool(needs))  # (3)
+        if not needs:
+            return None, grads
+        dQ, dK, dV = heads_backward(dO, c_heads, needs)  # (2)
+        parts = []
+        for name, dH, c in (("query", dQ, c_query), ("key", dK, c_key), ("value", dV, c_value)):  # (1)
+            if dH is not None:
+                part, grads[name] = getattr(self, name).backward(dH, c, needs_dx)
+                parts.append(part)
+        return (sum(parts[1:], parts[0]) if needs_dx else None), grads
+
+
+@dataclass
+class FusedAttention:
+    c_attn: Linear  # (d, 3 d): query, key and value side by side, as GPT-2 stores them
+    output: Linear
+    heads: int
+    causal: bool = True
+    dropout: float = 0.0
+    trainable: tuple = ()
+
+    def forward(self, x, groups, rng=None):
+        QKV, c_attn = self.c_attn.forward(x, rng)  # (1)
+        O, c_heads = heads_forward(*np.split(QKV, 3, axis=1), groups, self, rng)  # (2)
+        y, c_output = self.output.forward(O, rng)  # (3)
+        return y, (c_attn, c_heads, c_output)
+
+    def backward(self, dy, cache, needs_dx=True):
+        c_attn, c_heads, c_output = cache
+        below = needs_dx or is_trainable(self.c_attn)
+        grads = {}
+        dO, grads["output"] = self.output.backward(dy, c_output, needs_dx=below)  # (3)
+        if not below:
+            return None, grads
+        dQKV = np.concatenate(heads_backward(dO, c_heads, ("Q", "K", "V")), axis=1)  # (2)
+        dx, grads["c_attn"] = self.c_attn.backward(dQKV, c_attn, needs_dx)  # (1)
+        return dx, grads
+
+
+def heads_forward(Q, K, V, groups, node, rng):
+    """Return O (N, d) and the cache, for Q, K, V (N, d) in packed order; `node` has heads, causal and dropout."""
+    O = np.empty(Q.shape, np.result_type(Q, K, V))
+    caches = []
+    for start, stop, n, T in pieces(groups, node.heads):
+        rows = slice(start, stop)
+        q, k, v = (split_heads(X[rows], n, T, node.heads) for X in (Q, K, V))
+        visible = np.tri(T, dtype=bool) if node.causal else None
+        mask = dropout_mask((n, node.heads, T, T), node.dropout, rng, Q.dtype)
+        o, cache = attention_forward(q, k, v, visible, mask)
+        O[rows] = join_heads(o)
+        caches.append((rows, cache))
+    return O, tuple(caches)
+
+
+def heads_backward(dO, caches, needs):
+    """Return dQ, dK, dV (N, d) in packed order; None for those that `needs` does not name."""
+    results = [np.empty_like(dO) if name in needs else None for name in "QKV"]
+    for rows, cache in caches:
+        n, heads, T, _ = cache.Q.shape
+        for result, dH in zip(results, attention_backward(split_heads(dO[rows], n, T, heads), cache, needs)):
+            if dH is not None:
+                result[rows] = join_heads(dH)
+    return results
+
+
+def pieces(groups, heads):
+    """Yield the groups, cut so that the scores of a piece fit the cache; a very long sequence attends by itself."""
+    for start, _, n, T in groups:
+        step = max(1, MAX_SCORES // (heads * T * T))
+        for first in range(0, n, step):
+            count = min(step, n - first)
+            yield start + first * T, start + (first + count) * T, count, T
+
+
+def split_heads(rows, n, T, heads):
+    """(n T, d) -> (n, heads, T, d_head), a view."""
+    return rows.reshape(n, T, heads, -1).transpose(0, 2, 1, 3)
+
+
+def join_heads(X):
+    """(n, heads, T, d_head) -> (n T, d), the adjoint of `split_heads`."""
+    n, heads, T, d_head = X.shape
+    return X.transpose(0, 2, 1, 3).reshape(n * T, heads * d_head)

@@ -1,0 +1,116 @@
+"""From tokens or patches to the first hidden rows: a sum of embeddings.
+
+Each summand receives the gradient of the sum unchanged; a table then collects its rows (`ops.embedding`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lora_np.model.nodes import Embedding, LayerNorm, Linear, drop
+from lora_np.model.tree import is_trainable
+from lora_np.ops import dropout_backward
+
+
+@dataclass
+class TokenEmbeddings:
+    """(1) e = word[id] + position[place] + type[type]   (2) y = drop(norm(e)).
+
+    BERT has all parts; GPT has no types and no norm here.
+    """
+
+    word: Embedding
+    position: Embedding
+    type: Embedding  # or None
+    norm: LayerNorm  # or None
+    dropout: float = 0.0
+    trainable: tuple = ()
+
+    def arrange(self, batch):
+        """Return the batch as the blocks see it; raise where the model cannot take it."""
+        if batch.content.ndim != 1:
+            raise ValueError(f"this model reads token ids, but the batch holds patches of shape {batch.content.shape}.")
+        check_length(batch, self.position)
+        return batch
+
+    def forward(self, batch, rng=None):
+        e, c_word = self.word.forward(batch.content)  # (1)
+        p, c_position = self.position.forward(batch.position)
+        e = e + p
+        c_type = c_norm = None
+        if self.type is not None:
+            t, c_type = self.type.forward(batch.type)
+            e = e + t
+        if self.norm is not None:
+            e, c_norm = self.norm.forward(e)  # (2)
+        y, c_drop = drop(e, self.dropout, rng)
+        return y, (c_word, c_position, c_type, c_norm, c_drop)
+
+    def backward(self, dy, cache):
+        """Return the gradients; there is nothing below, so there is no dx."""
+        c_word, c_position, c_type, c_norm, c_drop = cache
+        grads = {}
+        de = dropout_backward(dy, c_drop)  # (2)
+        tables = (("word", self.word, c_word), ("position", self.position, c_position), ("type", self.type, c_type))
+        if self.norm is not None:
+            de, grads["norm"] = self.norm.backward(
+                de, c_norm, any(node is not None and is_trainable(node) for _, node, _ in tables)
+            )
+        for name, node, c in tables:  # (1)
+            if node is not None:
+                grads[name] = node.backward(de, c)
+        return grads
+
+
+@dataclass
+class PatchEmbeddings:
+    """(1) e = projection(patch), or class_token in front of each image   (2) y = drop(e + position[place])."""
+
+    projection: Linear  # (P, d)
+    class_token: np.ndarray  # (1, d) or None
+    position: Embedding
+    dropout: float = 0.0
+    hf: str = ""
+    trainable: tuple = ()
+
+    def arrange(self, batch):
+        """Return the batch as the blocks see it, with rows for class tokens; raise where the model cannot take it."""
+        if batch.content.ndim != 2 or batch.content.shape[1] != self.projection.W.shape[0]:
+            raise ValueError(
+                f"this model reads patches of {self.projection.W.shape[0]} numbers, but the batch holds rows of shape"
+                f" {batch.content.shape[1:]}."
+            )
+        batch = batch if self.class_token is None else batch.with_class_row()
+        check_length(batch, self.position)
+        return batch
+
+    def forward(self, batch, rng=None):
+        e, c_projection = self.projection.forward(batch.content, rng)  # (1)
+        is_class = batch.position == 0
+        if self.class_token is not None:
+            e = np.where(is_class[:, None], self.class_token, e)
+        p, c_position = self.position.forward(batch.position)
+        y, c_drop = drop(e + p, self.dropout, rng)  # (2)
+        return y, (c_projection, is_class, c_position, c_drop)
+
+    def backward(self, dy, cache):
+        """Return the gradients; the images themselves get none."""
+        c_projection, is_class, c_position, c_drop = cache
+        grads = {}
+        de = dropout_backward(dy, c_drop)  # (2)
+        grads["position"] = self.position.backward(de, c_position)
+        if "class_token" in self.trainable:
+            grads["class_token"] = de[is_class].sum(axis=0, keepdims=True)  # (1)
+        if self.class_token is not None:
+            de = np.where(is_class[:, None], 0, de)  # the projection's rows there were replaced
+        _, grads["projection"] = self.projection.backward(de, c_projection, needs_dx=False)
+        return grads
+
+
+def check_length(batch, position):
+    longest = int(batch.position.max()) + 1
+    if longest > len(position.table):
+        raise ValueError(
+            f"a sequence has {longest} tokens, but the model has {len(position.table)} positions; cut it (max_length)"
+            " or use smaller images."
+        )

@@ -1,0 +1,76 @@
+"""What stands on top of the blocks: a classifier on one pooled row per sequence, or GPT's tied output.
+
+Classifier, forward   (1) pool the tokens of each sequence   (2) pooler: tanh(dense(.)), BERT only   (3) back to the
+order in which the sequences were given
+                      (4) logits = classifier(.);   backward: (4), (3), (2), (1).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lora_np.model.nodes import Linear
+from lora_np.model.tree import is_trainable
+from lora_np.ops import (
+    linear_backward,
+    linear_forward,
+    pool_first_backward,
+    pool_first_forward,
+    pool_mean_backward,
+    pool_mean_forward,
+    tanh_backward,
+    tanh_forward,
+)
+
+POOLING = {"mean": (pool_mean_forward, pool_mean_backward), "first": (pool_first_forward, pool_first_backward)}
+
+
+@dataclass
+class ClassifierHead:
+    pooler: Linear  # or None
+    classifier: Linear  # or None: the pooled rows are the output
+    pooling: str
+    trainable: tuple = ()
+
+    def forward(self, x, batch, rng=None):
+        h, c_pool = POOLING[self.pooling][0](x, batch.groups)  # (1)
+        c_pooler = c_tanh = c_classifier = None
+        if self.pooler is not None:
+            h, c_pooler = self.pooler.forward(h, rng)  # (2)
+            h, c_tanh = tanh_forward(h)
+        h = h[np.argsort(batch.order)]  # (3)
+        if self.classifier is not None:
+            h, c_classifier = self.classifier.forward(h, rng)  # (4)
+        return h, (c_pool, c_pooler, c_tanh, batch.order, c_classifier)
+
+    def backward(self, dy, cache, needs_dx=True):
+        c_pool, c_pooler, c_tanh, order, c_classifier = cache
+        grads = {}
+        below = needs_dx or (self.pooler is not None and is_trainable(self.pooler))
+        if self.classifier is not None:
+            dy, grads["classifier"] = self.classifier.backward(dy, c_classifier, below)  # (4)
+        if not below:
+            return None, grads
+        dy = dy[order]  # (3)
+        if self.pooler is not None:
+            dy = tanh_backward(dy, c_tanh)  # (2)
+            dy, grads["pooler"] = self.pooler.backward(dy, c_pooler, needs_dx)
+        return (POOLING[self.pooling][1](dy, c_pool) if needs_dx else None), grads  # (1)
+
+
+@dataclass
+class TiedHead:
+    """GPT's output: logits = x table^T, with the word embedding's own table.
+
+    It holds no array of its own: else the table would be counted, saved and stepped twice.
+    """
+
+    trainable: tuple = ()
+
+    def forward(self, x, table):
+        return linear_forward(x, table.T)
+
+    def backward(self, dy, cache, needs_dx, needs_table):
+        """Return dx and the table's gradient from this use; the transformer adds it to that of the embedding."""
+        dx, dT, _ = linear_backward(dy, cache, ("x",) * needs_dx + ("W",) * needs_table)
+        return dx, (dT.T if needs_table else None)

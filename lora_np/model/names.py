@@ -1,0 +1,84 @@
+"""Which nodes a user means: PEFT's rules for names, on Hugging Face's module names and on ours.
+
+A list holds names or ends of names (`attention.self.query`, `query`); one string is a regular expression that must
+match a whole Hugging Face name. A name that matches nothing is an error that lists the nearest ones, never a silent
+no-op.
+"""
+
+import re
+
+from lora_np.model.nodes import Linear
+from lora_np.model.tree import nearest, walk
+
+
+def hf_name(model, path, node):
+    """Return a node's full name in Hugging Face's module tree; "" for a node that has none there."""
+    name = getattr(node, "hf", "")
+    return f"{model.hf_prefix}{name}" if name and path != "head.classifier" else name
+
+
+def is_named(wanted, path, hf):
+    """Return whether `wanted`, a regular expression or a list of ends of names, means the node."""
+    if isinstance(wanted, str):
+        return re.fullmatch(wanted, hf) is not None
+    return any(name == target or name.endswith(f".{target}") for target in wanted for name in (hf, path))
+
+
+def select(wanted, names, option):
+    """Return the paths that `wanted` means among `names`, {path: Hugging Face name}; each part must mean something.
+
+    Raises
+    ------
+    ValueError
+        If a name (or the regular expression) matches nothing; `option` says where it was given.
+    """
+    for part in [wanted] if isinstance(wanted, str) else wanted:
+        if not any(is_named(wanted if isinstance(wanted, str) else [part], path, hf) for path, hf in names.items()):
+            raise ValueError(f"{option}: {part!r} matches nothing; {nearest(part, ends(names))}")
+    return [path for path, hf in names.items() if is_named(wanted, path, hf)]
+
+
+def select_linear(model, targets, exclude=None, layers=None, whole=()):
+    """Return {path: full Hugging Face name} of the linear nodes to adapt, in order.
+
+    Parameters
+    ----------
+    model : Transformer
+    targets : str or list of str
+        "all-linear" (all but the head), a regular expression, or names.
+    exclude : str or list of str, optional
+        Taken out of these, by the same rules.
+    layers : int or list of int, optional
+        Only these layers; not with a regular expression, which names its layers itself.
+    whole : list of str
+        Paths of nodes that are trained whole, and therefore not adapted.
+    """
+    names = {path: hf_name(model, path, node) for path, node in walk(model) if isinstance(node, Linear)}
+    names.pop("embeddings.projection", None)  # transformers has a convolution there, whose adapter has another shape
+    if targets == "all-linear":
+        chosen = [path for path in names if path != "head.classifier"]
+    else:
+        chosen = select(targets, names, "target_modules")
+    if layers is not None:
+        chosen = [path for path in chosen if layer_number(path) in ([layers] if isinstance(layers, int) else layers)]
+    if exclude:
+        left_out = select(exclude, {path: names[path] for path in chosen}, "exclude_modules")
+        chosen = [path for path in chosen if path not in left_out]
+    chosen = [path for path in chosen if not any(f"{path}.".startswith(f"{parent}.") for parent in whole)]
+    if not chosen:
+        raise ValueError(
+            f"no linear node is left to adapt: the model has {len(model.layer)} layers, layers_to_transform is"
+            f" {layers!r}, exclude_modules {exclude!r}."
+        )
+    return {path: names[path] for path in chosen}
+
+
+def layer_number(path):
+    match = re.match(r"layer\.(\d+)\.", path)
+    return int(match[1]) if match else None
+
+
+def ends(names):
+    """Return the ends of names by which one could ask for them, the short ones first."""
+    full = {name for pair in names.items() for name in pair if name}
+    return sorted({".".join(name.split(".")[-k:]) for name in full for k in (1, 2, 3)}, key=len)

@@ -1,0 +1,94 @@
+"""The transformer: embeddings, blocks, a last norm (pre-norm models), a head.
+
+One class serves BERT, GPT and ViT; `build` fills it.
+
+Forward   (1) embeddings   (2) the blocks   (3) norm   (4) head;   backward: (4), (3), (2), (1), and no further down
+              than something is trained.
+"""
+
+from dataclasses import dataclass, field
+
+from lora_np.model.embeddings import TokenEmbeddings
+from lora_np.model.heads import ClassifierHead, TiedHead
+from lora_np.model.nodes import LayerNorm
+from lora_np.model.tree import flatten, is_trainable, parameters
+
+
+@dataclass
+class Transformer:
+    embeddings: TokenEmbeddings
+    layer: tuple
+    norm: LayerNorm  # or None
+    head: ClassifierHead  # or None: the output is the hidden rows
+    config: dict = field(repr=False)  # the architecture, in the words of Hugging Face's config.json
+    hf_prefix: str = ""  # where the blocks live in the transformers class of the same head, e.g. "bert."
+    adapter: object = None  # the LoRAConfig by which `inject` made this model
+    trainable: tuple = ()
+
+    def forward(self, batch, rng=None):
+        """Return the output and the cache.
+
+        Parameters
+        ----------
+        batch : Batch
+        rng : numpy.random.Generator, optional
+            Draws the dropout masks; without it there is no dropout.
+
+        Returns
+        -------
+        output : array
+            With a classifier, logits (S, labels), one row a sequence in the order given to `Batch.of`; with GPT's
+            tied head, logits (N, V) and without a head, hidden states (N, d), both in packed order.
+        cache : tuple
+            For `backward`.
+        """
+        batch = self.embeddings.arrange(batch)
+        x, c_embeddings = self.embeddings.forward(batch, rng)  # (1)
+        c_layer = []
+        for block in self.layer:
+            x, c = block.forward(x, batch.groups, rng)  # (2)
+            c_layer.append(c)
+        c_norm = c_head = None
+        if self.norm is not None:
+            x, c_norm = self.norm.forward(x)  # (3)
+        if isinstance(self.head, TiedHead):
+            x, c_head = self.head.forward(x, self.embeddings.word.table)  # (4)
+        elif self.head is not None:
+            x, c_head = self.head.forward(x, batch, rng)
+        return x, (c_embeddings, tuple(c_layer), c_norm, c_head)
+
+    def backward(self, doutput, cache):
+        """Return the gradients of the trainable parameters by name, in the order of `parameters(model,
+        trainable_only=True)`.
+
+        Parameters
+        ----------
+        doutput : array
+            The gradient of the loss with respect to the output, same shape.
+        cache : tuple
+            From `forward`. It is not changed.
+        """
+        c_embeddings, c_layer, c_norm, c_head = cache
+        wanted = [is_trainable(self.embeddings)]  # wanted[k]: something below block k is trained
+        for block in self.layer:
+            wanted.append(wanted[-1] or is_trainable(block))
+        to_head = wanted[-1] or (self.norm is not None and is_trainable(self.norm))
+        grads = {"layer": {}}
+        dtable = None
+        if isinstance(self.head, TiedHead):
+            dx, dtable = self.head.backward(doutput, c_head, to_head, is_trainable(self.embeddings.word))  # (4)
+        elif self.head is not None:
+            dx, grads["head"] = self.head.backward(doutput, c_head, to_head)
+        else:
+            dx = doutput
+        if self.norm is not None and to_head:
+            dx, grads["norm"] = self.norm.backward(dx, c_norm, wanted[-1])  # (3)
+        for k in range(len(self.layer) - 1, -1, -1):
+            if wanted[k + 1]:
+                dx, grads["layer"][str(k)] = self.layer[k].backward(dx, c_layer[k], wanted[k])  # (2)
+        if wanted[0]:
+            grads["embeddings"] = self.embeddings.backward(dx, c_embeddings)  # (1)
+        if dtable is not None:
+            grads["embeddings"]["word"]["table"] += dtable  # the one table was used twice: its two gradients add
+        flat = flatten(grads)
+        return {name: flat[name] for name in parameters(self, trainable_only=True)}

@@ -1,0 +1,203 @@
+"""A model is a tree of plain dataclasses; these functions walk it and build changed copies.
+
+In a node, a field that holds an array is a parameter, a field that holds a node (or a tuple of nodes) is a child, and
+the rest is settings. A path such as `layer.0.attention.query.W` names fields from the root down. Nothing here changes
+a node: each function returns a new tree that shares what it did not change.
+"""
+
+import dataclasses
+import difflib
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import numpy as np
+
+
+class ParameterCount(NamedTuple):
+    total: int
+    trainable: int
+
+
+def is_node(value):
+    return dataclasses.is_dataclass(value) and not isinstance(value, type) and hasattr(value, "trainable")
+
+
+def children(node):
+    """Yield (path below the node, child), in the order of the fields."""
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if is_node(value):
+            yield field.name, value
+        elif isinstance(value, tuple) and value and all(map(is_node, value)):
+            for k, child in enumerate(value):
+                yield f"{field.name}.{k}", child
+
+
+def arrays(node):
+    """Return the node's own parameters by field name."""
+    values = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def walk(node, path=""):
+    """Yield (path, node) for a node and all below it, top down, in the order of the fields."""
+    yield path, node
+    for name, child in children(node):
+        yield from walk(child, f"{path}.{name}" if path else name)
+
+
+def rebuild(node, change, path=""):
+    """Return a new tree in which `change(path, node)` has replaced each node, from the leaves up."""
+    new = {}
+    for name, child in children(node):
+        field, _, index = name.partition(".")
+        replaced = rebuild(child, change, f"{path}.{name}" if path else name)
+        if index:
+            new[field] = new.get(field, ()) + (replaced,)
+        else:
+            new[field] = replaced
+    return change(path, dataclasses.replace(node, **new) if new else node)
+
+
+def parameters(model, trainable_only=False):
+    """Return the live arrays of a model by name, in order.
+
+    Parameters
+    ----------
+    model : node
+    trainable_only : bool
+        Leave out what is frozen.
+
+    Returns
+    -------
+    dict of str to array
+        The arrays themselves, not copies: an optimiser writes into them.
+    """
+    found = {}
+    for path, node in walk(model):
+        for name, array in arrays(node).items():
+            if not trainable_only or name in node.trainable:
+                found[f"{path}.{name}" if path else name] = array
+    return found
+
+
+def is_trainable(node):
+    """Return whether any array of the node, or below it, is trained."""
+    return bool(node.trainable) or any(is_trainable(child) for _, child in children(node))
+
+
+def flatten(nested, path=""):
+    """Return {"layer.0.attention.query.A": array, ...} for gradients nested like the model."""
+    flat = {}
+    for name, value in nested.items():
+        name = f"{path}.{name}" if path else name
+        flat.update(flatten(value, name) if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def count_parameters(model):
+    """Return how many numbers a model holds, and how many of them are trained: `ParameterCount(total, trainable)`."""
+    count = [sum(array.size for array in parameters(model, only).values()) for only in (False, True)]
+    return ParameterCount(*count)
+
+
+def with_arrays(model, new):
+    """Return a new model that holds the arrays of `new` (by parameter name) in place of its own; shapes must agree."""
+
+    def change(path, node):
+        mine = {name: new[key] for name in arrays(node) if (key := f"{path}.{name}" if path else name) in new}
+        for name, array in mine.items():
+            if array.shape != getattr(node, name).shape:
+                raise ValueError(
+                    f"{path}.{name} has shape {getattr(node, name).shape}, but the new array has {array.shape}."
+                )
+        return dataclasses.replace(node, **mine) if mine else node
+
+    return rebuild(model, change)
+
+
+def freeze(model):
+    """Return a new model in which nothing is trained and no array can be written.
+
+    A writable array that is its own memory is locked in place, so that nobody can write through another name; a view
+    is copied first.
+    """
+
+    def change(_, node):
+        return dataclasses.replace(node, trainable=(), **{name: locked(array) for name, array in arrays(node).items()})
+
+    return rebuild(model, change)
+
+
+def locked(array):
+    """Return the array read-only and owning its memory: a view of writable memory could be unlocked again."""
+    array = array if array.flags.owndata else array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def unfreeze(model, names):
+    """Return a new model in which the named parameters are trained.
+
+    Parameters
+    ----------
+    model : node
+    names : str or list of str
+        Names of parameters (`head.classifier.b`), of nodes (`head`, `layer.0`: all below them), shell patterns over
+        these (`*.b`), or "all".
+
+    Returns
+    -------
+    node
+        The named arrays are writable copies; all others are shared with `model` and stay as they were.
+
+    Raises
+    ------
+    ValueError
+        If a name matches nothing.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    known = parameters(model)
+    chosen = {
+        key
+        for name in names
+        for key in known
+        if name == "all" or fnmatchcase(key, name) or fnmatchcase(key, f"{name}.*")
+    }
+    for name in names:
+        if name != "all" and not any(fnmatchcase(key, name) or fnmatchcase(key, f"{name}.*") for key in known):
+            raise ValueError(
+                f"unfreeze found no parameter or node named {name!r};"
+                f" {nearest(name, [*known, *(p for p, _ in walk(model) if p)])}"
+            )
+
+    def change(path, node):
+        mine = {name: array for name, array in arrays(node).items() if (f"{path}.{name}" if path else name) in chosen}
+        if not mine:
+            return node
+        trainable = tuple(name for name in arrays(node) if name in mine or name in node.trainable)
+        return dataclasses.replace(
+            node,
+            trainable=trainable,
+            **{name: array.copy() for name, array in mine.items() if name not in node.trainable},
+        )
+
+    return rebuild(model, change)
+
+
+def astype(model, dtype):
+    """Return a copy of a model in another dtype; what is frozen is read-only there too."""
+
+    def change(_, node):
+        cast = {name: array.astype(dtype) for name, array in arrays(node).items()}
+        return dataclasses.replace(
+            node, **{name: a if name in node.trainable else locked(a) for name, a in cast.items()}
+        )
+
+    return rebuild(model, change)
+
+
+def nearest(name, known):
+    """Return the sentence that lists the nearest existing names."""
+    close = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
+    return f"the nearest that exist are {', '.join(close or sorted(known)[:5])}."
