@@ -1,7 +1,8 @@
 """Print the coefficients of `lora_np.ops.gelu.erf`:  python tests/reference/erf_coefficients.py   (needs mpmath).
 
-With s = 1 / (z + K) and t = 1 - 2 K s in [-1, 1), the function P(t) = (z + K) exp(z^2) erfc(z) is smooth on z >= 0 and tends to 1 / sqrt(pi).
-Its Chebyshev series is cut where the rest is below the rounding of the dtype, and rewritten in powers of t. 40 digits are carried throughout.
+With s = 1 / (z + K) and t = 1 - 2 K s in [-1, 1), the function P(t) = (z + K) exp(z^2) erfc(z) is smooth on z >= 0 and
+tends to 1 / sqrt(pi). Its Chebyshev series is cut where the rest is below the rounding of the dtype, and rewritten in
+powers of t. 40 digits are carried throughout.
 """
 
 import mpmath as mp

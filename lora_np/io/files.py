@@ -1,0 +1,92 @@
+"""Reading and writing files so that a mistake or a crash harms nothing that is on disk already.
+
+What is written goes to a temporary file in the same folder and is renamed over the old one when it is complete; a
+reader sees the old file or the new, never half of one.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+
+def write_bytes(path, data):
+    """Write a file whole or not at all.
+
+    Raises
+    ------
+    OSError
+        With a sentence that names the file, if the disk is full or the folder cannot be written.
+    """
+    path, part = Path(path), None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+        ) as file:
+            part = file.name
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(part, 0o644)  # temporary files are private by default; results are for sharing
+        os.replace(part, path)
+    except BaseException as error:
+        if part is not None and os.path.exists(part):
+            os.unlink(part)
+        if isinstance(error, OSError):
+            raise OSError(
+                f"{path} could not be written: {error.strerror or error}; what was there before is unchanged. Choose"
+                " another folder or make room."
+            ) from error
+        raise
+
+
+def write_json(path, value):
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path):
+    """Return the object in a JSON file; a ValueError names the file if it is missing or damaged."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; expected a folder that holds {path.name}.")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); it is damaged or not what its name says.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, but an object with named entries was expected.")
+    return value
+
+
+def write_safetensors(path, tensors, metadata=None):
+    """Write arrays by name; the metadata holds strings by name."""
+    contiguous = {
+        name: np.ascontiguousarray(array) for name, array in tensors.items()
+    }  # the library writes memory as it lies
+    write_bytes(path, safetensors.numpy.save(contiguous, metadata or {"format": "pt"}))
+
+
+def read_safetensors(path):
+    """Return (arrays by name, metadata).
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, truncated or damaged, or holds a dtype that NumPy lacks.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; expected a folder that holds {path.name}.")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (the handle is no dict)
+    except (safetensors.SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); it is truncated, damaged, or stored in a dtype that NumPy does not have."
+            " Fetch or make it again."
+        ) from error

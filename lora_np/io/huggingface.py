@@ -1,0 +1,209 @@
+"""Model folders as Hugging Face's transformers writes and reads them: config.json and model.safetensors.
+
+Files store a linear weight as (d_out, d_in), ours are (d_in, d_out): it is transposed here, once, and nowhere else.
+GPT-2's files are the exception (its `Conv1D` is (d_in, d_out) already), and a patch projection is stored as the
+convolution that it equals. A classifier that transformers has no class for (on mean-pooled tokens) lies beside in
+head.safetensors and head.json.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+
+from lora_np.io.files import read_json, read_safetensors, write_json, write_safetensors
+from lora_np.model.build import bert, gpt, vit
+from lora_np.model.heads import POOLING, ClassifierHead
+from lora_np.model.nodes import Linear
+from lora_np.model.tree import arrays, freeze, walk, with_arrays
+
+PREFIX = {"bert": "bert.", "gpt2": "transformer.", "vit": "vit."}
+BUILD = {"bert": bert, "gpt2": gpt, "vit": vit}
+CLASSES = {
+    "bert.": "BertForSequenceClassification",
+    "transformer.": "GPT2LMHeadModel",
+    "vit.": "ViTForImageClassification",
+}
+BARE = {"bert": "BertModel", "gpt2": "GPT2Model", "vit": "ViTModel"}
+# Tensors that are no parameters, or belong to a part that these models do not have.
+KNOWN_EXTRAS = (
+    r"embeddings\.position_ids|h\.\d+\.attn\.(masked_)?bias|pooler\.dense\.(weight|bias)|cls\..*|lm_head\.weight"
+)
+SUFFIX = {
+    "W": ".weight",
+    "b": ".bias",
+    "gamma": ".weight",
+    "beta": ".bias",
+    "table": ".weight",
+    "class_token": ".cls_token",
+}
+
+
+def load_folder(folder, dtype=np.float32):
+    """Return a wholly frozen model and the names of the tensors in the file that it does not use.
+
+    Parameters
+    ----------
+    folder : path
+    dtype : numpy dtype
+        What to hold the weights in.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or damaged, the architecture is not known, a tensor is missing, unexpected, of the wrong
+        shape or not finite.
+    """
+    folder = Path(folder)
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type")
+    if kind not in BUILD:
+        raise ValueError(f"{folder} holds a model of type {kind!r}; expected one of {', '.join(BUILD)}.")
+    tensors, _ = read_safetensors(folder / "model.safetensors")
+    tensors = {name.removeprefix(PREFIX[kind]): tensor for name, tensor in tensors.items()}
+    model = build_empty(config, tensors, dtype, folder)
+    wanted = file_names(model)
+    new = {}
+    for path, name in wanted.items():
+        if name not in tensors:
+            raise ValueError(
+                f"{folder / 'model.safetensors'} lacks the tensor {name}; it is incomplete or belongs to another"
+                " configuration."
+            )
+        new[path] = from_file(model, path, name, tensors[name], dtype)
+    extras = sorted(tensors.keys() - set(wanted.values()))
+    for name in extras:
+        if not re.fullmatch(KNOWN_EXTRAS, name):
+            raise ValueError(
+                f"{folder / 'model.safetensors'} holds an unexpected tensor {name}; its configuration describes another"
+                " model."
+            )
+    model = freeze(with_arrays(model, new))
+    return (load_head(model, folder) if (folder / "head.json").exists() else model), extras
+
+
+def build_empty(config, tensors, dtype, folder):
+    """Return the model that the configuration describes, with a head if the file has one."""
+    classifier = tensors.get("classifier.weight")
+    options = {} if config["model_type"] == "gpt2" else {"labels": None if classifier is None else len(classifier)}
+    if config["model_type"] == "gpt2":
+        options["lm_head"] = "GPT2Model" not in config.get("architectures", ())
+    try:
+        return BUILD[config["model_type"]](config, dtype=dtype, **options)
+    except KeyError as error:
+        raise ValueError(
+            f"{folder / 'config.json'} lacks {error}; it is not a complete configuration of a {config['model_type']}"
+            " model."
+        ) from error
+
+
+def file_names(model):
+    """Return {parameter: its tensor in model.safetensors, without the class's prefix}."""
+    names = {}
+    for path, node in walk(model):
+        for name in arrays(node):
+            if not getattr(node, "hf", ""):
+                continue  # a head that transformers does not have
+            names[f"{path}.{name}"] = node.hf + SUFFIX.get(name, f".{name}")
+    if model.config["model_type"] == "vit":
+        names["embeddings.position.table"] = "embeddings.position_embeddings"  # a bare array there, not a module
+    return names
+
+
+def file_shape(model, path, array):
+    """Return the shape in which a file stores a parameter."""
+    if path == "embeddings.projection.W":
+        return array.shape[1], model.config["num_channels"], model.config["patch_size"], model.config["patch_size"]
+    if path == "embeddings.class_token" or (
+        path == "embeddings.position.table" and model.config["model_type"] == "vit"
+    ):
+        return 1, *array.shape
+    return array.shape[::-1] if is_transposed(model, path) else array.shape
+
+
+def is_transposed(model, path):
+    return path.endswith(".W") and not (model.config["model_type"] == "gpt2" and path != "head.classifier.W")
+
+
+def from_file(model, path, name, tensor, dtype):
+    """Return a tensor of a file as the array of a parameter."""
+    node_path, _, field = path.rpartition(".")
+    mine = getattr(dict(walk(model))[node_path], field)
+    if tensor.shape != file_shape(model, path, mine) or tensor.dtype.kind != "f":
+        raise ValueError(
+            f"the tensor {name} is {tensor.shape} of dtype {tensor.dtype}, but the configuration asks for"
+            f" {file_shape(model, path, mine)} floats."
+        )
+    if not np.isfinite(tensor).all():
+        raise ValueError(
+            f"the tensor {name} holds numbers that are not finite (NaN or infinity); the file is damaged, fetch or make"
+            " it again."
+        )
+    rows = tensor.reshape(len(tensor), -1).T if is_transposed(model, path) else tensor.reshape(mine.shape)
+    return np.array(rows, dtype, order="C")
+
+
+def to_file(model, path, array):
+    """Return the array of a parameter as files store it."""
+    return (array.T if is_transposed(model, path) else array).reshape(file_shape(model, path, array))
+
+
+def save_model(model, folder):
+    """Write a model folder that transformers opens (where it has a class for the head), and `load_folder` always.
+
+    Raises
+    ------
+    ValueError
+        If the model still has an adapter.
+    """
+    if model.adapter is not None:
+        raise ValueError(
+            "this model has a LoRA adapter; merge it first to save a whole model, or save the adapter alone by"
+            " save_adapter."
+        )
+    folder = Path(folder)
+    live = {f"{path}.{name}": array for path, node in walk(model) for name, array in arrays(node).items()}
+    names = file_names(model)
+    prefix = model.hf_prefix
+    tensors = {
+        (name if name.startswith("classifier.") else prefix + name): to_file(model, path, live[path])
+        for path, name in names.items()
+    }
+    config = {**model.config, "architectures": [CLASSES.get(prefix, BARE[model.config["model_type"]])]}
+    write_safetensors(folder / "model.safetensors", tensors)
+    if has_own_head(model):
+        save_head(model, folder)
+    write_json(folder / "config.json", config)  # last: a folder without it is not a model, so a broken write is seen
+
+
+def has_own_head(model):
+    """Return whether the head is one that transformers has no class for, so that it lies in files of its own."""
+    return isinstance(model.head, ClassifierHead) and model.head.classifier is not None and not model.head.classifier.hf
+
+
+def save_head(model, folder):
+    head = model.head
+    write_safetensors(Path(folder) / "head.safetensors", {"weight": head.classifier.W.T, "bias": head.classifier.b})
+    write_json(Path(folder) / "head.json", {"pooling": head.pooling, "labels": len(head.classifier.b)})
+
+
+def load_head(model, folder):
+    """Return a new model with the frozen head that lies in a folder's head.safetensors and head.json."""
+    folder = Path(folder)
+    description = read_json(folder / "head.json")
+    tensors, _ = read_safetensors(folder / "head.safetensors")
+    d, labels = model.layer[-1].mlp.down.W.shape[1], description.get("labels")
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if description.get("pooling") not in POOLING or shapes != {"weight": (labels, d), "bias": (labels,)}:
+        raise ValueError(
+            f"the head in {folder} (pooling {description.get('pooling')!r}, {shapes}) does not fit this model of hidden"
+            f" size {d}."
+        )
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ValueError(f"{folder / 'head.safetensors'} holds numbers that are not finite; the file is damaged.")
+    dtype = model.layer[-1].mlp.down.W.dtype
+    classifier = Linear(np.array(tensors["weight"].T, dtype, order="C"), tensors["bias"].astype(dtype))
+    return dataclasses.replace(
+        model, head=freeze(ClassifierHead(None, classifier, description["pooling"])), hf_prefix=""
+    )

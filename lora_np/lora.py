@@ -1,0 +1,221 @@
+"""LoRA on a model: which linear nodes get a low-rank detour, and how the detour is merged away again.
+
+`inject` replaces a frozen `Linear` by a `LoRALinear` that holds the same W and b (the same memory) and two small
+trained matrices A and B. `merge` replaces it by a `Linear` with W + scale * A B. Both return a new model; the old one
+is still there, untouched. The mathematics of one node is in `ops/lora_linear.py`.
+
+Sources: Hu et al. 2021, arXiv:2106.09685 (LoRA); Kalajdzievski 2023, arXiv:2312.03732 (scale by sqrt(r)). Names,
+defaults and matching rules are those of PEFT's `LoraConfig`, so that configurations can be exchanged.
+"""
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lora_np.model.names import hf_name, select, select_linear
+from lora_np.model.nodes import Linear, gradients, needs
+from lora_np.model.tree import locked, rebuild, unfreeze, walk
+from lora_np.ops import dropout_mask, lora_linear_backward, lora_linear_forward
+
+DEFAULT_TARGETS = {
+    "bert": ["query", "value"],
+    "gpt2": ["c_attn"],
+    "vit": ["query", "value"],
+}  # where the papers and PEFT put them
+HEADS = ("classifier", "score")  # what PEFT looks for when task_type="SEQ_CLS" asks for the head to be trained too
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """What to adapt, and how; names, meanings and defaults are PEFT's.
+
+    Parameters
+    ----------
+    r : int
+        Rank of the update.
+    lora_alpha : float
+        The update is scaled by lora_alpha / r.
+    target_modules : list of str, str or None
+        A list: names or the ends of names of linear nodes, Hugging Face's (`attention.self.query`) or ours
+        (`attention.query`). One string: a regular expression for the whole Hugging Face name; or "all-linear": all
+        but the head. None: query and value (GPT-2: c_attn).
+    exclude_modules : list of str, str or None
+        What to leave out of that, by the same rules.
+    lora_dropout : float
+        Probability of dropout on the detour's input.
+    use_rslora : bool
+        Scale by lora_alpha / sqrt(r) instead.
+    modules_to_save : list of str or None
+        Nodes to train whole and to save with the adapter, such as ["classifier"].
+    layers_to_transform : int, list of int or None
+        Adapt only these layers (with a list of targets).
+    rank_pattern, alpha_pattern : dict
+        Name, or regular expression for the end of a name -> r or lora_alpha of those nodes.
+    task_type : str or None
+        "SEQ_CLS" trains and saves the classifier too.
+
+    Raises
+    ------
+    ValueError
+        If an option has no meaning: the sentence says what was received and what was expected.
+    """
+
+    r: int = 8
+    lora_alpha: float = 8
+    target_modules: object = None
+    exclude_modules: object = None
+    lora_dropout: float = 0.0
+    use_rslora: bool = False
+    modules_to_save: object = None
+    layers_to_transform: object = None
+    rank_pattern: dict = field(default_factory=dict)
+    alpha_pattern: dict = field(default_factory=dict)
+    task_type: str = None
+
+    def __post_init__(self):
+        for name, r in [("r", self.r), *((f"rank_pattern[{k!r}]", v) for k, v in self.rank_pattern.items())]:
+            if not isinstance(r, int) or isinstance(r, bool) or r < 1:
+                raise ValueError(f"{name} must be a positive integer, the rank of the update, but it is {r!r}.")
+        for name, alpha in [
+            ("lora_alpha", self.lora_alpha),
+            *((f"alpha_pattern[{k!r}]", v) for k, v in self.alpha_pattern.items()),
+        ]:
+            if not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha <= 0:
+                raise ValueError(f"{name} must be a positive number, but it is {alpha!r}.")
+        if not isinstance(self.lora_dropout, (int, float)) or not 0.0 <= self.lora_dropout < 1.0:
+            raise ValueError(f"lora_dropout must lie in 0 <= p < 1, but it is {self.lora_dropout!r}.")
+        if (
+            isinstance(self.target_modules, str)
+            and self.layers_to_transform is not None
+            and self.target_modules != "all-linear"
+        ):
+            raise ValueError(
+                "layers_to_transform goes with a list of target_modules; a regular expression names its layers itself."
+            )
+
+
+def lora_scale(r, lora_alpha, use_rslora):
+    """Return what multiplies the update: defined here alone (a Python float, so that no dtype is widened)."""
+    return float(lora_alpha) / (math.sqrt(r) if use_rslora else r)
+
+
+@dataclass
+class LoRALinear:
+    W: np.ndarray  # (d_in, d_out)  frozen
+    b: np.ndarray  # (d_out,) or None, frozen
+    A: np.ndarray  # (d_in, r)
+    B: np.ndarray  # (r, d_out)
+    scale: float
+    dropout: float = 0.0  # of the detour's input
+    hf: str = ""
+    trainable: tuple = ("A", "B")
+
+    def forward(self, x, rng=None):
+        mask = dropout_mask(x.shape, self.dropout, rng, x.dtype)
+        return lora_linear_forward(x, self.W, self.b, self.A, self.B, self.scale, mask)
+
+    def backward(self, dy, cache, needs_dx=True):
+        dx, dA, dB = lora_linear_backward(dy, cache, needs(self, needs_dx))
+        return dx, gradients(A=dA, B=dB)
+
+
+def inject(model, config, rng):
+    """Return a new model with a LoRA detour beside each targeted linear node; at first it computes what `model`
+    computes, to the bit.
+
+    Parameters
+    ----------
+    model : Transformer
+        Its arrays are shared, not copied. Must have no adapter yet.
+    config : LoRAConfig
+    rng : numpy.random.Generator
+        Draws A from U(-1/sqrt(d_in), 1/sqrt(d_in)), as PEFT does; B starts at zero.
+
+    Raises
+    ------
+    ValueError
+        If the model has an adapter, a name matches nothing (the nearest names are listed), or r exceeds a matrix.
+    """
+    if model.adapter is not None:
+        raise ValueError("this model has a LoRA adapter already; merge it first, or inject into the model without it.")
+    if not isinstance(rng, np.random.Generator):
+        raise ValueError(f"inject needs a generator for A, numpy.random.default_rng(seed), but it was given {rng!r}.")
+    targets = targets_of(model, config)
+
+    def change(path, node):
+        return add_detour(path, node, targets[path], config, rng) if path in targets else node
+
+    saved = trained_whole(model, config)
+    adapted = dataclasses.replace(rebuild(model, change), adapter=config)
+    return unfreeze(adapted, saved) if saved else adapted
+
+
+def add_detour(path, node, name, config, rng):
+    """Return the LoRALinear for a Linear; by its full Hugging Face `name` the patterns choose r and lora_alpha."""
+    d_in, d_out = node.W.shape
+    r = by_pattern(config.rank_pattern, name, config.r)
+    if r > min(d_in, d_out):
+        raise ValueError(
+            f"r = {r} is more than the rank that {path} ({d_in} x {d_out}) can have; choose r <= {min(d_in, d_out)}."
+        )
+    if node.trainable:
+        raise ValueError(
+            f"{path} is trained itself ({', '.join(node.trainable)}), and LoRA is for frozen weights; do not unfreeze"
+            " what you adapt."
+        )
+    bound = 1.0 / math.sqrt(d_in)
+    A = rng.uniform(-bound, bound, (d_in, r)).astype(node.W.dtype)
+    B = np.zeros((r, d_out), node.W.dtype)
+    scale = lora_scale(r, by_pattern(config.alpha_pattern, name, config.lora_alpha), config.use_rslora)
+    return LoRALinear(node.W, node.b, A, B, scale, config.lora_dropout, node.hf)
+
+
+def by_pattern(patterns, name, default):
+    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), default)
+
+
+def targets_of(model, config):
+    """Return {path: full Hugging Face name} of the linear nodes that a configuration adapts, in order."""
+    targets = config.target_modules
+    if targets is None:
+        targets = DEFAULT_TARGETS[model.config["model_type"]]
+    whole = trained_whole(model, config)
+    return select_linear(model, targets, config.exclude_modules, config.layers_to_transform, whole)
+
+
+def trained_whole(model, config):
+    """Return the paths of the nodes that modules_to_save and task_type ask to train whole."""
+    nodes = {path: hf_name(model, path, node) for path, node in walk(model) if path}
+    paths = select(config.modules_to_save or [], nodes, "modules_to_save")
+    if config.task_type == "SEQ_CLS":
+        if "head.classifier" not in nodes:
+            raise ValueError('task_type="SEQ_CLS" trains the classifier, but the model has none; add one by with_head.')
+        paths.append("head.classifier")
+    return list(dict.fromkeys(paths))
+
+
+def merge(model):
+    """Return a new, wholly frozen model in which each detour is added into its weight, W + scale * A B; everything
+    else is shared.
+
+    The sum is taken in float64 and rounded once.
+
+    Raises
+    ------
+    ValueError
+        If there is no adapter to merge: merging twice would do nothing the second time, and hides a mistake.
+    """
+    if not any(isinstance(node, LoRALinear) for _, node in walk(model)):
+        raise ValueError("this model has no LoRA adapter to merge; it is a plain model, or was merged already.")
+
+    def change(_, node):
+        if isinstance(node, LoRALinear):
+            W = node.W + node.scale * (node.A.astype(np.float64) @ node.B)
+            return Linear(locked(W.astype(node.W.dtype)), node.b, node.hf)
+        mine = {name: locked(getattr(node, name).copy()) for name in node.trainable}
+        return dataclasses.replace(node, trainable=(), **mine) if mine else node
+
+    return dataclasses.replace(rebuild(model, change), adapter=None)

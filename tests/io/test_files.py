@@ -1,0 +1,308 @@
+"""Model and adapter folders: what is written can be read, and what is damaged says so; nothing on disk is lost."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from safetensors.numpy import load_file, save_file
+
+import lora_np as lnp
+from lora_np.io import files
+from lora_np.io.huggingface import load_folder
+
+
+def same(one, other):
+    mine, theirs = lnp.parameters(one), lnp.parameters(other)
+    return mine.keys() == theirs.keys() and all(np.array_equal(mine[key], theirs[key]) for key in mine)
+
+
+def outputs(model, name):
+    batch = tiny.batch(name)
+    return model.forward(batch._replace(content=batch.content.astype(np.float32)) if name.startswith("vit") else batch)[
+        0
+    ]
+
+
+@pytest.mark.parametrize("name", [*tiny.NAMES])
+def test_a_saved_model_comes_back_to_the_bit(name, tmp_path):
+    model = tiny.build(name, np.float32)
+    lnp.save_model(model, tmp_path / "model")
+    back = lnp.load_pretrained(tmp_path / "model")
+    assert same(model, back)
+    assert np.array_equal(outputs(model, name), outputs(back, name))
+    assert back.hf_prefix == model.hf_prefix
+    assert lnp.count_parameters(back).trainable == 0
+    assert all(not array.flags.writeable and array.flags.owndata for array in lnp.parameters(back).values())
+
+
+def test_weights_are_transposed_on_disk_but_for_gpt2(tmp_path):
+    for name, tensor, path in (
+        ("bert", "encoder.layer.0.intermediate.dense.weight", "layer.0.mlp.up.W"),
+        ("gpt hidden", "h.0.mlp.c_fc.weight", "layer.0.mlp.up.W"),
+    ):
+        model = tiny.build(name, np.float32)
+        lnp.save_model(model, tmp_path / name)
+        stored, mine = load_file(tmp_path / name / "model.safetensors")[tensor], lnp.parameters(model)[path]
+        assert np.array_equal(stored, mine if name.startswith("gpt") else mine.T)
+
+
+def test_known_extras_are_listed_and_unknown_ones_refused(tmp_path):
+    model = tiny.build("bert", np.float32)
+    lnp.save_model(model, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["embeddings.position_ids"] = np.arange(9)[None]
+    tensors["pooler.dense.weight"] = np.ones((12, 12), np.float32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    back, extras = load_folder(tmp_path)
+    assert same(model, back)
+    assert extras == ["embeddings.position_ids", "pooler.dense.weight"]
+    tensors["encoder.layer.2.output.dense.bias"] = np.ones(12, np.float32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"unexpected tensor encoder\.layer\.2"):
+        lnp.load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["bert", "bert pooler", "bert mean head", "gpt", "vit"])
+@pytest.mark.parametrize("whole", [(), ("layer.1.norm1",)])
+def test_an_adapter_comes_back_to_the_bit(name, whole, tmp_path):
+    """Saved, and loaded onto the base again; the head of ours lies beside it."""
+    head = name in ("bert pooler", "bert mean head", "vit")
+    config = {"task_type": "SEQ_CLS" if head else None, "modules_to_save": list(whole) or None, "lora_dropout": 0.1}
+    model = tiny.adapted(
+        name, np.float32, **{**config, "target_modules": ["c_attn"] if name == "gpt" else ["query", "mlp.up"]}
+    )
+    lnp.save_adapter(model, tmp_path / "adapter", "somewhere")
+    base = lnp.bert(tiny.BERT) if name == "bert mean head" else tiny.build(name, np.float32)
+    if name == "bert mean head":
+        base = tiny.build("bert", np.float32)
+        model = same_base(model, base)
+        lnp.save_adapter(model, tmp_path / "adapter", "somewhere")
+    back = lnp.load_adapter(base, tmp_path / "adapter")
+    assert same(model, back)
+    assert np.array_equal(outputs(model, name), outputs(back, name))
+    assert (tmp_path / "adapter" / "head.json").exists() == (name == "bert mean head")
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert settings["r"] == 2 and settings["lora_alpha"] == 3.0 and settings["base_model_name_or_path"] == "somewhere"
+    expected = {key for key in lnp.parameters(model, trainable_only=True) if not key.startswith("head")}
+    trained = {key for key in lnp.parameters(back, trainable_only=True) if not key.startswith("head")}
+    assert trained == expected
+
+
+def same_base(model, base):
+    """Return the adapted model on the arrays of another base."""
+    from lora_np.model.tree import with_arrays
+
+    keys = lnp.parameters(model)
+    return with_arrays(model, {key: array for key, array in lnp.parameters(base).items() if key in keys})
+
+
+def test_peft_tensors_are_the_transposes(tmp_path):
+    model = tiny.adapted("bert pooler", np.float32, target_modules=["query"])
+    lnp.save_adapter(model, tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    q = model.layer[0].attention.query
+    name = "base_model.model.bert.encoder.layer.0.attention.self.query"
+    assert np.array_equal(tensors[f"{name}.lora_A.weight"], q.A.T)
+    assert np.array_equal(tensors[f"{name}.lora_B.weight"], q.B.T)
+    assert len(tensors) == 4
+
+
+def test_what_would_be_lost_is_not_saved_in_silence(tmp_path):
+    model = lnp.unfreeze(tiny.adapted("bert pooler", np.float32), "head.classifier")
+    with pytest.raises(ValueError, match=r"head\.classifier\.W.*modules_to_save"):
+        lnp.save_adapter(model, tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+    with pytest.raises(ValueError, match="merge it first"):
+        lnp.save_model(model, tmp_path / "model")
+    with pytest.raises(ValueError, match="no LoRA adapter"):
+        lnp.save_adapter(tiny.build("bert"), tmp_path / "adapter")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Return a base, and the folder of an adapter with its own head."""
+    base = tiny.build("bert", np.float32)
+    model = lnp.with_head(base, 3, "mean", np.random.default_rng(0))
+    lora = lnp.inject(model, lnp.LoRAConfig(r=2, task_type="SEQ_CLS"), np.random.default_rng(1))
+    lnp.save_adapter(lora, tmp_path / "adapter")
+    return base, tmp_path / "adapter"
+
+
+def test_an_adapter_insists_on_its_head(saved):
+    base, folder = saved
+    (folder / "head.json").unlink()
+    (folder / "head.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"head\.json"):
+        lnp.load_adapter(base, folder)
+
+
+def edit(folder, **changes):
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**settings, **changes}))
+
+
+def edit_tensors(folder, change):
+    tensors = load_file(folder / "adapter_model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "adapter_model.safetensors", {"lora_np_head": "head.safetensors"})
+
+
+FIRST = "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "received"),
+    [
+        (lambda f: edit(f, use_dora=True), "use_dora = True"),
+        (lambda f: edit(f, peft_type="IA3"), "IA3"),
+        (lambda f: edit(f, bias="all"), "bias"),
+        (lambda f: edit(f, r=3), r"\(2, 12\).*\(3, 12\)"),
+        (lambda f: edit(f, r=0), "r must be"),
+        (lambda f: (f / "adapter_config.json").write_text("{"), "not valid JSON"),
+        (lambda f: (f / "adapter_config.json").write_text("[]"), "list"),
+        (lambda f: (f / "adapter_config.json").unlink(), "there is no file"),
+        (lambda f: (f / "adapter_model.safetensors").unlink(), "there is no file"),
+        (lambda f: os.truncate(f / "adapter_model.safetensors", 300), "cannot be read"),
+        (lambda f: (f / "adapter_model.safetensors").write_bytes(b"\xff" * 64), "cannot be read"),
+        (lambda f: (f / "adapter_model.safetensors").write_bytes(b""), "cannot be read"),
+        (lambda f: edit_tensors(f, lambda t: t.pop(FIRST.replace("_A", "_B"))), "lacks the tensor .*lora_B"),
+        (lambda f: edit_tensors(f, lambda t: t.update(extra=np.ones(2, np.float32))), "extra, which matches nothing"),
+        (lambda f: edit_tensors(f, lambda t: t.update({FIRST: t[FIRST] * np.nan})), "finite"),
+        (lambda f: edit_tensors(f, lambda t: t.update({FIRST.replace("layer.0", "layer.5"): t.pop(FIRST)})), "layer.5"),
+        (lambda f: edit_tensors(f, lambda t: t.clear()), "no lora_A"),
+        (lambda f: (f / "head.json").write_text('{"pooling": "max", "labels": 3}'), "'max'"),
+    ],
+)
+def test_damaged_adapters_are_named(damage, received, saved):
+    base, folder = saved
+    damage(folder)
+    with pytest.raises(ValueError, match=received):
+        lnp.load_adapter(base, folder)
+
+
+def edit_config(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def edit_model(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+NORM = "encoder.layer.0.output.LayerNorm.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "received"),
+    [
+        (lambda f: edit_config(f, lambda c: c.update(model_type="llama")), "'llama'.*bert, gpt2, vit"),
+        (lambda f: edit_config(f, lambda c: c.pop("vocab_size")), "lacks 'vocab_size'"),
+        (lambda f: edit_config(f, lambda c: c.update(hidden_size=24)), r"\(23, 12\).*\(23, 24\)"),
+        (lambda f: edit_config(f, lambda c: c.update(num_hidden_layers=3)), "lacks the tensor encoder.layer.2"),
+        (lambda f: edit_config(f, lambda c: c.update(num_hidden_layers=1)), "unexpected tensor encoder.layer.1"),
+        (lambda f: edit_config(f, lambda c: c.update(hidden_act="silu")), "'silu'"),
+        (lambda f: edit_model(f, lambda t: t.update({NORM: t[NORM] * np.inf})), "not finite"),
+        (lambda f: edit_model(f, lambda t: t.update({NORM: np.ones(12, np.int32)})), "int32"),
+        (lambda f: (f / "config.json").unlink(), "there is no file"),
+        (lambda f: os.truncate(f / "model.safetensors", 2000), "cannot be read"),
+        (lambda f: (f / "model.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}"), "cannot be read"),
+    ],
+)
+def test_damaged_models_are_named(damage, received, tmp_path):
+    lnp.save_model(tiny.build("bert", np.float32), tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=received):
+        lnp.load_pretrained(tmp_path)
+
+
+def test_unknown_sources_are_named():
+    with pytest.raises(ValueError, match=r"'digitz'.*'digits'"):
+        lnp.load_pretrained("digitz")
+    with pytest.raises(ValueError, match="'digits-upside-down'"):
+        lnp.load_data("digits-upside-down")
+
+
+def test_half_precision_files_are_read(tmp_path):
+    lnp.save_model(tiny.build("bert", np.float32), tmp_path)
+    edit_model(tmp_path, lambda t: t.update({key: value.astype(np.float16) for key, value in t.items()}))
+    model = lnp.load_pretrained(tmp_path)
+    assert {array.dtype for array in lnp.parameters(model).values()} == {np.dtype(np.float32)}
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    files.write_json(path, {"old": 1})
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match=r"metrics\.json could not be written: No space left on device; what was there"):
+        files.write_json(path, {"new": 2})
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_writing_below_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="could not be written"):
+        files.write_json(tmp_path / "file" / "metrics.json", {})
+
+
+def test_no_pickle_is_ever_opened(tmp_path):
+    """An array of objects would run code when it is unpickled; it must be refused."""
+    np.save(tmp_path / "images.npy", np.array([{}], dtype=object), allow_pickle=True)
+    from lora_np.cli.commands import main
+
+    lnp.save_model(lnp.load_pretrained("digits"), tmp_path / "model")
+    assert main(["predict", "--model", str(tmp_path / "model"), "--images", str(tmp_path / "images.npy")]) == 2
+
+
+def test_embedded_data_are_complete_and_split_alike():
+    for name in ("digits", "digits-rotated", "digits-inverted", "digits-mixed"):
+        parts = lnp.load_data(name)
+        assert [len(part) for part in parts] == [8000 if name == "digits-mixed" else 1000, 300, 497]
+        for part in parts:
+            assert part.inputs.dtype == np.float32 and part.inputs.min() == 0 and part.inputs.max() == 1
+            assert np.ptp(np.bincount(part.labels) / len(part)) < 0.012  # every class in its share
+    upright, rotated, inverted = (lnp.load_data(name)[2] for name in ("digits", "digits-rotated", "digits-inverted"))
+    assert np.array_equal(rotated.inputs, np.rot90(upright.inputs, axes=(1, 2)))
+    assert np.array_equal(inverted.inputs, 1 - upright.inputs)
+    mixed = lnp.load_data("digits-mixed")[2]
+    turned = [np.rot90(upright.inputs, k, axes=(1, 2)) for k in range(4)]
+    variants = np.stack([*turned, *(1 - t for t in turned)])
+    found = (variants == mixed.inputs).all(axis=(2, 3))
+    assert found.any(axis=0).all()
+    assert (found.sum(axis=1) > 40).all()  # each of the eight ways occurs
+    train, all_ways = lnp.load_data("digits")[0], lnp.load_data("digits-mixed")[0]
+    for image, label in zip(train.inputs[:20], train.labels[:20]):
+        ways = {v.tobytes() for k in range(4) for v in (np.rot90(image, k), 1 - np.rot90(image, k))}
+        held = {v.tobytes() for v in all_ways.inputs[all_ways.labels == label]}
+        assert ways <= held
+
+
+def test_splits_do_not_overlap():
+    images = np.concatenate([part.inputs.reshape(len(part), -1) for part in lnp.load_data("digits")])
+    assert len(np.unique(images, axis=0)) == len(images) == 1797
+
+
+def test_the_tokenizer_cuts_images_and_names_what_it_cannot_cut():
+    tokenizer = lnp.load_tokenizer("digits")
+    config = json.loads((Path(lnp.__file__).parent / "data" / "digits" / "config.json").read_text())
+    size = config["patch_size"]
+    assert tokenizer(np.zeros((2, 8, 8))).shape == (2, (8 // size) ** 2, size**2)
+    for images in (np.zeros((2, 7, 8)), np.zeros((2, 8, 8), int), np.full((1, 8, 8), np.nan)):
+        with pytest.raises(ValueError, match="expected finite float images"):
+            tokenizer(images)
+
+
+def test_copies_of_the_embedded_model_are_the_same(tmp_path):
+    shutil.copytree(Path(lnp.__file__).parent / "data" / "digits", tmp_path / "copy")
+    assert same(lnp.load_pretrained("digits"), lnp.load_pretrained(tmp_path / "copy"))

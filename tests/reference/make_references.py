@@ -1,0 +1,409 @@
+"""Make the arrays in this folder by PyTorch, transformers and PEFT, and check lora_np against them in both directions:
+    python tests/reference/make_references.py        (needs torch, transformers and peft; the tests need none of them)
+
+Every model is tiny, in float64, without dropout, and off every point at which a mistake could hide: all weights,
+biases and LayerNorm parameters are random, sizes differ, lengths are unequal, B is not 0 and no scale is 1. The other
+direction, files of lora_np opened by PEFT and transformers, is checked here alone. The largest errors are written to
+results.json; the exit code is 1 if one of them is too large.
+"""
+
+import copy
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+
+import numpy as np
+import peft
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.numpy import load_file, save_file
+from torch.nn import functional as F
+
+import lora_np as lnp
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # the tests hold the comparisons
+import test_reference_models as models  # noqa: E402
+import test_reference_optimiser as operations  # noqa: E402
+
+SEED = 20210617
+NOT_OURS = "`is_gradient_checkpointing` is deprecated"  # a warning that PEFT draws from transformers at every use
+MODELS = {
+    "bert": (
+        transformers.BertForSequenceClassification,
+        transformers.BertConfig(
+            vocab_size=23, hidden_size=10, num_hidden_layers=2, num_attention_heads=2, intermediate_size=13,
+            max_position_embeddings=11, type_vocab_size=2, num_labels=4,
+        ),
+    ),
+    "bert_hidden": (
+        transformers.BertModel,
+        transformers.BertConfig(
+            vocab_size=13, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=11,
+            max_position_embeddings=9, type_vocab_size=3, layer_norm_eps=1e-6,
+        ),
+    ),
+    "gpt2": (
+        transformers.GPT2LMHeadModel,
+        transformers.GPT2Config(
+            vocab_size=19, n_positions=11, n_embd=10, n_layer=2, n_head=2, n_inner=21, bos_token_id=0, eos_token_id=0
+        ),
+    ),
+    "vit": (
+        transformers.ViTForImageClassification,
+        transformers.ViTConfig(
+            image_size=9, patch_size=3, num_channels=2, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=11, num_labels=7,
+        ),
+    ),
+}  # fmt: skip
+LENGTHS = {"bert": (9, 7, 1, 9, 6, 7), "bert_hidden": (5, 7, 5), "gpt2": (8, 3, 8, 6)}
+QUERY_VALUE = ["query", "value"]
+ADAPTERS = {
+    "bert/query_value": {"r": 2, "lora_alpha": 5, "target_modules": QUERY_VALUE},
+    "bert/classifier": {"r": 3, "lora_alpha": 4, "target_modules": QUERY_VALUE, "task_type": "SEQ_CLS"},
+    "bert/patterns": {
+        "r": 2,
+        "lora_alpha": 5,
+        "use_rslora": True,
+        "target_modules": r".*layer\.\d+\.(attention\.self\.(query|key)|output\.dense)",
+        "rank_pattern": {"query": 3, r"layer\.1\.output\.dense": 1},
+        "alpha_pattern": {r"layer\.0\..*key": 7, "encoder.layer.1.attention.self.query": 2},
+    },
+    "bert_hidden/query_value": {"r": 3, "lora_alpha": 2, "target_modules": QUERY_VALUE},
+    "gpt2/c_attn": {"r": 3, "lora_alpha": 5, "target_modules": ["c_attn"], "fan_in_fan_out": True},
+    "gpt2/patterns": {
+        "r": 2,
+        "lora_alpha": 3,
+        "target_modules": ["c_attn", "c_proj", "c_fc"],
+        "fan_in_fan_out": True,
+        "layers_to_transform": [1],
+        "rank_pattern": {"mlp.c_proj": 3},
+        "alpha_pattern": {r"h\.1\.attn\..*": 9},
+    },
+    "vit/six": {"r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]},
+    "vit/patterns": {
+        "r": 2,
+        "lora_alpha": 3,
+        "target_modules": ["q_proj", "v_proj", "fc2"],
+        "modules_to_save": ["classifier"],
+        "rank_pattern": {r"layers\.0\.attention\.q_proj": 3, "fc2": 1},
+        "alpha_pattern": {"layers.1.attention.v_proj": 5},
+    },
+}
+
+
+# ---- models and adapters of transformers and PEFT
+
+
+def attention_of(name):
+    """Return the implementation to ask for: plain matrix products, but that of ViT takes its softmax in float32."""
+    return {"attn_implementation": "sdpa" if name == "vit" else "eager"}
+
+
+def make_model(name):
+    """Write the model's folder and its reference; return the transformers model and its inputs."""
+    rng = np.random.default_rng([SEED, *name.encode()])
+    kind, config = MODELS[name]
+    model = kind._from_config(config, **attention_of(name)).double().eval()
+    randomise(model, rng)
+    save(model, HERE / name)
+    inputs = make_inputs(rng, name, config)
+    output = run(model, name, inputs)
+    inputs["doutput"] = rng.standard_normal(output.shape)
+    stored = {f"gradient.{key}": value for key, value in gradients(model, output, inputs).items()}
+    save_file({**inputs, "output": output.detach().numpy(), **stored}, HERE / name / "reference.safetensors")
+    return model, inputs
+
+
+def make_adapter(name, base, inputs):
+    """Write the adapter's folder and its reference: output, gradients, output after merging."""
+    kind = name.split("/")[0]
+    model = get_peft_model(copy.deepcopy(base), LoraConfig(**ADAPTERS[name])).eval()
+    randomise(model, np.random.default_rng([SEED, *name.encode()]))
+    save(model, HERE / name)
+    output = run(model, kind, inputs)
+    stored = {f"gradient.{key}": value for key, value in gradients(model, output, inputs).items()}
+    stored["output"] = output.detach().numpy()
+    stored["merged"] = run(model.merge_and_unload(), kind, inputs).detach().numpy()
+    save_file(stored, HERE / name / "reference.safetensors")
+
+
+def randomise(model, rng):
+    """Draw what is trained: a LayerNorm's gamma around 1 but far from it, all else around 0."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                is_gamma = re.search(r"(LayerNorm|layernorm\w*|ln_\w+)\.weight$", name) is not None
+                parameter.copy_(torch.from_numpy(is_gamma + 0.3 * rng.standard_normal(parameter.shape)))
+
+
+def make_inputs(rng, name, config):
+    """Return images, or ids and types of sequences laid end to end, and their lengths."""
+    if name == "vit":
+        return {"images": rng.random((5, config.num_channels, config.image_size, config.image_size))}
+    lengths = np.array(LENGTHS[name])
+    ids = rng.integers(1, config.vocab_size, lengths.sum())  # 0 is BERT's padding, whose row gets no gradient there
+    types = rng.integers(0, config.type_vocab_size, lengths.sum()) if name.startswith("bert") else np.zeros_like(ids)
+    return {"lengths": lengths, "ids": ids, "types": types}
+
+
+def run(model, name, inputs):
+    """Return the output, for sequences padded to one length, with a mask; the rows of padding are taken away again."""
+    if name == "vit":
+        return model(pixel_values=torch.from_numpy(inputs["images"])).logits
+    ids, types, mask = (
+        torch.nn.utils.rnn.pad_sequence(torch.from_numpy(rows).split(inputs["lengths"].tolist()), batch_first=True)
+        for rows in (inputs["ids"], inputs["types"], np.ones_like(inputs["ids"]))
+    )
+    result = model(input_ids=ids, attention_mask=mask, **({"token_type_ids": types} if name.startswith("bert") else {}))
+    if name == "bert":
+        return result.logits
+    return (result.last_hidden_state if name == "bert_hidden" else result.logits)[mask.bool()]
+
+
+def gradients(model, output, inputs):
+    """Return the gradients of all that is trained, under the names that the model's own files use.
+
+    They are written by the library in the place of the parameters: the names of ViT's files are not those of its
+    modules. Parameters without a gradient, such as the pooler's if only the hidden states are used, are left out.
+    """
+    output.backward(torch.from_numpy(inputs["doutput"]))
+    holder = copy.deepcopy(model)
+    with torch.no_grad():
+        for mine, theirs in zip(holder.parameters(), model.parameters()):
+            mine.copy_(torch.full_like(mine, torch.nan) if theirs.grad is None else theirs.grad)
+    model.zero_grad()
+    with tempfile.TemporaryDirectory() as folder:
+        holder.save_pretrained(folder)
+        file = "adapter_model" if isinstance(model, PeftModel) else "model"
+        stored = load_file(Path(folder) / f"{file}.safetensors")
+    return {name: value for name, value in stored.items() if not np.isnan(value).any()}
+
+
+def save(model, folder):
+    """Write a model or an adapter as its library does, without the files that nothing here reads."""
+    model.save_pretrained(folder)
+    for name in ("README.md", "generation_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    if path.exists():  # PEFT writes a set, in the order of the day
+        config = json.loads(path.read_text())
+        if isinstance(config["target_modules"], list):
+            config["target_modules"].sort()
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+# ---- the optimiser and single operations
+
+
+def make_adamw():
+    """Five steps of torch.optim.AdamW in two settings, the second with a rate that changes."""
+    rng = np.random.default_rng([SEED, 1])
+    shapes = {"matrix": (4, 3), "vector": (5,), "cube": (2, 3, 2)}
+    stored = {f"start.{name}": rng.standard_normal(shape) for name, shape in shapes.items()}
+    for step in range(5):  # the vector's gradients are so small that eps counts
+        for name, shape in shapes.items():
+            stored[f"gradient.{step}.{name}"] = (1e-7 if name == "vector" else 1.0) * rng.standard_normal(shape)
+    settings = {"plain": (0.01, (0.9, 0.999), 1e-8, 0.01), "other": (0.03, (0.8, 0.95), 1e-6, 0.1)}
+    for setting, (lr, betas, eps, weight_decay) in settings.items():
+        rates = np.array([lr * (1.0 if setting == "plain" else 1.0 - step / 5) for step in range(5)])
+        tensors = {name: torch.tensor(stored[f"start.{name}"], requires_grad=True) for name in shapes}
+        optimiser = torch.optim.AdamW(tensors.values(), lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        for step in range(5):
+            optimiser.param_groups[0]["lr"] = float(rates[step])
+            for name, tensor in tensors.items():
+                tensor.grad = torch.from_numpy(stored[f"gradient.{step}.{name}"])
+            optimiser.step()
+            stored |= {f"{setting}.{step}.{name}": t.detach().numpy().copy() for name, t in tensors.items()}
+        stored |= {f"{setting}.rates": rates, f"{setting}.options": np.array([*betas, eps, weight_decay])}
+    save_file(stored, HERE / "adamw.safetensors")
+
+
+def make_operations():
+    """Single operations: inputs, output, a random upstream gradient, and the gradients of the inputs."""
+    rng = np.random.default_rng([SEED, 2])
+    stored = {}
+
+    def add(name, function, **arrays):
+        tensors = {key: torch.tensor(array, requires_grad=True) for key, array in arrays.items()}
+        y = function(**tensors)
+        dy = torch.from_numpy(np.asarray(rng.standard_normal(y.shape)))
+        y.backward(dy)
+        stored.update({f"{name}.output": y.detach().numpy(), f"{name}.doutput": dy.numpy()})
+        stored.update({f"{name}.{key}": array for key, array in arrays.items()})
+        stored.update({f"{name}.d{key}": tensor.grad.numpy() for key, tensor in tensors.items()})
+
+    logits, labels = 2.0 * rng.standard_normal((7, 5)), np.array([3, 0, -100, 1, 4, -100, 2])
+    logits[4] += 900.0  # overflows where the greatest of the row is not taken away
+    labels_by = {-100: labels, 1: np.where(labels < 0, 1, labels)}
+    for case in operations.CROSS_ENTROPY:
+        name = operations.case_name(case)
+        stored[f"{name}.labels"] = labels_by[case["ignore_index"]]
+        target = torch.from_numpy(stored[f"{name}.labels"])
+        add(name, lambda logits: F.cross_entropy(logits, target, **case), logits=logits)  # noqa: B023 (called at once)
+    x = np.linspace(-6.0, 6.0, 61)
+    add("gelu", F.gelu, x=x)
+    add("gelu_tanh", lambda x: F.gelu(x, approximate="tanh"), x=x)
+    rows, gamma, beta = rng.standard_normal((5, 7)), rng.standard_normal(7), rng.standard_normal(7)
+    rows[2] *= 1e-3  # a variance below eps
+    add(
+        "layer_norm",
+        lambda x, gamma, beta: F.layer_norm(x, (7,), gamma, beta, operations.EPS),
+        x=rows,
+        gamma=gamma,
+        beta=beta,
+    )
+    visible = rng.random((2, 1, 4, 7)) < 0.5
+    visible[..., 0] |= ~visible.any(axis=-1)
+    stored["attention.visible"] = visible
+    add(
+        "attention",
+        lambda Q, K, V: F.scaled_dot_product_attention(Q, K, V, attn_mask=torch.from_numpy(visible)),
+        Q=rng.standard_normal((2, 3, 4, 5)),
+        K=rng.standard_normal((2, 3, 7, 5)),
+        V=rng.standard_normal((2, 3, 7, 6)),
+    )
+    save_file(stored, HERE / "operations.safetensors")
+
+
+# ---- the other direction: what lora_np writes, opened by PEFT and transformers
+
+PATTERNS = {"rank_pattern": {"query": 3}, "alpha_pattern": {r"layer\.1\..*value": 7}, "use_rslora": True}
+WRITTEN = {  # what: the model, the configuration, the pooling of a head of our own
+    "BERT, classifier trained": ("bert", {"task_type": "SEQ_CLS"}, None),
+    "BERT, patterns": ("bert", PATTERNS, None),
+    "BERT, mean-pooled head": ("bert_hidden", {"task_type": "SEQ_CLS"}, "mean"),
+    "GPT-2": ("gpt2", {"target_modules": ["c_attn", "mlp.c_proj"]}, None),
+    "ViT, all linear": ("vit", {"target_modules": "all-linear"}, None),
+    "ViT, patterns, classifier": ("vit", {"modules_to_save": ["classifier"], **PATTERNS}, None),
+}
+
+
+def written_by_us(what):
+    """Return a model of ours with an adapter, all of whose trained arrays are random."""
+    name, options, pooling = WRITTEN[what]
+    rng = np.random.default_rng([SEED, *what.encode()])
+    base = lnp.load_pretrained(HERE / name, dtype=np.float64)
+    if pooling:
+        base = lnp.with_head(base, labels=3, pooling=pooling, rng=rng)
+    lora = lnp.inject(base, lnp.LoRAConfig(r=2, lora_alpha=5, **options), rng)
+    for array in lnp.parameters(lora, trainable_only=True).values():
+        array[...] = 0.3 * rng.standard_normal(array.shape)
+    return lora
+
+
+def adapter_in_peft(what, inputs):
+    """Return the relative error of our adapter in PEFT. A warning is an error."""
+    name = WRITTEN[what][0]
+    lora = written_by_us(what)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", NOT_OURS)
+        lnp.save_adapter(lora, folder)
+        model = PeftModel.from_pretrained(opened(name, HERE / name), folder).eval()
+    return {"adapter in PEFT": difference(lora, model, what, inputs)}
+
+
+def merged_in_transformers(what, inputs):
+    """Return the relative error of our merged model in transformers."""
+    lora = written_by_us(what)
+    with tempfile.TemporaryDirectory() as folder:
+        lnp.save_model(lnp.merge(bare(lora, what)), folder)
+        model = opened(WRITTEN[what][0], folder)
+    return {"merged, in transformers": difference(lora, model, what, inputs)}
+
+
+def bare(lora, what):
+    """Return the model without a head of our own, which transformers does not have: the hidden states compare."""
+    return replace(lora, head=None) if WRITTEN[what][2] else lora
+
+
+def opened(name, folder):
+    """Return the model in a folder, opened by transformers; no tensor may be missing, unexpected or misshapen."""
+    model, info = MODELS[name][0].from_pretrained(
+        folder, dtype=torch.float64, output_loading_info=True, **attention_of(name)
+    )
+    odd = [key for keys in info.values() for key in keys if not str(key).startswith("pooler.")]
+    if odd:  # (a bare BERT's pooler is no part of its hidden states)
+        raise ValueError(f"transformers opens the model but reports {odd}")
+    return model.eval()
+
+
+def difference(lora, model, what, inputs):
+    name = WRITTEN[what][0]
+    batch = models.make_batch(name, inputs)
+    output = models.in_given_order(name, batch, bare(lora, what).forward(batch)[0])
+    with torch.no_grad():
+        return models.relative_error(output, run(model, name, inputs).numpy())
+
+
+# ---- all of it
+
+
+def measure(inputs):
+    """Yield (what, largest relative error, its bound), one a row of the table."""
+    for dtype, bound in models.TOLERANCE.items():
+        for names, errors_of in ((MODELS, models.model_errors), (ADAPTERS, models.adapter_errors)):
+            for name in names:
+                errors = attempt(errors_of, name, dtype)
+                of_gradients = {what: errors.pop(what) for what in list(errors) if what.startswith("gradient")}
+                if of_gradients:
+                    errors[f"{len(of_gradients)} gradients"] = max(of_gradients.values())
+                yield from ((f"{name}, {dtype.__name__}: {what}", error, bound) for what, error in errors.items())
+    for what, errors in (("operations", operations.operation_errors()), ("AdamW", operations.adamw_errors())):
+        yield what, max(errors.values()), operations.TOLERANCE
+    for what in WRITTEN:
+        for function in (adapter_in_peft, merged_in_transformers):
+            for who, error in attempt(function, what, inputs[WRITTEN[what][0]]).items():
+                yield f"by lora_np, {what}: {who}", error, models.TOLERANCE[np.float64]
+
+
+def attempt(function, name, *others):
+    """Return {what: error} of a comparison; if it raises, it says why, and its error is infinite."""
+    try:
+        return function(name, *others)
+    except (ValueError, AssertionError, KeyError, RuntimeError, Warning) as error:
+        print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+        return {f"{function.__name__.replace('_', ' ')}, not possible": float("inf")}
+
+
+def main():
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", NOT_OURS)
+    torch.manual_seed(SEED)
+    inputs = {}
+    for name in MODELS:
+        shutil.rmtree(HERE / name, ignore_errors=True)
+        base, inputs[name] = make_model(name)
+        for adapter in ADAPTERS:
+            if adapter.startswith(f"{name}/"):
+                make_adapter(adapter, base, inputs[name])
+    make_adamw()
+    make_operations()
+    for path in HERE.rglob("*.safetensors"):
+        path.chmod(0o644)  # the library makes its files private
+    rows = list(measure(inputs))
+    for what, error, bound in rows:
+        print(f"{what:75} {error:8.1e}  {'' if error < bound else f'TOO LARGE, the bound is {bound:.0e}'}")
+    versions = {module.__name__: module.__version__ for module in (torch, transformers, peft, np)}
+    results = {
+        "versions": {"python": platform.python_version(), **versions},
+        "largest relative errors, max|a - b| / max|b|": {what: float(f"{error:.1e}") for what, error, _ in rows},
+    }
+    (HERE / "results.json").write_text(json.dumps(results, indent=2).replace("Infinity", '"not possible"') + "\n")
+    return int(not all(error < bound for _, error, bound in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
