@@ -1,0 +1,55 @@
+"""The commands, and what happens when one cannot do what it was asked: one sentence, exit code 2."""
+
+import argparse
+import importlib
+import os
+import sys
+
+COMMANDS = {
+    "finetune": ("adapt a pretrained model to data it fails on", "python -m lora_np finetune"),
+    "gradcheck": ("verify every gradient numerically", "python -m lora_np gradcheck --model digits"),
+    "predict": (
+        "what an adapted model says about test images",
+        "python -m lora_np predict --adapter runs/digits-lora-001/adapter",
+    ),
+    "merge": (
+        "add an adapter into its base, as a plain model folder",
+        "python -m lora_np merge --adapter runs/digits-lora-001/adapter --out merged",
+    ),
+    "info": ("what is in a model, adapter or run folder", "python -m lora_np info digits"),
+    "pretrain-digits": ("make the embedded model again", "python -m lora_np pretrain-digits --out digits-again"),
+}
+
+
+def main(argv=None):
+    """Run a command; return 0, or 1 for a failed gradient check, 2 for a mistake in the input, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        print("lora_np: LoRA from the inside, in NumPy. What can be done, with an example each:\n")
+        for name, (what, example) in COMMANDS.items():
+            print(f"  {name:<16} {what}\n  {'':<16} $ {example}\n")
+        print("Options of a command: python -m lora_np COMMAND --help")
+        return 0
+    parser = argparse.ArgumentParser(prog="lora_np", description="LoRA from the inside, in NumPy.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (what, example) in COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=what, description=f"{what[0].upper()}{what[1:]}.", epilog=f"example: {example}"
+        )
+        if argv[0] == name:  # the others need not be imported
+            module = importlib.import_module(f"lora_np.cli.{name.replace('-', '_')}")
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.main)
+    try:
+        args = parser.parse_args(argv)
+        run = args.run
+        del args.run
+        return run(args)
+    except (ValueError, OSError) as error:
+        if os.environ.get("LORA_NP_TRACEBACK"):  # for those who look for the place
+            raise
+        print(f"\nlora_np {argv[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nlora_np {argv[0]}: stopped.", file=sys.stderr)
+        return 130

@@ -1,0 +1,86 @@
+"""`info`: what is in a model, adapter or run folder."""
+
+from pathlib import Path
+
+from lora_np.cli.terminal import folder_bytes, heading, line, percent, size, table
+from lora_np.io.files import read_json, read_safetensors
+from lora_np.io.huggingface import load_folder
+from lora_np.io.pretrained import model_folder
+from lora_np.model.tree import count_parameters, parameters
+
+
+def add_arguments(parser):
+    parser.add_argument("what", help="digits, or the folder of a model, an adapter or a run")
+
+
+def main(args):
+    folder = Path(args.what)
+    if (folder / "adapter_config.json").exists():
+        show_adapter(folder)
+    elif (folder / "run.json").exists():
+        show_run(folder)
+    else:
+        show_model(args.what)
+    return 0
+
+
+def show_model(source):
+    folder = model_folder(source)
+    model, extras = load_folder(folder)
+    config = model.config
+    heading(f"model {source}")
+    line(
+        "kind",
+        f"{config['model_type']}, {len(model.layer)} layers, {count_parameters(model).total:,} parameters,"
+        f" {size(folder_bytes(folder))} on disk",
+    )
+    line(
+        "head",
+        (
+            "none"
+            if model.head is None
+            else f"{type(model.head).__name__}, pooling {getattr(model.head, 'pooling', 'none')}"
+        ),
+    )
+    line("not used", ", ".join(extras) or "nothing: every tensor of the file is a parameter")
+    print()
+    table(
+        [(name, str(array.shape), f"{array.size:,}") for name, array in parameters(model).items()],
+        ("parameter", "shape", "numbers"),
+    )
+
+
+def show_adapter(folder):
+    settings = read_json(folder / "adapter_config.json")
+    tensors, _ = read_safetensors(folder / "adapter_model.safetensors")
+    heading(f"adapter {folder}")
+    line("base", settings.get("base_model_name_or_path") or "not named")
+    line(
+        "LoRA",
+        f"r = {settings.get('r')}, lora_alpha = {settings.get('lora_alpha')}, dropout {settings.get('lora_dropout')}",
+    )
+    line(
+        "trained",
+        f"{sum(tensor.size for tensor in tensors.values()):,} numbers in {len(tensors)} arrays,"
+        f" {size(folder_bytes(folder))} on disk",
+    )
+    print()
+    table(
+        [
+            (name.removeprefix("base_model.model."), str(tensor.shape), f"{tensor.size:,}")
+            for name, tensor in tensors.items()
+        ],
+        ("tensor", "shape", "numbers"),
+    )
+
+
+def show_run(folder):
+    options = read_json(folder / "run.json")
+    heading(f"run {folder}")
+    line("options", ", ".join(f"{name} {value}" for name, value in options.items()))
+    if not (folder / "metrics.json").exists():
+        line("state", f"interrupted; go on by: python -m lora_np finetune --resume {folder}")
+        return
+    metrics = read_json(folder / "metrics.json")
+    for when in ("before", "after"):
+        line(when, percent(metrics[when]["accuracy"], metrics[when]["interval"]))

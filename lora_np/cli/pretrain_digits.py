@@ -1,0 +1,108 @@
+"""`pretrain-digits`: make the embedded model again from random numbers and the upright digits; its data file too."""
+
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import lora_np
+from lora_np.cli.terminal import heading, line, percent
+from lora_np.io.digits import load_data
+from lora_np.io.files import write_bytes, write_json
+from lora_np.io.huggingface import save_model
+from lora_np.io.pretrained import PatchTokenizer
+from lora_np.model.build import vit
+from lora_np.model.tree import freeze, unfreeze
+from lora_np.train.evaluate import accuracy, predict, wilson_interval
+from lora_np.train.loop import Plan, Training
+from lora_np.train.parallel import cores, worker_pool
+
+CONFIG = {
+    "model_type": "vit",
+    "image_size": 8,
+    "patch_size": 4,
+    "num_channels": 1,
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "qkv_bias": True,
+    "initializer_range": 0.1,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+RECIPE = {"lr": 2e-3, "batch_size": 64, "weight_decay": 0.01, "label_smoothing": 0.1}
+INITIAL = 5  # purpose: the second number of a generator's seed
+
+
+def add_arguments(parser):
+    parser.add_argument("--out", type=Path, required=True, help="the new model's folder")
+    parser.add_argument("--epochs", type=int, default=300, help="passes over the 1,000 training images (default: 300)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    parser.add_argument("--workers", type=int, default=cores(), help="threads (default: the number of cores)")
+    parser.add_argument(
+        "--with-data", action="store_true", help="write digits.npz too, from scikit-learn's load_digits"
+    )
+
+
+def main(args):
+    if (args.out / "config.json").exists():
+        raise ValueError(f"{args.out} holds a model already; choose another folder for --out.")
+    plan = Plan(epochs=args.epochs, seed=args.seed, workers=args.workers, **RECIPE)
+    if args.with_data:
+        write_data(args.out / "digits.npz")
+    train, dev, test = load_data("digits")
+    labels = {"id2label": dict(enumerate(train.classes)), "label2id": {name: k for k, name in enumerate(train.classes)}}
+    model = vit({**CONFIG, **labels}, labels=10, rng=np.random.default_rng([args.seed, INITIAL]))
+    model = unfreeze(model, "all")
+    tokenizer = PatchTokenizer(CONFIG["image_size"], CONFIG["patch_size"], CONFIG["num_channels"])
+
+    def augment(rows, rng):
+        return list(tokenizer(moved(train.inputs[rows], rng)))
+
+    training = Training(model, list(tokenizer(train.inputs)), train.labels, plan, augment)
+    heading(f"Pretraining on {len(train):,} upright digits, each moved by up to one pixel anew in every epoch")
+    began = time.perf_counter()
+    for step in tqdm(training.steps(), total=training.total, unit="step", disable=None, leave=False):
+        if step.number % (training.total // 10 or 1) == 0:
+            line(f"step {step.number}", f"loss {step.loss:.3f}")
+    metrics = {"epochs": args.epochs, "seed": args.seed, "workers": args.workers, **RECIPE}
+    with worker_pool(args.workers) as run:
+        for name, part in (("dev", dev), ("test", test)):
+            share = accuracy(predict(model, list(tokenizer(part.inputs)), run), part.labels)
+            metrics[name] = {"accuracy": share, "interval": wilson_interval(share, len(part))}
+            line(name, percent(share, metrics[name]["interval"]))
+    metrics["seconds"] = round(time.perf_counter() - began, 1)
+    versions = {"lora_np": lora_np.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    save_model(freeze(model), args.out)
+    write_json(args.out / "metrics.json", {**metrics, "versions": versions})
+    line("written", str(args.out))
+    return 0
+
+
+def moved(images, rng):
+    """Return each image (n, H, W) moved by -1, 0 or 1 pixel in both directions; what comes in is empty paper."""
+    n, H, W = images.shape
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1)))
+    down, right = rng.integers(0, 3, (2, n))
+    return np.stack([image[y : y + H, x : x + W] for image, y, x in zip(padded, down, right)])
+
+
+def write_data(path):
+    """Write the images and labels that scikit-learn carries, small and without pickle."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ValueError(
+            "--with-data takes the digits from scikit-learn: python -m pip install scikit-learn"
+        ) from error
+    digits = load_digits()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, images=digits.images.astype(np.uint8), labels=digits.target.astype(np.uint8))
+    write_bytes(path, part.read_bytes())
+    part.unlink()

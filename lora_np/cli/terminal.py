@@ -1,0 +1,59 @@
+"""How the commands speak: aligned lines, sizes a person can read, images as characters. Colour only on a terminal."""
+
+import os
+import sys
+
+import numpy as np
+
+SHADES = " .:-=+*#%@"
+
+
+def heading(text):
+    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(f"\n\x1b[1m{text}\x1b[0m" if bold else f"\n{text}", flush=True)
+
+
+def line(label, text):
+    print(f"  {label:<12} {text}", flush=True)
+
+
+def size(bytes_):
+    """1234567 -> '1.2 MB', in powers of 1,000 as file managers count."""
+    for unit in ("bytes", "kB", "MB"):
+        if bytes_ < 1000:
+            return f"{bytes_:.0f} {unit}" if unit == "bytes" or bytes_ >= 100 else f"{bytes_:.1f} {unit}"
+        bytes_ /= 1000
+    return f"{bytes_:.1f} GB"
+
+
+def percent(share, interval=None):
+    text = f"{100 * share:5.1f} %"
+    return (
+        text if interval is None else f"{text}   (95 % confidence: {100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    )
+
+
+def table(rows, header):
+    """Print rows of strings under a header, each column as wide as its widest entry."""
+    widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
+    for row in [header, *rows]:
+        print("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
+
+
+def pictures(images, captions, columns=4):
+    """Print images (n, H, W) in 0..1 as characters, side by side, a caption under each."""
+    for first in range(0, len(images), columns):
+        some = images[first : first + columns]
+        levels = np.rint(some * (len(SHADES) - 1)).astype(int).clip(0, len(SHADES) - 1)
+        print()
+        for row in range(some.shape[1]):
+            print("  " + "  ".join("".join(2 * SHADES[level] for level in image[row]) for image in levels))
+        print(
+            "  "
+            + "  ".join(f"{caption:<{2 * some.shape[2]}}" for caption in captions[first : first + columns]).rstrip()
+        )
+
+
+def folder_bytes(folder, *names):
+    """Return the bytes on disk of the named files of a folder; all its files if none is named."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file() and (not names or path.name in names))

@@ -1,0 +1,86 @@
+"""Every picture that a run draws, as PNG.
+
+The colours are those of Okabe and Ito 2008, which a colour-blind reader can tell apart; text is ASCII.
+"""
+
+import io
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lora_np.io.files import write_bytes
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+
+
+def save(figure, path):
+    """Write a figure as a PNG that does not name the program that drew it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+
+
+def draw_curves(losses, accuracies, before, title, path):
+    """Draw a run: loss by step and accuracy on dev by step.
+
+    Parameters
+    ----------
+    losses : list of float
+        One a step.
+    accuracies : list of (int, float)
+        Step, and accuracy on dev after it.
+    before : float
+        Accuracy on dev before the first step.
+    title : str
+    path : path
+        Of the PNG.
+    """
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = np.arange(1, len(losses) + 1)
+    left.plot(steps, losses, color=GREY, linewidth=0.7, label="each batch")
+    if len(losses) >= 20:
+        width = max(5, len(losses) // 30)
+        smooth = np.convolve(losses, np.full(width, 1.0 / width), "valid")
+        left.plot(steps[width - 1 :], smooth, color=BLUE, linewidth=2, label=f"mean of {width} batches")
+    left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+    left.legend(frameon=False)
+    at, values = zip((0, before), *accuracies)
+    right.plot(at, [100 * value for value in values], color=ORANGE, marker=".", label="with the adapter being trained")
+    right.axhline(100 * before, color=GREY, linestyle="--", label="before")
+    right.set(xlabel="step", ylabel="accuracy on dev, %", ylim=(0, 100))
+    right.legend(frameon=False, loc="lower right")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    save(figure, path)
+
+
+def draw_predictions(images, labels, before, after, classes, title, path):
+    """Draw images (n, H, W) in 0..1, each with its true label and what was predicted before and after; wrong ones are
+    framed.
+
+    Parameters
+    ----------
+    images : array (n, H, W)
+    labels, before, after : arrays of int (n,)
+    classes : sequence of str
+    title : str
+    path : path
+        Of the PNG.
+    """
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.25 * columns, 1.65 * rows + 0.5), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
+    for ax in axes[len(images) :]:
+        ax.set_visible(False)
+    for ax, image, label, old, new in zip(axes, images, labels, before, after):
+        ax.imshow(image, cmap="gray_r", vmin=0.0, vmax=1.0)
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(f"{classes[old]} -> {classes[new]}", fontsize=11, color=GREEN if new == label else ORANGE)
+        ax.set_xlabel(f"true: {classes[label]}", fontsize=9)
+        for spine in ax.spines.values():
+            spine.set(color=GREEN if new == label else ORANGE, linewidth=2)
+    figure.suptitle(title)
+    save(figure, path)

@@ -1,0 +1,124 @@
+"""Keep the README in step with the records: measured figures stand between markers and are written from
+tests/benchmarks/results.
+
+python tests/benchmarks/readme.py            write the figures into the READMEs
+python tests/benchmarks/readme.py --check    fail if a README says something else
+python tests/benchmarks/readme.py --command run|test    print a command of the README, for .ci/run
+python tests/benchmarks/readme.py --loop     print the README's loop
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+READMES = [ROOT / name for name in ("README.md", "README.zh-CN.md")]
+RECORD = json.loads((ROOT / "tests" / "benchmarks" / "results" / "digits.json").read_text())
+
+
+def percent(shares):
+    """Return the mean of some accuracies, and how far the seeds lie apart."""
+    shares = [100 * share for share in shares]
+    spread = (max(shares) - min(shares)) / 2
+    return f"{sum(shares) / len(shares):.1f}" + (f" ± {spread:.1f}" if len(shares) > 1 else "")
+
+
+def table(*columns):
+    """Return the table of accuracies, its header in the language of the README."""
+    runs, baselines = RECORD["runs"], RECORD["baselines"]
+    shifts = ("digits-mixed", "digits-rotated", "digits-inverted")
+    rows = [columns, ("---", *("---:" for _ in columns[1:]))]
+    head, lora, full = (runs[f"{method} digits-mixed"] for method in ("head", "lora", "full"))
+    names = ROWS[columns[0]]
+    rows.append((names[0], "0", *(percent([runs[f"lora {s}"]["before"]]) for s in shifts)))
+    for name, method, run in ((names[1], "head", head), (names[2], "lora", lora), (names[3], "full", full)):
+        rows.append((name, f"{run['trainable']:,}", *(percent(runs[f"{method} {s}"]["after"]) for s in shifts)))
+    rows.append((names[4], f"{full['trainable']:,}", *(percent(baselines[s]["from_nothing"]) for s in shifts)))
+    rows.append((names[5], "650", *(percent([baselines[s]["logistic_on_pixels"]]) for s in shifts)))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+ROWS = {
+    "trained": (
+        "nothing: the frozen model",
+        "the head alone",
+        "**LoRA, head frozen**",
+        "everything",
+        "*everything, from random numbers*",
+        "*logistic regression on pixels*",
+    ),
+    "训练什么": (
+        "什么都不训练：冻结的模型",
+        "只训练分类头",
+        "**LoRA，分类头冻结**",
+        "全部参数",
+        "*全部参数，从随机数开始*",
+        "*像素上的逻辑回归*",
+    ),
+}
+
+
+def values():
+    """Return the figures that a README may quote, by the name of their marker."""
+    lora = RECORD["runs"]["lora digits-mixed"]
+    size = lora["bytes"]
+    return {
+        "accuracies": "\n" + table("trained", "parameters", "mixed", "rotated", "inverted") + "\n",
+        "准确率": "\n" + table("训练什么", "参数", "mixed", "rotated", "inverted") + "\n",
+        "seconds": f"{max(lora['seconds']):.0f}",
+        "before": percent([lora["before"]]),
+        "after": percent(lora["after"]),
+        "share": f"{100 * lora['trainable'] / lora['total']:.1f}",
+        "trainable": f"{lora['trainable']:,}",
+        "adapter_bytes": f"{size['adapter'] / 1000:.0f} kB",
+        "model_bytes": f"{size['model'] / 1000:.0f} kB",
+        "merge": f"{lora['merge_difference']:.0e}",
+        "gradient": f"{lora['largest_gradient_error']:.0e}",
+        "upright_base": percent([lora["upright_base"]]),
+        "upright_after": percent(lora["upright_after"]),
+        "pretrain_seconds": f"{RECORD['pretraining']['seconds']:.0f}",
+        "machine": f"{RECORD['machine']}, NumPy {RECORD['versions']['numpy']}, Python {RECORD['versions']['python']}",
+    }
+
+
+def filled(text):
+    """Return a README with every marked figure written anew: `<!-- name -->figure<!-- / -->`."""
+    known = values()
+
+    def write(match):
+        if match[1] not in known:
+            raise SystemExit(
+                f"the README asks for a figure {match[1]!r} that no record holds; there are {', '.join(known)}"
+            )
+        return f"<!-- {match[1]} -->{known[match[1]]}<!-- / -->"
+
+    return re.sub(r"<!-- ([\w-]+) -->.*?<!-- / -->", write, text, flags=re.DOTALL)
+
+
+def block(name):
+    """Return the code block that follows `<!-- block: name -->` in the README."""
+    found = re.search(rf"<!-- block: {name} -->\s*```\w*\n(.*?)```", READMES[0].read_text(), re.DOTALL)
+    if not found:
+        raise SystemExit(f"the README has no block {name!r}")
+    return found[1].strip()
+
+
+def main(argv):
+    if argv[:1] == ["--command"]:
+        print(block(argv[1]))
+    elif argv == ["--loop"]:
+        print(block("loop"))
+    elif argv == ["--check"]:
+        stale = [path.name for path in READMES if filled(path.read_text()) != path.read_text()]
+        if stale:
+            raise SystemExit(f"{', '.join(stale)} and the records disagree; run python tests/benchmarks/readme.py")
+    elif not argv:
+        for path in READMES:
+            path.write_text(filled(path.read_text()))
+    else:
+        raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,211 @@
+"""The loop: steps, order, workers, and resuming to the bit."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import tiny
+
+import lora_np as lnp
+from lora_np.train import loop
+from lora_np.train.checkpoints import load_checkpoint, save_checkpoint
+from lora_np.train.evaluate import accuracy, predict, wilson_interval
+from lora_np.train.loop import NonFiniteLoss, Plan, Training
+from lora_np.train.parallel import loss_and_gradients, split_by_tokens, worker_pool
+from lora_np.train.schedules import linear_schedule
+
+ROWS = [np.random.default_rng(k).integers(0, 23, 1 + k % 6) for k in range(22)]
+LABELS = np.arange(22) % 3
+PLAN = Plan(lr=1e-2, epochs=3, batch_size=5, seed=3)
+
+
+def fresh(plan=PLAN, dtype=np.float32):
+    return Training(tiny.adapted("bert mean head", dtype, dropout=0.2), ROWS, LABELS, plan)
+
+
+def state(training):
+    return {name: array.copy() for name, array in training.optimiser.parameters.items()}
+
+
+def equal(one, other):
+    return all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_repeats_to_the_bit_and_another_seed_differs():
+    first, second, other = fresh(), fresh(), fresh(dataclasses.replace(PLAN, seed=4))
+    losses = [[step.loss for step in training.steps()] for training in (first, second, other)]
+    assert losses[0] == losses[1] != losses[2]
+    assert equal(state(first), state(second))
+    assert not equal(state(first), state(other))
+    assert len(losses[0]) == 3 * 5
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("stop", [1, 5, 7, 14])
+def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(stop, workers, tmp_path):
+    plan = dataclasses.replace(PLAN, workers=workers)
+    unbroken = fresh(plan)
+    losses = [step.loss for step in unbroken.steps()]
+    broken, history = fresh(plan), []
+    for step in broken.steps():
+        history.append(step.loss)
+        if step.number == stop:
+            save_checkpoint(broken, tmp_path / "checkpoint.safetensors", history)
+            break
+    resumed = fresh(plan)
+    history = load_checkpoint(resumed, tmp_path / "checkpoint.safetensors")
+    history += [step.loss for step in resumed.steps()]
+    assert history == losses
+    assert equal(state(unbroken), state(resumed))
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_changes_nothing(tmp_path):
+    training = fresh()
+    next(iter(training.steps()))
+    save_checkpoint(training, tmp_path / "checkpoint.safetensors", [])
+    other = Training(tiny.adapted("bert mean head", np.float32, r=3), ROWS, LABELS, PLAN)
+    before = state(other)
+    with pytest.raises(ValueError, match="does not fit this run"):
+        load_checkpoint(other, tmp_path / "checkpoint.safetensors")
+    assert equal(before, state(other))
+
+
+def test_each_epoch_goes_once_through_all_examples_in_a_new_order():
+    training = fresh()
+    epochs = [np.concatenate([training.rows(5 * epoch + k) for k in range(5)]) for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(22)) for epoch in epochs)
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_steps_report_rates_sizes_and_epochs():
+    steps = list(fresh().steps())
+    assert [step.number for step in steps] == list(range(1, 16))
+    assert [step.number for step in steps if step.ends_epoch] == [5, 10, 15]
+    assert [step.items for step in steps[:5]] == [5, 5, 5, 5, 2]
+    assert max(step.lr for step in steps) == PLAN.lr
+
+
+def test_the_schedule_rises_and_falls_in_straight_lines():
+    rates = [linear_schedule(step, 100, 2.0, 0.1) for step in range(100)]
+    assert np.allclose(rates[:10], 0.2 * np.arange(1, 11))
+    assert np.allclose(np.diff(rates[10:]), -2.0 / 90)
+    assert 0 < rates[-1] < 0.03
+    assert linear_schedule(0, 1, 2.0) == 2.0
+
+
+def test_many_workers_equal_one_at_dropout_zero():
+    model = tiny.adapted("bert mean head")
+    outcomes = []
+    for workers in (1, 2, 3, 40):
+        with worker_pool(workers) as run:
+            outcomes.append(loss_and_gradients(model, ROWS, LABELS, (0, 1, 2), workers, run))
+    for loss, grads in outcomes[1:]:
+        assert math.isclose(loss, outcomes[0][0], rel_tol=1e-13)
+        for name, gradient in grads.items():
+            scale = np.abs(outcomes[0][1][name]).max()
+            assert np.abs(gradient - outcomes[0][1][name]).max() <= 1e-11 * scale, name
+
+
+def test_the_loss_is_the_mean_over_the_batch_and_its_gradient_is_right():
+    model, trained = tiny.adapted("bert mean head"), "layer.0.attention.query.A"
+    loss, grads = loss_and_gradients(model, ROWS[:4], LABELS[:4], (0, 1, 2), 2)
+    logits, _ = model.forward(lnp.Batch.of(ROWS[:4]))
+    assert math.isclose(loss, lnp.cross_entropy_forward(logits, LABELS[:4])[0], rel_tol=1e-13)
+    array, h = lnp.parameters(model)[trained], 1e-5
+    array[2, 1] += h
+    up = loss_and_gradients(model, ROWS[:4], LABELS[:4], (0, 1, 2), 1)[0]
+    array[2, 1] -= 2 * h
+    down = loss_and_gradients(model, ROWS[:4], LABELS[:4], (0, 1, 2), 1)[0]
+    assert math.isclose(grads[trained][2, 1], (up - down) / (2 * h), rel_tol=1e-6)
+
+
+def test_shares_hold_every_row_once_and_about_equally_many_tokens():
+    lengths = [1, 9, 3, 3, 8, 2, 5, 5]
+    shares = split_by_tokens(lengths, 3)
+    assert np.concatenate(shares).tolist() == list(range(8))
+    assert all(6 <= sum(lengths[k] for k in share) <= 18 for share in shares)
+    assert [len(share) for share in split_by_tokens([4, 4], 5)] == [1, 1]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(monkeypatch):
+    training = fresh()
+    steps = training.steps()
+    next(steps)
+    before = state(training)
+    right = loop.loss_and_gradients
+    monkeypatch.setattr(loop, "loss_and_gradients", lambda *a: (math.nan, right(*a)[1]))
+    with pytest.raises(NonFiniteLoss, match="step 2.*lower learning rate than 0.01"):
+        next(steps)
+    assert equal(before, state(training)) and training.done == 1
+
+
+def test_a_gradient_that_is_not_finite_stops_too(monkeypatch):
+    training = fresh()
+    right = loop.loss_and_gradients
+
+    def broken(*arguments):
+        loss, grads = right(*arguments)
+        next(iter(grads.values()))[0, 0] = np.inf
+        return loss, grads
+
+    monkeypatch.setattr(loop, "loss_and_gradients", broken)
+    with pytest.raises(NonFiniteLoss, match="step 1"):
+        next(training.steps())
+
+
+def test_training_learns():
+    plan = Plan(lr=2e-2, epochs=30, batch_size=8)
+    labels = np.array([int(row[0] % 3) for row in ROWS])
+    training = Training(tiny.adapted("bert mean head", np.float32, r=4), ROWS, labels, plan)
+    losses = [step.loss for step in training.steps()]
+    assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])
+    assert accuracy(predict(training.model, ROWS), labels) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [
+        ({"lr": 0.0}, "lr.*0.0"),
+        ({"lr": math.nan}, "nan"),
+        ({"epochs": 0}, "epochs.*0"),
+        ({"batch_size": -1}, "batch_size.*-1"),
+        ({"workers": 0}, "workers.*0"),
+        ({"seed": -1}, "seed.*-1"),
+    ],
+)
+def test_impossible_plans_are_named(change, received):
+    with pytest.raises(ValueError, match=received):
+        dataclasses.replace(PLAN, **change)
+
+
+def test_adamw_names_what_it_cannot_train():
+    model = tiny.adapted("bert")
+    live = lnp.parameters(model, trainable_only=True)
+    with pytest.raises(ValueError, match="frozen"):
+        lnp.AdamW(lnp.parameters(model), lr=1e-3)
+    with pytest.raises(ValueError, match="none were given"):
+        lnp.AdamW({}, lr=1e-3)
+    with pytest.raises(ValueError, match="weight_decay"):
+        lnp.AdamW(live, lr=1e-3, weight_decay=-1.0)
+    grads = {name: np.zeros_like(array) for name, array in live.items()}
+    grads["layer.9.mlp.up.A"] = grads.pop("layer.0.mlp.up.A")
+    with pytest.raises(ValueError, match="layer.0.mlp.up.A"):
+        lnp.AdamW(live, lr=1e-3).step(grads)
+
+
+def test_adamw_keeps_float32():
+    p = {"p": np.ones(3, np.float32)}
+    lnp.AdamW(p, lr=0.1).step({"p": np.full(3, 0.5, np.float32)})
+    assert p["p"].dtype == np.float32
+
+
+def test_wilson_interval_by_hand():
+    low, high = wilson_interval(0.9, 100)
+    assert math.isclose(low, 0.8256, abs_tol=1e-4) and math.isclose(high, 0.9448, abs_tol=1e-4)
+    assert wilson_interval(1.0, 50)[1] <= 1.0 and wilson_interval(0.0, 50)[0] >= 0.0
+
+
+def test_predictions_do_not_depend_on_the_batch_size():
+    model = tiny.build("bert mean head")
+    assert np.allclose(predict(model, ROWS, batch_size=4), predict(model, ROWS), rtol=1e-11)
