@@ -42,11 +42,11 @@ def draw_curves(losses, accuracies, before, title, path):
     if len(losses) >= 20:
         width = max(5, len(losses) // 30)
         smooth = np.convolve(losses, np.full(width, 1.0 / width), "valid")
-        left.plot(steps[width - 1 :], smooth, color=BLUE, linewidth=2, label=f"mean of {width} batches")
+        left.plot(steps[width // 2 :][: len(smooth)], smooth, color=BLUE, linewidth=2, label=f"mean of {width} batches")
     left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
     left.legend(frameon=False)
     at, values = zip((0, before), *accuracies)
-    right.plot(at, [100 * value for value in values], color=ORANGE, marker=".", label="with the adapter being trained")
+    right.plot(at, [100 * value for value in values], color=ORANGE, marker=".", label="while it is trained")
     right.axhline(100 * before, color=GREY, linestyle="--", label="before")
     right.set(xlabel="step", ylabel="accuracy on dev, %", ylim=(0, 100))
     right.legend(frameon=False, loc="lower right")

@@ -331,7 +331,7 @@ def show_examples_and_files(options, folder, test, logits, history):
     title = f"{options['method']} on {options['data']}"
     draw_curves(history["loss"], history["dev"], history["dev_before"], title, folder / "curves.png")
     some = rows[:32]
-    title = f"{options['data']}: prediction before -> after, {options['method']}"
+    title = f"{options['method']} on {options['data']}: prediction before -> after (orange: still wrong)"
     draw_predictions(
         test.inputs[some], test.labels[some], before[some], after[some], names, title, folder / "predictions.png"
     )

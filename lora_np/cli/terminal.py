@@ -47,10 +47,10 @@ def pictures(images, captions, columns=4):
         levels = np.rint(some * (len(SHADES) - 1)).astype(int).clip(0, len(SHADES) - 1)
         print()
         for row in range(some.shape[1]):
-            print("  " + "  ".join("".join(2 * SHADES[level] for level in image[row]) for image in levels))
+            print("  " + "    ".join("".join(2 * SHADES[level] for level in image[row]) for image in levels).rstrip())
         print(
             "  "
-            + "  ".join(f"{caption:<{2 * some.shape[2]}}" for caption in captions[first : first + columns]).rstrip()
+            + "    ".join(f"{caption:<{2 * some.shape[2]}}" for caption in captions[first : first + columns]).rstrip()
         )
 
 

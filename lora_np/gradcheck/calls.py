@@ -64,8 +64,8 @@ def flat(output):
     """Lay an output end to end in a new float64, or complex, vector."""
     parts = parts_of(output)
     dtype = None if any(np.iscomplexobj(part) for part in parts) else np.float64
-    # A copy always: an output may be a view of an input that the oracle is about to move again.
-    return np.concatenate([np.array(part).reshape(-1) for part in parts], dtype=dtype)
+    # concatenate copies, also a single part: an output may be a view of an input that the oracle is about to move.
+    return np.concatenate([np.reshape(part, -1) for part in parts], dtype=dtype)
 
 
 def forward_once(forward, inputs, fixed, when="at the given inputs"):

@@ -81,7 +81,9 @@ class Comparison:
         if twin is not None:
             self._excuse(twin)
         largest = np.max(slopes.scale)
-        self.lost = slopes.moved & (slopes.error > MEANINGFUL * np.maximum(slopes.scale, 0.01 * largest))
+        # An entry that moves nothing is known to be zero, unless something else is given and drowns in the rounding.
+        concerned = slopes.moved | (np.abs(given) > exact)
+        self.lost = concerned & (slopes.error > MEANINGFUL * np.maximum(slopes.scale, 0.01 * largest))
         # Zero for all that can be told, which takes an oracle that is blurred by rounding at most.
         size = np.maximum(np.abs(slopes.low), np.abs(slopes.high))
         jumps = self.lost & (slopes.error > 10 * slopes.floor / STEP)

@@ -44,7 +44,7 @@ class Trial:
         """Apply every rule. Return the Evidence for the comparison of values."""
         inputs, fixed = fresh(self.inputs), fresh(self.fixed)
         output, cache = forward_once(self.forward, inputs, fixed)
-        # A copy: the output may be a view of the cache or of an input, which the backward might change.
+        # A copy: the output may lie in a buffer that the next call writes into.
         dtype = coarsest([*self.inputs.values(), *parts_of(output)])
         evidence = Evidence(copied(output), draw_upstream(output, self.rng), dtype, {}, steady=True, pure=True)
         evidence.pure = self._unchanged("forward", {**inputs, **fixed})

@@ -1,10 +1,9 @@
-"""What adapting the embedded digits model gives: every method, shift and seed, and two baselines that need no
-pretraining.
+"""What adapting the embedded digits model gives: every method, shift and seed, and two baselines without pretraining.
 
-    python tests/benchmarks/digits.py            (needs scikit-learn for the baseline on pixels; about ten minutes)
+    python tests/benchmarks/digits.py    (about ten minutes; the baseline on pixels needs scikit-learn)
 
-Runs `lora_np finetune` with its defaults, gathers the metrics of the runs, and writes
-tests/benchmarks/results/digits.json, from which tests/benchmarks/readme.py writes the README's figures.
+Runs `lora_np finetune` with its defaults, gathers the metrics, and writes tests/benchmarks/results/digits.json,
+from which tests/benchmarks/readme.py writes the README's figures.
 """
 
 import json

@@ -1,10 +1,8 @@
-"""Keep the README in step with the records: measured figures stand between markers and are written from
-tests/benchmarks/results.
+"""Keep the READMEs in step with the records: their measured figures stand between markers and are written from here.
 
-python tests/benchmarks/readme.py            write the figures into the READMEs
-python tests/benchmarks/readme.py --check    fail if a README says something else
-python tests/benchmarks/readme.py --command run|test    print a command of the README, for .ci/run
-python tests/benchmarks/readme.py --loop     print the README's loop
+python tests/benchmarks/readme.py                  write the figures into the READMEs
+python tests/benchmarks/readme.py --check          fail if a README says something else
+python tests/benchmarks/readme.py --block NAME     print a block of the README (run, test, loop), for .ci/run
 """
 
 import json
@@ -15,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 READMES = [ROOT / name for name in ("README.md", "README.zh-CN.md")]
 RECORD = json.loads((ROOT / "tests" / "benchmarks" / "results" / "digits.json").read_text())
+REFERENCE = json.loads((ROOT / "tests" / "reference" / "results.json").read_text())
 
 
 def percent(shares):
@@ -63,6 +62,7 @@ def values():
     """Return the figures that a README may quote, by the name of their marker."""
     lora = RECORD["runs"]["lora digits-mixed"]
     size = lora["bytes"]
+    errors = next(value for key, value in REFERENCE.items() if key != "versions")
     return {
         "accuracies": "\n" + table("trained", "parameters", "mixed", "rotated", "inverted") + "\n",
         "准确率": "\n" + table("训练什么", "参数", "mixed", "rotated", "inverted") + "\n",
@@ -78,6 +78,8 @@ def values():
         "upright_base": percent([lora["upright_base"]]),
         "upright_after": percent(lora["upright_after"]),
         "pretrain_seconds": f"{RECORD['pretraining']['seconds']:.0f}",
+        "pretrain_accuracy": percent([RECORD["pretraining"]["test"]["accuracy"]]),
+        "reference": f"{max(v for k, v in errors.items() if 'float32' not in k):.0e}",
         "machine": f"{RECORD['machine']}, NumPy {RECORD['versions']['numpy']}, Python {RECORD['versions']['python']}",
     }
 
@@ -105,10 +107,8 @@ def block(name):
 
 
 def main(argv):
-    if argv[:1] == ["--command"]:
+    if argv[:1] == ["--block"] and len(argv) == 2:
         print(block(argv[1]))
-    elif argv == ["--loop"]:
-        print(block("loop"))
     elif argv == ["--check"]:
         stale = [path.name for path in READMES if filled(path.read_text()) != path.read_text()]
         if stale:

@@ -60,7 +60,8 @@ def test_every_command_has_help(name, capsys):
     assert COMMANDS[name][1] in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
 
 
-def test_a_run_shows_what_was_promised_in_order_and_writes_it(capsys, tmp_path):
+def test_a_run_shows_what_was_promised_in_order_and_writes_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("lora_np.cli.finetune.SAVE_EVERY", 0.0)  # checkpoints are written, and gone at the end
     assert main(["finetune", *QUICK]) == 0
     shown = capsys.readouterr().out
     folder = tmp_path / "runs" / "digits-lora-001"

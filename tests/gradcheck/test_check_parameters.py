@@ -50,6 +50,11 @@ def test_right(seed):
     assert report.max_error < 1e-7
 
 
+def test_the_same_call_gives_the_same_report():
+    reports = [check_parameters(forward, gradients, PARAMETERS, rng) for rng in (None, None, 5)]
+    assert reports[0] == reports[1] != reports[2]
+
+
 def test_right_with_a_float_output():
     def loss(parameters):
         return float((forward(parameters) ** 2).mean())
@@ -174,7 +179,9 @@ class TestStructure:
             parameters["layer.0.b"] -= 0.1
             return grads
 
-        only(check_parameters(forward, run, PARAMETERS), "layer.0.b", "the backward changes this parameter in place")
+        report = check_parameters(forward, run, PARAMETERS)
+        only(report, "layer.0.b", "the backward changes this parameter in place")
+        assert [row.verdict for row in report.rows] == ["ok", "wrong", "ok", "ok"]
 
     def test_changes_the_upstream(self):
         def run(parameters, dy):

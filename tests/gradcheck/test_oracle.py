@@ -89,6 +89,7 @@ def test_the_complex_step_sharpens_where_it_is_confirmed():
         lambda x: 1e5 + np.sin(np.real(x)),
         lambda x: 1e5 + math.sin(x),  # raises
         lambda x: 1e5 + np.sin(np.asarray(x).astype(float)),  # warns that it drops the imaginary part
+        lambda x: 1e5 + np.sin(x) + 5e-9 * np.sin(np.asarray(x).astype(float)),  # drops a ninth digit
         lambda x: 1e5 + np.sin(np.conj(x)),  # the wrong sign
         lambda x: 1e5 + np.sin(x) * (1 + 1e-4 * np.imag(x) / 1e-20),  # off by some digits
     ],
@@ -106,6 +107,14 @@ def test_a_kink_has_two_sides():
     assert slopes.low[0] == pytest.approx(-2, abs=1e-6)
     assert slopes.high[0] == pytest.approx(3, abs=1e-6)
     assert slopes.error[0] < 1e-6
+    assert slopes.scale[0] == pytest.approx(3, abs=1e-6), "the steeper side's"
+
+
+def test_a_kink_beside_a_large_constant_knows_its_rounding():
+    for slope in np.linspace(0.1, 1.1, 40).tolist():
+        slopes, _ = slope_of(lambda x, slope=slope: 1e6 + slope * abs(x), 0.0)
+        assert slopes.low[0] < 0 < slopes.high[0]
+        assert max(abs(slopes.high[0] - slope), abs(slopes.low[0] + slope)) <= slopes.error[0]
 
 
 def test_the_sides_of_a_kink_are_sharp_on_a_curve():
@@ -129,11 +138,15 @@ def test_a_kink_nearby_is_stepped_around(distance):
         assert slopes.low[0] == pytest.approx(derivative, abs=1e-6)
 
 
-@pytest.mark.parametrize("f", [np.floor, np.sign, lambda x: np.sqrt(np.abs(x - 1)), lambda x: np.log(x - 1)])
+NOWHERE = [np.floor, np.sign, lambda x: np.sqrt(np.abs(x - 1)), lambda x: np.log(x - 1), lambda x: (x - 1) ** 1.5]
+
+
+@pytest.mark.parametrize("f", NOWHERE)
 def test_where_there_is_no_derivative_the_error_says_so(f):
     with np.errstate(all="ignore"):
         slopes, _ = slope_of(lambda x: f(x) if f is not np.sign else np.sign(x - 1), 1.0)
     assert not slopes.error[0] < 0.1 * slopes.scale[0]
+    assert np.isfinite([slopes.low[0], slopes.high[0], slopes.scale[0]]).all()
 
 
 def test_a_flat_function_far_out_is_not_taken_for_the_derivative():
@@ -155,6 +168,26 @@ def test_noise_is_measured():
     assert EPS * fine.start[0] <= fine.noise[0] < 10 * EPS
     single = outputs_at(lambda v: np.sin(v["x"].astype(np.float32)).astype(float), {"x": np.arange(1.0, 9.0)}, 1.0)
     assert np.all((single.noise > 1e-9) & (single.noise < 1e-6))
+
+
+def test_noise_is_never_far_underestimated():
+    deviation = 2.0**-33 / math.sqrt(12)  # numbers near 1e6 are 2^-33 apart
+    points = np.random.default_rng(3).uniform(0.3, 3, 300).tolist()
+    levels = [outputs_at(lambda v: np.atleast_1d((np.sin(v["x"]) + 1e6) - 1e6), {"x": x}, 1.0).noise[0] for x in points]
+    assert np.mean(np.array(levels) > 2 * deviation) > 0.97
+    assert max(levels) < 20 * deviation
+
+
+@pytest.mark.parametrize("x", np.random.default_rng(4).uniform(0.3, 3, 100).tolist())
+def test_noise_is_not_taken_for_a_kink(x):
+    slopes, calls = slope_of(lambda x: (math.sin(x) + 1e6) - 1e6, x)
+    assert slopes.low[0] == slopes.high[0]
+    assert abs(slopes.low[0] - math.cos(x)) <= slopes.error[0]
+
+
+def test_noise_is_not_chased_with_smaller_steps():
+    _, calls = slope_of(lambda x: 1e9 + math.sin(x), 1.0)
+    assert min(abs(x - 1.0) for x in calls if isinstance(x, float)) > 1e-5
 
 
 def test_noise_is_no_kink_and_no_curvature():

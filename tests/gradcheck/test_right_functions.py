@@ -1,6 +1,7 @@
 """Right backwards pass: no false alarm, whatever the size, dtype, kinks or rounding of the function."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -179,6 +180,10 @@ def falling_backward(dy, cache):
     return dy * weights * np.cos(x)
 
 
+def log_of_floats(x):
+    return float(sum(math.log(v) for v in x.flat)), x
+
+
 def deep(x):
     layers = [x]
     for _ in range(6):
@@ -262,12 +267,26 @@ def cases(seed):
     yield "saturated tanh", lambda x: (np.tanh(x),) * 2, lambda d, y: d * (1 - y * y), {"x": 10 * n(4, 5)}, {}
     small = np.exp(4 * n(4, 5))
     yield "log near its end", lambda x: (float(np.log(x).sum()), x), lambda d, x: d / x, {"x": small}, {}
-    yield "raises beyond its domain", lambda s: (math.log(s), s), lambda d, s: d / s, {"s": float(np.exp(n() - 9))}, {}
+    yield "raises beyond its domain", log_of_floats, lambda d, x: d / x, {"x": small}, {}
+    yield "NumPy float", lambda s: (np.sin(s), s), lambda d, s: d * np.cos(s), {"s": np.float32(n())}, {}
+    saturated = rng.choice([-1.0, 1.0], 8) * rng.uniform(6, 10, 8)
+    yield "tanh, all saturated", lambda x: (np.tanh(x),) * 2, lambda d, y: d * (1 - y * y), {"x": saturated}, {}
+    rare = np.where(np.arange(8)[:, None] == 6, 1e-12, n(8, 5))
+    yield "unused and tiny", embedding, embedding_backward, {"W": rare}, {"ids": ids}
     yield "rounded inside", rounded_inside, rounded_inside_backward, {"x": n(4, 5)}, {}
 
 
 NAMES = [case[0] for case in cases(0)]
-DOUBLE_ONLY = ("far from zero", "trained", "falling", "inside", "alone", "beyond", "gelu")  # or lose float32's digits
+DOUBLE_ONLY = (
+    "far from zero",
+    "trained",
+    "falling",
+    "inside",
+    "alone",
+    "beyond",
+    "gelu",
+    "all saturated",
+)  # or lose float32's digits
 
 
 def case_of(name, seed):
@@ -291,6 +310,22 @@ def test_right_backward_passes_in_float32(name, seed):
     inputs = {key: x.astype(np.float32) if isinstance(x, np.ndarray) else x for key, x in inputs.items()}
     report = check(forward, backward, inputs, fixed, np.random.default_rng(seed))
     assert report.ok, f"\n{report}"
+
+
+def test_a_small_entry_may_keep_the_rounding_of_its_neighbours():
+    weights = np.array([1e3, 1e-8])
+    report = check(lambda x: (x * weights, None), lambda dy, _: (dy * weights + 1e3) - 1e3, {"x": np.array([1.3, 0.7])})
+    assert report.ok, f"\n{report}"
+    assert abs(report.rows[0].given - report.rows[0].numeric) > 1e-15
+
+
+def test_no_warning_comes_from_the_oracle():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for name in ("log near its end", "raises beyond its domain", "norm", "absolute value at 0", "rounded inside"):
+            forward, backward, inputs, fixed = case_of(name, 2)
+            assert check(forward, backward, inputs, fixed).ok
+    assert not caught
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,5 +1,6 @@
 """Wrong numbers fail, under the name of the argument and with a sentence that says where and by how much."""
 
+import math
 import re
 
 import numpy as np
@@ -175,6 +176,11 @@ def test_an_unused_entry_must_have_gradient_zero():
     assert "wrong in 1 of 5 entries; the worst is at [4]" in report.failures["x"][0]
 
 
+def test_a_gradient_far_off_is_quoted_relative_to_itself():
+    report = check(lambda x: (2 * x[:1], x), lambda dy, x: np.array([2 * dy[0], 5.0 * dy[0]]), {"x": np.ones(2)})
+    assert "difference 1.0e+00 of its scale" in report.failures["x"][0]
+
+
 def test_at_a_kink_values_outside_both_slopes_are_wrong():
     x = np.array([[0.0, 1.0, -1.0], [0.0, 2.0, 0.0]])
 
@@ -225,6 +231,14 @@ def test_a_vertical_slope_is_not_resolved():
 def test_the_end_of_a_domain_is_not_resolved():
     with np.errstate(invalid="ignore"):
         report = check(lambda x: (x**1.5, x), lambda dy, x: 1.5 * dy * x**0.5, {"x": np.array([1.0, 0.0, 2.0])})
+    assert report.rows[0].verdict == "not resolved"
+
+
+def test_what_drowns_in_rounding_is_not_resolved():
+    """The oracle cannot see the slope, so it neither confirms the given one nor calls it zero."""
+    report = check(
+        lambda x: (1e12 + 0.01 * np.vectorize(math.sin)(x), x), lambda dy, x: 0.01 * dy * np.cos(x), {"x": np.ones(3)}
+    )
     assert report.rows[0].verdict == "not resolved"
 
 

@@ -101,6 +101,17 @@ def test_frozen_arrays_cannot_be_written_and_own_their_memory():
     assert lnp.count_parameters(model).trainable == 0
 
 
+def test_what_is_locked_cannot_be_written_through_another_name():
+    from lora_np.model.tree import freeze
+
+    memory = np.ones((2, 12))
+    model = with_arrays(lnp.bert({**tiny.BERT, "type_vocab_size": 2}), {"embeddings.type.table": memory[:]})
+    frozen = freeze(model)
+    memory[...] = 5.0
+    assert (frozen.embeddings.type.table == 1.0).all()
+    assert frozen.embeddings.type.table.base is None
+
+
 def test_training_leaves_every_frozen_array_in_place():
     model = tiny.adapted("bert mean head", np.float32)
     frozen = {k: v for k, v in lnp.parameters(model).items() if k not in lnp.parameters(model, trainable_only=True)}

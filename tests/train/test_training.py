@@ -120,6 +120,32 @@ def test_the_loss_is_the_mean_over_the_batch_and_its_gradient_is_right():
     assert math.isclose(grads[trained][2, 1], (up - down) / (2 * h), rel_tol=1e-6)
 
 
+def test_every_step_and_every_share_draws_its_own_masks():
+    class Recorder:
+        def __init__(self):
+            self.drawn = []
+
+        def forward(self, batch, rng):
+            self.drawn.append(rng.random())
+            return np.zeros((len(batch.order), 3)), None
+
+        def backward(self, dlogits, cache):
+            return {"p": np.zeros(1)}
+
+    model = Recorder()
+    for key in ((0, 1, 2), (0, 1, 3), (0, 1, 2)):
+        loss_and_gradients(model, ROWS[:6], LABELS[:6], key, 2)
+    assert len(set(model.drawn)) == 4 and model.drawn[:2] == model.drawn[4:]
+
+
+def test_the_masks_of_a_step_depend_on_its_number(monkeypatch):
+    keys, right = [], loop.loss_and_gradients
+    monkeypatch.setattr(loop, "loss_and_gradients", lambda *a: (keys.append(a[3]), right(*a))[1])
+    for _ in fresh(dataclasses.replace(PLAN, epochs=1)).steps():
+        pass
+    assert keys == [(3, loop.DROPOUT, step) for step in range(5)]
+
+
 def test_shares_hold_every_row_once_and_about_equally_many_tokens():
     lengths = [1, 9, 3, 3, 8, 2, 5, 5]
     shares = split_by_tokens(lengths, 3)
