@@ -9,6 +9,7 @@ from which tests/benchmarks/readme.py writes the README's figures.
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,11 @@ def runs(folder):
             for seed in SEEDS:
                 out = Path(folder) / f"{method}-{shift}-{seed}"
                 argv = ["finetune", "--data", shift, "--method", method, "--seed", str(seed), "--out", str(out)]
-                subprocess.run([sys.executable, "-m", "lora_np", *argv], check=True, stdout=subprocess.DEVNULL)
+                command = [sys.executable, "-m", "lora_np", *argv]
+                shown = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                if (method, shift, seed) == ("lora", "digits-mixed", 0):
+                    found["shown"] = shown.partition("\nExamples")[0].strip()
+                    shutil.copy(out / "predictions.png", RESULT.parent)
                 rows.append(json.loads((out / "metrics.json").read_text()))
             found[f"{method} {shift}"] = summary(rows)
             print(method, shift, found[f"{method} {shift}"]["after"], flush=True)
@@ -105,6 +110,7 @@ if __name__ == "__main__":
         "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE", "not set"),
         "versions": {"lora_np": lnp.__version__, "numpy": np.__version__, "python": platform.python_version()},
         "seeds": list(SEEDS),
+        "shown": results.pop("shown"),
         "runs": results,
         "baselines": baselines,
         "pretraining": pretraining,

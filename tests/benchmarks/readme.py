@@ -66,6 +66,7 @@ def values():
     return {
         "accuracies": "\n" + table("trained", "parameters", "mixed", "rotated", "inverted") + "\n",
         "准确率": "\n" + table("训练什么", "参数", "mixed", "rotated", "inverted") + "\n",
+        "shown": f"\n```text\n{RECORD['shown']}\n```\n",
         "seconds": f"{max(lora['seconds']):.0f}",
         "before": percent([lora["before"]]),
         "after": percent(lora["after"]),
