@@ -62,10 +62,10 @@ def widened(value):
 
 def flat(output):
     """Lay an output end to end in a new float64, or complex, vector."""
-    parts = parts_of(output)
-    dtype = None if any(np.iscomplexobj(part) for part in parts) else np.float64
-    # concatenate copies, also a single part: an output may be a view of an input that the oracle is about to move.
-    return np.concatenate([np.reshape(part, -1) for part in parts], dtype=dtype)
+    # A copy always: an output may be a view of an input that the oracle is about to move.
+    if isinstance(output, np.ndarray):
+        return output.astype(complex if output.dtype.kind == "c" else float).reshape(-1)
+    return np.concatenate([flat(np.asarray(part)) for part in parts_of(output)])
 
 
 def forward_once(forward, inputs, fixed, when="at the given inputs"):

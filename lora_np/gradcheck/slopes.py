@@ -208,8 +208,8 @@ def _second_opinion(best, move, outputs, steps, rtol):
 
 def _settle(best, kinks, floor):
     """Decide for each line between one smooth slope and the two sides of a kink."""
-    # A real kink's gap is the same at two steps; the gap that noise fakes grows as the step shrinks.
-    kink = (kinks.error < 0.1 * best.error) & (kinks.high - kinks.low > 10 * kinks.error)
+    # At a kink the two sides are steady while their gap spoils the central slope at every step.
+    kink = kinks.error < 0.1 * best.error
     value = np.where(np.isfinite(best.value), best.value, 0.0)
     scale = np.where(np.isfinite(best.scale), best.scale, 0.0)
     return Slopes(
