@@ -45,6 +45,9 @@ def main(argv=None):
         run = args.run
         del args.run
         return run(args)
+    except BrokenPipeError:  # whoever read our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError) as error:
         if os.environ.get("LORA_NP_TRACEBACK"):  # for those who look for the place
             raise

@@ -1,6 +1,7 @@
 """`finetune`: adapt a pretrained model to data it fails on, and show what that did."""
 
 import dataclasses
+import itertools
 import json
 import platform
 import re
@@ -96,14 +97,13 @@ def main(args):
     tokenizer = load_tokenizer(options["model"])
     tokens = {name: list(tokenizer(part.inputs)) for name, part in data.items()}
     base, model = make_models(options)
-    if folder is None:
-        folder = args.out or next_free(options)
-        if (folder / "run.json").exists():
-            raise ValueError(
-                f"{folder} holds a run already; choose another folder for --out, or go on with it by --resume {folder}."
-            )
+    if args.out is not None and (args.out / "run.json").exists():
+        raise ValueError(
+            f"{args.out} holds a run already; choose another folder for --out, or go on with it by --resume {args.out}."
+        )
     show_loaded(options, base, model, data)
     gradients = show_gradient_check(model, tokens["train"][:4], options["seed"])
+    folder = folder or args.out or next_free(options)
     write_json(folder / "run.json", options)
     training = Training(model, tokens["train"], data["train"].labels, plan)
     with worker_pool(plan.workers) as run:
@@ -170,9 +170,15 @@ def resumed(args, given):
 
 
 def next_free(options):
-    """Return the first of runs/digits-lora-001, -002, ... that does not exist."""
-    stem = f"{Path(options['model']).name}-{options['method']}"
-    return next(path for k in range(1, 10**6) if not (path := Path("runs") / f"{stem}-{k:03d}").exists())
+    """Make and return the first of runs/digits-lora-001, -002, ... that does not exist."""
+    stem = f"{Path(options['model']).resolve().name}-{options['method']}"
+    for number in itertools.count(1):
+        folder = Path("runs") / f"{stem}-{number:03d}"
+        try:
+            folder.mkdir(parents=True)  # fails if another run, perhaps of this very second, has made it
+        except FileExistsError:
+            continue
+        return folder
 
 
 def make_models(options):

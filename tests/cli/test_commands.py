@@ -362,3 +362,22 @@ def test_unknown_commands_and_options_exit_with_2():
         with pytest.raises(SystemExit) as stop:
             main(argv)
         assert stop.value.code == 2
+
+
+def test_two_runs_at_once_take_two_folders(tmp_path):
+    processes = [start("finetune", *QUICK) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    for process in processes:
+        process.communicate()
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["digits-lora-001", "digits-lora-002"]
+    assert all((path / "metrics.json").exists() for path in (tmp_path / "runs").iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes a pipe as POSIX shells do")
+def test_a_reader_that_leaves_early_causes_no_traceback():
+    process = start("info", "digits")
+    process.stdout.readline()
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.wait()
+    process.stderr.close()
