@@ -255,8 +255,8 @@ def train(training, folder, dev_accuracy, dev_before):
     else:
         history = {"loss": [], "lr": [], "dev": [], "dev_before": dev_before()}
     saved, epochs = time.monotonic(), training.plan.epochs
-    bar = tqdm(total=training.total, initial=training.done, unit="step", disable=None, leave=False, dynamic_ncols=True)
-    bar.bar_format = "  {percentage:3.0f} % {bar} step {n_fmt}/{total_fmt}{postfix}  {remaining} left"
+    shape = "  {percentage:3.0f} % {bar} step {n_fmt}/{total_fmt}{postfix}  {remaining} left"
+    bar = tqdm(total=training.total, initial=training.done, bar_format=shape, disable=None, leave=False)
     with Interrupt() as interrupt, bar:
         try:
             began, first = time.perf_counter(), training.done
