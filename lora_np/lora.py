@@ -12,6 +12,7 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -25,6 +26,7 @@ DEFAULT_TARGETS = {
     "gpt2": ["c_attn"],
     "vit": ["query", "value"],
 }  # where the papers and PEFT put them
+TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
 HEADS = ("classifier", "score")  # what PEFT looks for when task_type="SEQ_CLS" asks for the head to be trained too
 
 
@@ -76,25 +78,50 @@ class LoRAConfig:
     task_type: str = None
 
     def __post_init__(self):
-        for name, r in [("r", self.r), *((f"rank_pattern[{k!r}]", v) for k, v in self.rank_pattern.items())]:
-            if not isinstance(r, int) or isinstance(r, bool) or r < 1:
-                raise ValueError(f"{name} must be a positive integer, the rank of the update, but it is {r!r}.")
-        for name, alpha in [
-            ("lora_alpha", self.lora_alpha),
-            *((f"alpha_pattern[{k!r}]", v) for k, v in self.alpha_pattern.items()),
-        ]:
-            if not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha <= 0:
-                raise ValueError(f"{name} must be a positive number, but it is {alpha!r}.")
-        if not isinstance(self.lora_dropout, (int, float)) or not 0.0 <= self.lora_dropout < 1.0:
+        for option in ("target_modules", "exclude_modules", "modules_to_save"):
+            check_names(option, getattr(self, option), may_be_pattern=option != "modules_to_save")
+        check_number("r", self.r, whole=True)
+        check_number("lora_alpha", self.lora_alpha)
+        for option, whole in (("rank_pattern", True), ("alpha_pattern", False)):
+            patterns = getattr(self, option)
+            if not isinstance(patterns, dict):
+                raise ValueError(f"{option} must be a dict of name -> number, but it is {patterns!r}.")
+            for key, value in patterns.items():
+                check_names(f"the key {key!r} of {option}", key)
+                check_number(f"{option}[{key!r}]", value, whole)
+        if not isinstance(self.lora_dropout, Real) or not 0.0 <= self.lora_dropout < 1.0:
             raise ValueError(f"lora_dropout must lie in 0 <= p < 1, but it is {self.lora_dropout!r}.")
-        if (
-            isinstance(self.target_modules, str)
-            and self.layers_to_transform is not None
-            and self.target_modules != "all-linear"
-        ):
-            raise ValueError(
-                "layers_to_transform goes with a list of target_modules; a regular expression names its layers itself."
-            )
+        if not isinstance(self.use_rslora, bool):
+            raise ValueError(f"use_rslora must be True or False, but it is {self.use_rslora!r}.")
+        if self.task_type not in TASKS:
+            raise ValueError(f"task_type must be one of {', '.join(map(repr, TASKS))}, but it is {self.task_type!r}.")
+        layers = self.layers_to_transform
+        layers = layers if isinstance(layers, (list, tuple)) else [] if layers is None else [layers]
+        if not all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in layers):
+            raise ValueError(f"layers_to_transform must be a layer's number or a list of them, but it is {layers!r}.")
+        if layers and isinstance(self.target_modules, str) and self.target_modules != "all-linear":
+            raise ValueError("layers_to_transform goes with a list of names; a regular expression names layers itself.")
+        # Plain Python numbers, which a file can hold; the dataclass is frozen for everybody else.
+        object.__setattr__(self, "layers_to_transform", [int(layer) for layer in layers] or None)
+        object.__setattr__(self, "r", int(self.r))
+
+
+def check_names(option, value, may_be_pattern=True):
+    """Raise unless the value of an option is None, a list of names, or a regular expression that compiles."""
+    if may_be_pattern and isinstance(value, str):
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{option}: {value!r} is no regular expression ({error}); list names instead.") from error
+    elif value is not None and not (isinstance(value, (list, tuple, set)) and all(isinstance(n, str) for n in value)):
+        pattern = ", a regular expression" if may_be_pattern else ""
+        raise ValueError(f"{option} must be a list of names{pattern} or None, but it is {value!r}.")
+
+
+def check_number(option, value, whole=False):
+    kind, expected = (Integral, "a positive integer") if whole else (Real, "a positive number")
+    if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{option} must be {expected}, but it is {value!r}.")
 
 
 def lora_scale(r, lora_alpha, use_rslora):
@@ -112,6 +139,7 @@ class LoRALinear:
     dropout: float = 0.0  # of the detour's input
     hf: str = ""
     trainable: tuple = ("A", "B")
+    FROZEN = ("W", "b")  # never trained: there is no dW and no db
 
     def forward(self, x, rng=None):
         mask = dropout_mask(x.shape, self.dropout, rng, x.dtype)
@@ -143,7 +171,12 @@ def inject(model, config, rng):
         raise ValueError("this model has a LoRA adapter already; merge it first, or inject into the model without it.")
     if not isinstance(rng, np.random.Generator):
         raise ValueError(f"inject needs a generator for A, numpy.random.default_rng(seed), but it was given {rng!r}.")
+    if not isinstance(config, LoRAConfig):
+        raise ValueError(f"inject needs a LoRAConfig, but it was given {config!r}.")
     targets = targets_of(model, config)
+    for key in (*config.rank_pattern, *config.alpha_pattern):
+        if not any(by_pattern({key: True}, name, False) for name in targets.values()):
+            raise ValueError(f"rank_pattern or alpha_pattern: {key!r} matches none of the adapted nodes.")
 
     def change(path, node):
         return add_detour(path, node, targets[path], config, rng) if path in targets else node
@@ -188,7 +221,8 @@ def targets_of(model, config):
 
 def trained_whole(model, config):
     """Return the paths of the nodes that modules_to_save and task_type ask to train whole."""
-    nodes = {path: hf_name(model, path, node) for path, node in walk(model) if path}
+    known = ((path, node) for path, node in walk(model) if getattr(node, "hf", "") or path == "head.classifier")
+    nodes = {path: hf_name(model, path, node) for path, node in known}  # a node that files have no name for is none
     paths = select(config.modules_to_save or [], nodes, "modules_to_save")
     if config.task_type == "SEQ_CLS":
         if "head.classifier" not in nodes:

@@ -109,11 +109,11 @@ def test_patterns_choose_rank_and_alpha_by_name():
 
 
 def test_modules_to_save_are_trained_whole_and_not_adapted():
-    config = lnp.LoRAConfig(r=2, target_modules="all-linear", modules_to_save=["classifier", "layer.1.mlp"])
+    config = lnp.LoRAConfig(r=2, target_modules="all-linear", modules_to_save=["classifier", "layer.1.mlp.up"])
     model = lnp.inject(tiny.build("bert pooler"), config, rng(0))
     trained = lnp.parameters(model, trainable_only=True)
-    assert {"head.classifier.W", "head.classifier.b", "layer.1.mlp.up.W", "layer.1.mlp.down.b"} <= set(trained)
-    assert not any(path.startswith(("layer.1.mlp", "head.classifier")) for path in adapted_paths(model))
+    assert {"head.classifier.W", "head.classifier.b", "layer.1.mlp.up.W", "layer.1.mlp.up.b"} <= set(trained)
+    assert not any(path.startswith(("layer.1.mlp.up", "head.classifier")) for path in adapted_paths(model))
 
 
 def test_task_type_trains_the_classifier():
@@ -184,10 +184,24 @@ def test_two_adapters_on_one_base_can_be_swapped():
         ({"target_modules": ["query", "vlaue"]}, "'vlaue'.*value"),
         ({"target_modules": r".*qqq"}, "target_modules"),
         ({"target_modules": ["query"], "exclude_modules": ["value"]}, "exclude_modules: 'value'"),
-        ({"target_modules": ["query"], "layers_to_transform": 7}, "2 layers.*7"),
+        ({"target_modules": ["query"], "layers_to_transform": 7}, "no layer 7.*2 layers"),
         ({"target_modules": r".*query", "layers_to_transform": 1}, "regular expression"),
         ({"modules_to_save": ["klassifier"]}, "modules_to_save: 'klassifier'"),
         ({"rank_pattern": {"query": 0}}, "rank_pattern"),
+        ({"rank_pattern": {"nosuch": 3}}, "'nosuch' matches none"),
+        ({"rank_pattern": {"(": 3}}, "no regular expression"),
+        ({"rank_pattern": []}, "must be a dict"),
+        ({"r": True}, "True"),
+        ({"use_rslora": "no"}, "'no'"),
+        ({"target_modules": "que(ry"}, "'que.ry' is no regular expression"),
+        ({"target_modules": 5}, "target_modules must be a list of names.*5"),
+        ({"target_modules": []}, r"target_modules is \[\]"),
+        ({"exclude_modules": [5]}, "exclude_modules must be"),
+        ({"modules_to_save": "classifier"}, "modules_to_save must be a list"),
+        ({"modules_to_save": ["mlp"]}, "modules_to_save: 'mlp' matches nothing"),
+        ({"layers_to_transform": "1"}, "'1'"),
+        ({"target_modules": ["query"], "layers_to_transform": [0, 7]}, "no layer 7.*2 layers"),
+        ({"task_type": "nonsense"}, "'nonsense'"),
     ],
 )
 def test_impossible_configurations_are_named(config, received):
@@ -195,10 +209,25 @@ def test_impossible_configurations_are_named(config, received):
         lnp.inject(tiny.build("bert pooler"), lnp.LoRAConfig(**config), rng(0))
 
 
+def test_numpy_integers_are_integers():
+    model = lnp.inject(tiny.build("bert"), lnp.LoRAConfig(r=np.int64(2), layers_to_transform=np.int64(1)), rng(0))
+    assert adapted_paths(model) == ["layer.1.attention.query", "layer.1.attention.value"]
+
+
+def test_everything_may_be_trained_beside_an_adapter_but_what_lies_under_it():
+    model = lnp.unfreeze(tiny.adapted("bert", target_modules=["query"]), "all")
+    trained = lnp.parameters(model, trainable_only=True)
+    assert "layer.0.attention.query.W" not in trained and "layer.0.attention.key.W" in trained
+    output, cache = model.forward(tiny.batch("bert"))
+    assert list(model.backward(np.ones_like(output), cache)) == list(trained)
+
+
 def test_one_adapter_at_a_time_and_a_generator_is_needed():
     with pytest.raises(ValueError, match="adapter already"):
         lnp.inject(tiny.adapted("bert"), lnp.LoRAConfig(), rng(0))
     with pytest.raises(ValueError, match="given 0"):
         lnp.inject(tiny.build("bert"), lnp.LoRAConfig(), 0)
+    with pytest.raises(ValueError, match="LoRAConfig"):
+        lnp.inject(tiny.build("bert"), {"r": 2}, rng(0))
     with pytest.raises(ValueError, match="trained itself"):
         lnp.inject(lnp.unfreeze(tiny.build("bert"), "layer.0.attention.query"), lnp.LoRAConfig(), rng(0))

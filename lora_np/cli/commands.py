@@ -24,27 +24,10 @@ COMMANDS = {
 def main(argv=None):
     """Run a command; return 0, or 1 for a failed gradient check, 2 for a mistake in the input, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv:
-        print("lora_np: LoRA from the inside, in NumPy. What can be done, with an example each:\n")
-        for name, (what, example) in COMMANDS.items():
-            print(f"  {name:<16} {what}\n  {'':<16} $ {example}\n")
-        print("Options of a command: python -m lora_np COMMAND --help")
-        return 0
-    parser = argparse.ArgumentParser(prog="lora_np", description="LoRA from the inside, in NumPy.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (what, example) in COMMANDS.items():
-        sub = commands.add_parser(
-            name, help=what, description=f"{what[0].upper()}{what[1:]}.", epilog=f"example: {example}"
-        )
-        if argv[0] == name:  # the others need not be imported
-            module = importlib.import_module(f"lora_np.cli.{name.replace('-', '_')}")
-            module.add_arguments(sub)
-            sub.set_defaults(run=module.main)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without a letter shows its code
     try:
-        args = parser.parse_args(argv)
-        run = args.run
-        del args.run
-        return run(args)
+        return run(argv) if argv else overview()
     except BrokenPipeError:  # whoever read our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -56,3 +39,23 @@ def main(argv=None):
     except KeyboardInterrupt:
         print(f"\nlora_np {argv[0]}: stopped.", file=sys.stderr)
         return 130
+
+
+def overview():
+    print("lora_np: LoRA from the inside, in NumPy. What can be done, with an example each:\n")
+    for name, (what, example) in COMMANDS.items():
+        print(f"  {name:<16} {what}\n  {'':<16} $ {example}\n")
+    print("Options of a command: python -m lora_np COMMAND --help")
+    return 0
+
+
+def run(argv):
+    parser = argparse.ArgumentParser(prog="lora_np", description="LoRA from the inside, in NumPy.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (what, example) in COMMANDS.items():
+        description = f"{what[0].upper()}{what[1:]}."
+        sub = commands.add_parser(name, help=what, description=description, epilog=f"example: {example}")
+        if argv[0] == name:  # the others need not be imported
+            module = importlib.import_module(f"lora_np.cli.{name.replace('-', '_')}")
+            module.add_arguments(sub)
+    return module.main(parser.parse_args(argv)) if argv[0] in COMMANDS else parser.parse_args(argv)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import platform
 import re
 import time
@@ -18,7 +17,7 @@ from lora_np.figures import draw_curves, draw_predictions
 from lora_np.io.digits import DOMAINS, load_data
 from lora_np.io.files import read_json, write_json
 from lora_np.io.huggingface import save_model
-from lora_np.io.peft import save_adapter
+from lora_np.io.peft import load_adapter, save_adapter
 from lora_np.io.pretrained import load_pretrained, load_tokenizer, model_folder
 from lora_np.lora import LoRAConfig, LoRALinear, inject, merge
 from lora_np.model.batch import Batch
@@ -30,8 +29,10 @@ from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.loop import NonFiniteLoss, Plan, Training
 from lora_np.train.parallel import cores, worker_pool
 
-ADAPTER, EXAMPLES = 3, 4  # purposes: the second number of a generator's seed; the loop has 1 and 2
+ADAPTER, EXAMPLES = 3, 4  # purposes: the second number of a generator's seed; train.loop has its own
 SAVE_EVERY = 10.0  # seconds between two checkpoints
+EMPTY = {"loss": [], "lr": [], "dev": [], "dev_before": []}  # the record of a run at its start
+RUN_FILES = ("run.json", "checkpoint.safetensors", "metrics.json")
 METHODS = ("lora", "head", "full")
 # Chosen on dev, with the seeds 0, 1 and 2.
 DEFAULTS = {
@@ -55,7 +56,7 @@ def add_arguments(parser):
     """Options have no defaults here: it matters which were given."""
     lora, add = DEFAULTS["lora"], parser.add_argument
     add("--model", help=f"digits, or a model folder (default: {SHARED['model']})")
-    add("--data", help=f"{', '.join(DOMAINS[1:])} (default: {SHARED['data']})")
+    add("--data", help=f"{', '.join(DOMAINS)} (default: {SHARED['data']})")
     add("--method", help=f"{', '.join(METHODS)}: what is trained (default: lora)")
     add("--r", type=int, help=f"rank of the update (default: {lora['r']})")
     add("--lora-alpha", type=float, help=f"the update is scaled by lora_alpha / r (default: {lora['lora_alpha']:g})")
@@ -97,7 +98,7 @@ def main(args):
     tokenizer = load_tokenizer(options["model"])
     tokens = {name: list(tokenizer(part.inputs)) for name, part in data.items()}
     base, model = make_models(options)
-    if args.out is not None and (args.out / "run.json").exists():
+    if args.out is not None and any((args.out / name).exists() for name in RUN_FILES):
         raise ValueError(
             f"{args.out} holds a run already; choose another folder for --out, or go on with it by --resume {args.out}."
         )
@@ -110,6 +111,7 @@ def main(args):
         history = train(
             training,
             folder,
+            args.resume is not None,
             lambda: accuracy(predict(model, tokens["dev"], run), data["dev"].labels),
             lambda: accuracy(predict(base, tokens["dev"], run), data["dev"].labels),
         )
@@ -154,31 +156,51 @@ def resumed(args, given):
     folder = args.resume
     if args.out is not None:
         raise ValueError("--out and --resume exclude each other: a resumed run stays in its folder.")
-    options = read_json(folder / "run.json")
+    options = read_options(folder / "run.json")
     if (folder / "metrics.json").exists():
         raise ValueError(
             f"the run in {folder} is complete; there is nothing to resume. Its results are in"
             f" {folder / 'metrics.json'}."
         )
-    for name, value in settled({**{k: options[k] for k in ("method", "data") if k in options}, **given}).items():
-        if name in given and options.get(name) != value:
+    for name, value in settled({"method": options["method"], "data": options["data"], **given}).items():
+        if name in given and options[name] != value:
             raise ValueError(
-                f"--{name.replace('_', '-')} {value} contradicts the run in {folder}, which has {options.get(name)!r};"
+                f"--{name.replace('_', '-')} {value} contradicts the run in {folder}, which has {options[name]!r};"
                 " leave it out to resume, or start a new run."
             )
     return options, folder
 
 
+def read_options(path):
+    """Return the options in a run.json, complete and each of its kind."""
+    options = read_json(path)
+    expected = settled({name: options.get(name) for name in ("method", "data")})
+    for name, value in expected.items():
+        kinds = (
+            (int, float) if isinstance(value, float) else (str, list) if name == "target_modules" else (type(value),)
+        )
+        if not isinstance(options.get(name), kinds):
+            raise ValueError(
+                f"{path} has {name} = {options.get(name)!r}; it is damaged or was written by another version. Start a"
+                " new run."
+            )
+    return {name: options[name] for name in expected}
+
+
 def next_free(options):
     """Make and return the first of runs/digits-lora-001, -002, ... that does not exist."""
     stem = f"{Path(options['model']).resolve().name}-{options['method']}"
-    for number in itertools.count(1):
-        folder = Path("runs") / f"{stem}-{number:03d}"
-        try:
-            folder.mkdir(parents=True)  # fails if another run, perhaps of this very second, has made it
-        except FileExistsError:
-            continue
-        return folder
+    try:
+        Path("runs").mkdir(exist_ok=True)
+        for number in itertools.count(1):
+            folder = Path("runs") / f"{stem}-{number:03d}"
+            try:
+                folder.mkdir()  # fails if another run, perhaps of this very second, has made it
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise OSError(f"no folder can be made in runs ({error.strerror}); name another place by --out.") from error
 
 
 def make_models(options):
@@ -191,8 +213,7 @@ def make_models(options):
         )
     model = with_dropout(base, options["dropout"])
     if options["method"] == "lora":
-        names = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora")
-        config = LoRAConfig(**{name: options[name] for name in names})
+        config = LoRAConfig(**{name: options[name] for name in ONLY_LORA})
         return base, inject(model, config, np.random.default_rng([options["seed"], ADAPTER]))
     return base, unfreeze(model, "all" if options["method"] == "full" else "head.classifier")
 
@@ -233,7 +254,8 @@ def array_bytes(model, trainable_only=False):
 
 def show_gradient_check(model, sequences, seed):
     """Print the verdict of `check_model`; a wrong gradient ends the run before it trains on it."""
-    report = check_model(model, Batch.of(sequences), seed)
+    with np.errstate(over="ignore", invalid="ignore"):  # a report that is not finite is not ok
+        report = check_model(model, Batch.of(sequences), seed)
     verdict = "ok" if report.ok else "WRONG"
     line(
         "gradients",
@@ -245,25 +267,28 @@ def show_gradient_check(model, sequences, seed):
     return {"arrays": len(report.rows), "largest_error": float(report.max_error)}
 
 
-def train(training, folder, dev_accuracy, dev_before):
+def train(training, folder, resume, dev_accuracy, dev_before):
     """Run the steps with a progress bar and checkpoints; return the history, or None if it was interrupted."""
     checkpoint = folder / "checkpoint.safetensors"
     heading("Training")
-    if checkpoint.exists():
+    if resume and checkpoint.exists():
         history = load_checkpoint(training, checkpoint)
+        if not isinstance(history, dict) or history.keys() != EMPTY.keys() or len(history["loss"]) != training.done:
+            raise ValueError(f"the record in {checkpoint} is damaged; delete that file to start the run anew.")
         line("resumed", f"after step {training.done} of {training.total}")
     else:
-        history = {"loss": [], "lr": [], "dev": [], "dev_before": dev_before()}
+        history = {**{name: list(value) for name, value in EMPTY.items()}, "dev_before": dev_before()}
     saved, epochs = time.monotonic(), training.plan.epochs
     shape = "  {percentage:3.0f} % {bar} step {n_fmt}/{total_fmt}{postfix}  {remaining} left"
     bar = tqdm(total=training.total, initial=training.done, bar_format=shape, disable=None, leave=False)
     with Interrupt() as interrupt, bar:
         try:
-            began, first = time.perf_counter(), training.done
+            began, seen = time.perf_counter(), 0
             for step in training.steps():
                 history["loss"].append(step.loss)
                 history["lr"].append(step.lr)
-                rate = (step.number - first) * training.plan.batch_size / (time.perf_counter() - began)
+                seen += step.items
+                rate = seen / (time.perf_counter() - began)
                 bar.set_postfix_str(f"loss {step.loss:.3f}, lr {step.lr:.1e}, {rate:,.0f} images/s", refresh=False)
                 bar.update()
                 if step.ends_epoch:
@@ -276,7 +301,7 @@ def train(training, folder, dev_accuracy, dev_before):
                             f"epoch {epoch}",
                             f"loss {mean:.3f}, accuracy on dev {percent(history['dev'][-1][1])}, {rate:,.0f} images/s",
                         )
-                if interrupt.asked or time.monotonic() - saved > SAVE_EVERY:
+                if interrupt.asked or step.number == training.total or time.monotonic() - saved > SAVE_EVERY:
                     save_checkpoint(training, checkpoint, history)
                     saved = time.monotonic()
                 if interrupt.asked and training.done < training.total:
@@ -305,20 +330,20 @@ def show_results(options, folder, base, model, test, sequences, logits, run):
         on, off = (accuracy(predict(m, tokens, run), home.labels) for m in (model, base))
         results["upright"] = {"adapted": on, "base": off}
         line("upright", f"{percent(on)} after; the base itself is unchanged: {percent(off).strip()}")
-    files = model_folder(options["model"])
-    model_bytes = folder_bytes(files, "model.safetensors", "config.json")
+    model_bytes = folder_bytes(model_folder(options["model"]), "model.safetensors", "config.json")
     if options["method"] == "lora":
         save_adapter(model, folder / "adapter", options["model"])
-        merged = predict(merge(model), sequences, run)
-        results["merge_difference"] = float(np.abs(merged - logits["after"]).max())
-        line(
-            "merged",
-            f"W + scale * A B in place of the detour: no logit differs by more than {results['merge_difference']:.1e}",
-        )
         results["bytes"] = {"adapter": folder_bytes(folder / "adapter"), "model": model_bytes}
         line("on disk", f"the adapter takes {size(results['bytes']['adapter'])}, the model {size(model_bytes)}")
+        reloaded = load_adapter(base, folder / "adapter")
+        difference = float(np.abs(predict(merge(reloaded), sequences, run) - logits["after"]).max())
+        results["merge_difference"] = difference
+        line(
+            "merged",
+            f"reloaded, W + scale * A B in place of the detour: no logit differs by more than {difference:.1e}",
+        )
     else:
-        save_model(dataclasses.replace(model), folder / "model")
+        save_model(model, folder / "model")
         results["bytes"] = {"model": folder_bytes(folder / "model")}
         line("on disk", f"the whole model again, {size(results['bytes']['model'])}")
     return results
@@ -361,7 +386,7 @@ def write_metrics(folder, options, model, gradients, history, results, seconds):
             "parameters": {"total": total, "trainable": trainable},
             "gradient_check": gradients,
             **results,
-            "history": json.loads(json.dumps(history)),
+            "history": history,
             "seconds": round(seconds, 2),
             "versions": versions,
         },

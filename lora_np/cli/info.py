@@ -83,4 +83,6 @@ def show_run(folder):
         return
     metrics = read_json(folder / "metrics.json")
     for when in ("before", "after"):
+        if not isinstance(metrics.get(when), dict):
+            raise ValueError(f"{folder / 'metrics.json'} lacks {when!r}; it is damaged or from another version.")
         line(when, percent(metrics[when]["accuracy"], metrics[when]["interval"]))

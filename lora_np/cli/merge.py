@@ -17,8 +17,9 @@ def add_arguments(parser):
 
 
 def main(args):
-    if (args.out / "config.json").exists():
-        raise ValueError(f"{args.out} holds a model already; choose another folder for --out.")
+    for name, what in (("config.json", "a model"), ("adapter_config.json", "an adapter"), ("run.json", "a run")):
+        if (args.out / name).exists():
+            raise ValueError(f"{args.out} holds {what} already; choose another folder for --out.")
     model = merge(adapted(args.adapter, args.model))
     save_model(model, args.out)
     line("merged", f"{args.out}, {size(folder_bytes(args.out))}; the adapter and its base are unchanged")

@@ -1,6 +1,7 @@
 """`predict`: what an adapted model says about images."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,10 @@ def read_images(args):
         return test.inputs, test.labels, test.classes
     try:
         images = np.load(args.images, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{args.images} is not a .npy file of numbers ({error}); write one by numpy.save.") from error
+    if not isinstance(images, np.ndarray):
+        raise ValueError(f"{args.images} holds several arrays; expected one, in a .npy file written by numpy.save.")
     if images.dtype.kind != "f" or images.ndim != 3 or not len(images) or images.min() < 0 or images.max() > 1:
         raise ValueError(
             f"{args.images} holds {images.shape} {images.dtype}; expected images (n, H, W), floats in 0..1 (divide by"

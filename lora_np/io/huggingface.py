@@ -40,6 +40,30 @@ SUFFIX = {
 }
 
 
+INTEGERS = {
+    "bert": "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings"
+    " type_vocab_size",
+    "gpt2": "vocab_size n_embd n_layer n_head n_positions",
+    "vit": "image_size patch_size num_channels hidden_size num_hidden_layers num_attention_heads intermediate_size",
+}
+OTHERS = {  # epsilon, activation
+    "bert": ("layer_norm_eps", "hidden_act"),
+    "gpt2": ("layer_norm_epsilon", "activation_function"),
+    "vit": ("layer_norm_eps", "hidden_act"),
+}
+# Settings that change the mathematics, and the only value that is supported here.
+FIXED = {
+    "bert": {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"},
+    "gpt2": {
+        "add_cross_attention": False,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "tie_word_embeddings": True,
+    },
+    "vit": {},
+}
+
+
 def load_folder(folder, dtype=np.float32):
     """Return a wholly frozen model and the names of the tensors in the file that it does not use.
 
@@ -58,11 +82,14 @@ def load_folder(folder, dtype=np.float32):
     folder = Path(folder)
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
-    if kind not in BUILD:
+    if not isinstance(kind, str) or kind not in BUILD:
         raise ValueError(f"{folder} holds a model of type {kind!r}; expected one of {', '.join(BUILD)}.")
+    if np.dtype(dtype).kind != "f":
+        raise ValueError(f"dtype must be a floating-point type such as numpy.float32, but it is {dtype!r}.")
+    check_config(config, kind, folder / "config.json")
     tensors, _ = read_safetensors(folder / "model.safetensors")
     tensors = {name.removeprefix(PREFIX[kind]): tensor for name, tensor in tensors.items()}
-    model = build_empty(config, tensors, dtype, folder)
+    model = build_empty(config, tensors, dtype)
     wanted = file_names(model)
     new = {}
     for path, name in wanted.items():
@@ -79,23 +106,41 @@ def load_folder(folder, dtype=np.float32):
                 f"{folder / 'model.safetensors'} holds an unexpected tensor {name}; its configuration describes another"
                 " model."
             )
+    if "lm_head.weight" in tensors and not np.array_equal(tensors["lm_head.weight"], tensors["wte.weight"]):
+        raise ValueError(
+            f"{folder} holds an output matrix of its own (lm_head); only GPT-2's tied output is supported."
+        )
     model = freeze(with_arrays(model, new))
     return (load_head(model, folder) if (folder / "head.json").exists() else model), extras
 
 
-def build_empty(config, tensors, dtype, folder):
+def build_empty(config, tensors, dtype):
     """Return the model that the configuration describes, with a head if the file has one."""
     classifier = tensors.get("classifier.weight")
     options = {} if config["model_type"] == "gpt2" else {"labels": None if classifier is None else len(classifier)}
     if config["model_type"] == "gpt2":
-        options["lm_head"] = "GPT2Model" not in config.get("architectures", ())
-    try:
-        return BUILD[config["model_type"]](config, dtype=dtype, **options)
-    except KeyError as error:
-        raise ValueError(
-            f"{folder / 'config.json'} lacks {error}; it is not a complete configuration of a {config['model_type']}"
-            " model."
-        ) from error
+        options["lm_head"] = "GPT2Model" not in (config.get("architectures") or ())
+    return BUILD[config["model_type"]](config, dtype=dtype, **options)
+
+
+def check_config(config, kind, path):
+    """Raise unless a configuration is complete and describes what is computed here."""
+    integers, (epsilon, activation) = INTEGERS[kind].split(), OTHERS[kind]
+    for name in (*integers, epsilon, activation):
+        if name not in config:
+            raise ValueError(f"{path} lacks {name!r}; it is not a complete configuration of a {kind} model.")
+    for name in integers:
+        if not isinstance(config[name], int) or isinstance(config[name], bool) or config[name] < 1:
+            raise ValueError(f"{path} has {name} = {config[name]!r}; expected a positive integer.")
+    if not isinstance(config[epsilon], (int, float)) or not 0 < config[epsilon] < 1:
+        raise ValueError(f"{path} has {epsilon} = {config[epsilon]!r}; expected a small positive number.")
+    if not isinstance(config[activation], str):
+        raise ValueError(f"{path} has {activation} = {config[activation]!r}; expected a name.")
+    for name, value in FIXED[kind].items():
+        if config.get(name, value) not in (value, None):
+            raise ValueError(f"{path} has {name} = {config[name]!r}; only {value!r} is supported here.")
+    if kind == "vit" and config["image_size"] % config["patch_size"]:
+        raise ValueError(f"{path}: patches of {config['patch_size']} do not fill images of {config['image_size']}.")
 
 
 def file_names(model):
@@ -172,8 +217,7 @@ def save_model(model, folder):
     }
     config = {**model.config, "architectures": [CLASSES.get(prefix, BARE[model.config["model_type"]])]}
     write_safetensors(folder / "model.safetensors", tensors)
-    if has_own_head(model):
-        save_head(model, folder)
+    save_own_head(model, folder)
     write_json(folder / "config.json", config)  # last: a folder without it is not a model, so a broken write is seen
 
 
@@ -182,10 +226,15 @@ def has_own_head(model):
     return isinstance(model.head, ClassifierHead) and model.head.classifier is not None and not model.head.classifier.hf
 
 
-def save_head(model, folder):
-    head = model.head
-    write_safetensors(Path(folder) / "head.safetensors", {"weight": head.classifier.W.T, "bias": head.classifier.b})
-    write_json(Path(folder) / "head.json", {"pooling": head.pooling, "labels": len(head.classifier.b)})
+def save_own_head(model, folder):
+    """Write the files of a head of our own; take away those of a model that lay in the folder before."""
+    head, folder = model.head, Path(folder)
+    if has_own_head(model):
+        write_safetensors(folder / "head.safetensors", {"weight": head.classifier.W.T, "bias": head.classifier.b})
+        write_json(folder / "head.json", {"pooling": head.pooling, "labels": len(head.classifier.b)})
+    else:
+        for name in ("head.safetensors", "head.json"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def load_head(model, folder):

@@ -5,16 +5,17 @@ classifier that transformers has no class for lies beside, in head.safetensors a
 insists on it: an adapter without its head would fall to chance without a word.
 """
 
+import hashlib
 import re
 from pathlib import Path
 
 import numpy as np
 
 from lora_np.io.files import read_json, read_safetensors, write_json, write_safetensors
-from lora_np.io.huggingface import PREFIX, file_names, from_file, has_own_head, load_head, save_head, to_file
+from lora_np.io.huggingface import PREFIX, file_names, from_file, has_own_head, load_head, save_own_head, to_file
 from lora_np.lora import HEADS, LoRAConfig, LoRALinear, by_pattern, inject, trained_whole
 from lora_np.model.names import hf_name
-from lora_np.model.tree import nearest, parameters, walk, with_arrays
+from lora_np.model.tree import is_trainable, nearest, parameters, unfreeze, walk, with_arrays
 
 OURS = ("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern")
 # Settings of PEFT that change the mathematics, and the only value that is supported here.
@@ -34,7 +35,9 @@ UNSUPPORTED = {
     "target_parameters": None,
 }
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # values of init_lora_weights
-HEAD_MARK = "lora_np_head"  # in the metadata of adapter_model.safetensors
+# In the metadata of adapter_model.safetensors, which PEFT passes over:
+HEAD_MARK = "lora_np_head"  # there is a head.safetensors, "trained" or "frozen"
+BASE_MARK = "lora_np_base"  # a hash of the weights that were adapted
 # transformers 5 renamed ViT's modules, and PEFT's files follow it; model files kept the old names. Here (old, new).
 VIT_RENAMED = (
     ("attention.attention.query", "attention.q_proj"),
@@ -89,11 +92,21 @@ def save_adapter(model, folder, base=None):
             f"{lost[0]} is trained, but an adapter folder would not hold it; name its node in the configuration's"
             " modules_to_save."
         )
+    metadata = {"format": "pt", BASE_MARK: fingerprint(model)}
     if has_own_head(model):
-        save_head(model, folder)
-    metadata = {"format": "pt", **({HEAD_MARK: "head.safetensors"} if has_own_head(model) else {})}
+        metadata[HEAD_MARK] = "trained" if is_trainable(model.head) else "frozen"
+    save_own_head(model, folder)
     write_safetensors(folder / "adapter_model.safetensors", tensors, metadata)
     write_json(folder / "adapter_config.json", peft_config(model, saved, base))
+
+
+def fingerprint(model):
+    """Return a hash of the weights under the detours, in float32: an adapter is worth nothing on other weights."""
+    digest = hashlib.sha256()
+    for _, node in walk(model):
+        if isinstance(node, LoRALinear):
+            digest.update(np.ascontiguousarray(node.W, "<f4").tobytes())
+    return digest.hexdigest()
 
 
 def whole(model, saved):
@@ -150,19 +163,25 @@ def load_adapter(model, folder):
             raise ValueError(
                 f"{folder / 'adapter_config.json'} has {name} = {settings[name]!r}; only {value!r} is supported here."
             )
-    if str(settings.get("init_lora_weights")).startswith(CHANGES_BASE):
+    if str(settings.get("init_lora_weights")).lower().startswith(CHANGES_BASE):
         raise ValueError(
             f"the adapter in {folder} was started by {settings['init_lora_weights']}, which changes the base weights,"
             " too; let PEFT convert it to plain LoRA (save_pretrained, path_initial_model_for_weight_conversion)."
         )
     tensors, metadata = read_safetensors(folder / "adapter_model.safetensors")
-    if HEAD_MARK in metadata or (folder / "head.json").exists():
+    if HEAD_MARK in metadata:
         model = load_head(model, folder)
+        model = unfreeze(model, "head.classifier") if metadata[HEAD_MARK] == "trained" else model
     adapted = [re.sub(r"^base_model\.model\.|\.lora_A\.weight$", "", name) for name in tensors if ".lora_A." in name]
     tensors = {canonical(model, name): tensor for name, tensor in tensors.items()}
     config = our_config(settings, model, tensors, adapted, folder)
     # The values drawn here are all replaced below.
     lora = inject(model, config, np.random.default_rng(0))
+    if metadata.get(BASE_MARK, fingerprint(lora)) != fingerprint(lora):
+        raise ValueError(
+            f"the adapter in {folder} was trained on other weights than these; load it onto its own base"
+            f" ({settings.get('base_model_name_or_path') or 'not named'}), which it must not have been merged into yet."
+        )
     new = {}
     for path, node in walk(lora):
         if isinstance(node, LoRALinear):

@@ -40,17 +40,19 @@ class Batch(NamedTuple):
         ValueError
             If there is no sequence, one is empty, or the kinds are mixed.
         """
+        if not hasattr(sequences, "__len__"):
+            raise ValueError(f"Batch.of takes a list of sequences, but it was given {sequences!r}.")
         rows = [np.asarray(sequence) for sequence in sequences]
         for k, row in enumerate(rows):
             if (
                 row.ndim not in (1, 2)
                 or not len(row)
-                or row.ndim != rows[0].ndim
+                or row.shape[1:] != rows[0].shape[1:]
                 or row.dtype.kind not in ("iu" if row.ndim == 1 else "fc")
             ):
                 raise ValueError(
                     f"sequence {k} has shape {row.shape} and dtype {row.dtype}; expected token ids (T,), integers, or"
-                    " patches (T, P), floats, T at least 1."
+                    " patches (T, P), floats, T at least 1, of one width P."
                 )
         if not rows:
             raise ValueError("a batch needs at least one sequence, but the list is empty.")
@@ -60,12 +62,12 @@ class Batch(NamedTuple):
         if types is None:
             type_ = np.zeros(len(content), np.intp)
         else:
+            if [np.shape(type_) for type_ in types] != [(length,) for length in lengths]:
+                raise ValueError(
+                    f"types have the lengths {[np.size(type_) for type_ in types][:5]}, but the sequences have"
+                    f" {lengths.tolist()[:5]} tokens; give one type for each token."
+                )
             type_ = np.concatenate([np.asarray(types[k]) for k in order])
-        if len(type_) != len(content):
-            raise ValueError(
-                f"types hold {len(type_)} entries, but the sequences hold {len(content)} tokens; give one type for each"
-                " token."
-            )
         return cls(content, *_layout(lengths[order]), order)._replace(type=type_)
 
     def with_class_row(self):

@@ -25,17 +25,15 @@ from lora_np.model.tree import freeze, rebuild, unfreeze
 
 
 class Maker:
-    """Makes arrays: random ones by `rng`, or, without it, uninitialised ones that `io` fills from a file."""
+    """Makes arrays: random ones by `rng`, or, without it, NaN for `io` to replace by those of a file."""
 
     def __init__(self, config, rng, dtype, eps=None):
         self.std, self.rng, self.dtype, self.eps = config.get("initializer_range", 0.02), rng, dtype, eps
 
     def matrix(self, *shape):
-        return (
-            np.empty(shape, self.dtype)
-            if self.rng is None
-            else (self.std * self.rng.standard_normal(shape)).astype(self.dtype)
-        )
+        if self.rng is None:
+            return np.full(shape, np.nan, self.dtype)
+        return (self.std * self.rng.standard_normal(shape)).astype(self.dtype)
 
     def linear(self, d_in, d_out, hf, bias=True):
         return Linear(self.matrix(d_in, d_out), np.zeros(d_out, self.dtype) if bias else None, hf)
@@ -184,15 +182,11 @@ def with_head(model, labels, pooling="mean", rng=None):
         )
     last = model.layer[-1].mlp.down.W
     make = Maker(model.config, rng, last.dtype)
-    native = (
-        "bert." if pooling == "pooler" else ""
-    )  # only this combination is a class of transformers: BertForSequenceClassification
-    head = ClassifierHead(
-        pooler if pooling == "pooler" else None,
-        make.linear(last.shape[1], labels, "classifier" if native else ""),
-        "first" if pooling == "pooler" else pooling,
-    )
-    return unfreeze(dataclasses.replace(model, head=freeze(head), hf_prefix=native), "head.classifier")
+    # Only the pooler's is a class of transformers, BertForSequenceClassification: it has a name there.
+    native, first = ("bert.", "first") if pooling == "pooler" else ("", pooling)
+    classifier = make.linear(last.shape[1], labels, "classifier" if native else "")
+    head = ClassifierHead(pooler if native else None, freeze(classifier), first)
+    return unfreeze(dataclasses.replace(model, head=head, hf_prefix=native), "head.classifier")
 
 
 def with_dropout(model, p):

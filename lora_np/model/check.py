@@ -52,14 +52,16 @@ def check_model(model, batch, seed=0):
     if batch.content.dtype.kind == "f":
         batch = batch._replace(content=batch.content.astype(np.float64))
 
+    def run(new):
+        changed = with_arrays(probe, new)
+        return changed, *changed.forward(batch, np.random.default_rng([seed, 1]))  # the same masks at each call
+
     def forward(new):
-        return with_arrays(probe, new).forward(batch, np.random.default_rng([seed, 1]))[
-            0
-        ]  # the same masks at each call
+        _, output, _ = run(new)
+        return output
 
     def gradients(new, doutput):
-        changed = with_arrays(probe, new)
-        _, cache = changed.forward(batch, np.random.default_rng([seed, 1]))
+        changed, _, cache = run(new)
         return changed.backward(doutput, cache)
 
     return check_parameters(forward, gradients, parameters(probe, trainable_only=True), rng)

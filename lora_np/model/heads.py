@@ -1,8 +1,11 @@
 """What stands on top of the blocks: a classifier on one pooled row per sequence, or GPT's tied output.
 
-Classifier, forward   (1) pool the tokens of each sequence   (2) pooler: tanh(dense(.)), BERT only   (3) back to the
-order in which the sequences were given
-                      (4) logits = classifier(.);   backward: (4), (3), (2), (1).
+Classifier, forward
+    (1)  pool the tokens of each sequence
+    (2)  pooler, BERT only: tanh(dense(.))
+    (3)  back to the order in which the sequences were given
+    (4)  logits = classifier(.)
+Backward: (4), (3), (2), (1).
 """
 
 from dataclasses import dataclass

@@ -48,7 +48,7 @@ def select_linear(model, targets, exclude=None, layers=None, whole=()):
         "all-linear" (all but the head), a regular expression, or names.
     exclude : str or list of str, optional
         Taken out of these, by the same rules.
-    layers : int or list of int, optional
+    layers : list of int, optional
         Only these layers; not with a regular expression, which names its layers itself.
     whole : list of str
         Paths of nodes that are trained whole, and therefore not adapted.
@@ -60,15 +60,20 @@ def select_linear(model, targets, exclude=None, layers=None, whole=()):
     else:
         chosen = select(targets, names, "target_modules")
     if layers is not None:
-        chosen = [path for path in chosen if layer_number(path) in ([layers] if isinstance(layers, int) else layers)]
+        unknown = [layer for layer in layers if layer not in range(len(model.layer))]
+        if unknown:
+            raise ValueError(
+                f"layers_to_transform: there is no layer {unknown[0]}; the model has {len(model.layer)} layers, from 0."
+            )
+        chosen = [path for path in chosen if layer_number(path) in layers]
     if exclude:
         left_out = select(exclude, {path: names[path] for path in chosen}, "exclude_modules")
         chosen = [path for path in chosen if path not in left_out]
     chosen = [path for path in chosen if not any(f"{path}.".startswith(f"{parent}.") for parent in whole)]
     if not chosen:
         raise ValueError(
-            f"no linear node is left to adapt: the model has {len(model.layer)} layers, layers_to_transform is"
-            f" {layers!r}, exclude_modules {exclude!r}."
+            f"no linear node is left to adapt: target_modules is {targets!r}, layers_to_transform {layers!r},"
+            f" exclude_modules {exclude!r}, and what is trained whole is not adapted: {list(whole)}."
         )
     return {path: names[path] for path in chosen}
 

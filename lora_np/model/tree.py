@@ -154,22 +154,23 @@ def unfreeze(model, names):
     Raises
     ------
     ValueError
-        If a name matches nothing.
+        If a name matches nothing, or an array that stays frozen under a LoRA detour.
     """
     names = [names] if isinstance(names, str) else list(names)
-    known = parameters(model)
-    chosen = {
-        key
-        for name in names
-        for key in known
-        if name == "all" or fnmatchcase(key, name) or fnmatchcase(key, f"{name}.*")
-    }
+    fixed = {f"{path}.{name}" for path, node in walk(model) for name in getattr(node, "FROZEN", ())}
+    known, chosen = [name for name in parameters(model) if name not in fixed], set()
     for name in names:
-        if name != "all" and not any(fnmatchcase(key, name) or fnmatchcase(key, f"{name}.*") for key in known):
+        if name in fixed:
+            raise ValueError(
+                f"{name} lies under a LoRA detour and stays frozen; merge the adapter before you train it."
+            )
+        found = [key for key in known if name == "all" or fnmatchcase(key, name) or fnmatchcase(key, f"{name}.*")]
+        if not found:
             raise ValueError(
                 f"unfreeze found no parameter or node named {name!r};"
                 f" {nearest(name, [*known, *(p for p, _ in walk(model) if p)])}"
             )
+        chosen.update(found)
 
     def change(path, node):
         mine = {name: array for name, array in arrays(node).items() if (f"{path}.{name}" if path else name) in chosen}

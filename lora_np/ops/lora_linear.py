@@ -9,8 +9,8 @@ Forward
     (4)  y = y0 + scale * u B    up again, and added
 
 Backward, from the last step to the first. Write dy for the gradient of the loss with respect to y.
-    (4)  Nudge B: y moves by scale * u dB, a linear map with weight B and input scale * u. So dB = scale * u^T dy, and
-         du = scale * dy B^T. y0 receives dy unchanged.
+    (4)  Nudge B: y moves by scale * u times the nudge. So B is the weight of a linear map with input scale * u:
+         dB = scale * u^T dy, and du = scale * dy B^T. y0 receives dy unchanged.
     (3)  A linear map with weight A and input z: dA = z^T du, and dz = du A^T.
     (2)  dx receives dz * mask from the detour.
     (1)  dx receives dy W^T from the pretrained map. The two paths start at the same x, so their gradients add.

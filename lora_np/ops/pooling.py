@@ -3,10 +3,12 @@
 The rows of a batch lie end to end in groups `(start, stop, n, T)`: rows start to stop hold n sequences of T tokens
 each.
 
-Mean      (1)  y_s = (1 / T) sum_t x_st.       Backward (1): nudge x_st, and y_s moves by 1 / T of it, so dx_st = dy_s
-/ T.
-First     (1)  y_s = x_s0, the class token.    Backward (1): dx_s0 = dy_s; the other tokens did not take part, their
-gradient is zero.
+Mean
+    Forward   (1)  y_s = (1 / T) sum_t x_st
+    Backward  (1)  Nudge x_st: y_s moves by 1 / T of it, so dx_st = dy_s / T.
+First
+    Forward   (1)  y_s = x_s0, the class token
+    Backward  (1)  dx_s0 = dy_s. The other tokens did not take part: their gradient is zero.
 """
 
 from typing import NamedTuple

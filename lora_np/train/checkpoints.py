@@ -40,6 +40,8 @@ def load_checkpoint(training, path):
         step, history = int(metadata["step"]), json.loads(metadata["history"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"{Path(path)} is no checkpoint of a run ({error!r}).") from error
+    if not 0 <= step <= training.total:
+        raise ValueError(f"{Path(path)} says that {step} steps were taken, but this run has {training.total}.")
     for name, array in expected.items():
         array[...] = tensors[name]
     training.done = training.optimiser.t = step

@@ -77,6 +77,7 @@ class Training:
 
     def __init__(self, model, sequences, labels, plan, augment=None):
         self.model, self.sequences, self.labels, self.plan = model, sequences, np.asarray(labels), plan
+        check_labels(self.labels, len(sequences), len(model.head.classifier.b))
         self.augment = augment or (lambda rows, _: [sequences[row] for row in rows])
         self.optimiser = AdamW(parameters(model, trainable_only=True), lr=plan.lr, weight_decay=plan.weight_decay)
         self.steps_per_epoch = math.ceil(len(sequences) / plan.batch_size)
@@ -103,10 +104,9 @@ class Training:
                 rows, plan = self.rows(self.done), self.plan
                 sequences = self.augment(rows, np.random.default_rng([plan.seed, AUGMENT, self.done]))
                 key = (plan.seed, DROPOUT, self.done)
-                with np.errstate(over="ignore", invalid="ignore"):  # looked for right below
-                    loss, grads = loss_and_gradients(
-                        self.model, sequences, self.labels[rows], key, plan.workers, run, plan.label_smoothing
-                    )
+                loss, grads = loss_and_gradients(
+                    self.model, sequences, self.labels[rows], key, plan.workers, run, plan.label_smoothing
+                )
                 if not (math.isfinite(loss) and all(np.isfinite(gradient).all() for gradient in grads.values())):
                     raise NonFiniteLoss(
                         f"the loss or a gradient is not finite at step {self.done + 1} (loss {loss}); try a lower"
@@ -116,3 +116,13 @@ class Training:
                 self.optimiser.step(grads)
                 self.done += 1
                 yield Step(self.done, loss, self.optimiser.lr, len(rows), self.done % self.steps_per_epoch == 0)
+
+
+def check_labels(labels, sequences, classes):
+    if not sequences or labels.shape != (sequences,) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"training needs an integer label for each sequence, but there are {sequences} sequences, and labels of"
+            f" shape {labels.shape} and dtype {labels.dtype}."
+        )
+    if not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but the classes are 0 to {classes - 1}.")

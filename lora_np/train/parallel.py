@@ -54,8 +54,13 @@ def loss_and_gradients(model, sequences, labels, key, workers, run=map, label_sm
 
     def work(share):
         k, rows = share
-        logits, cache = model.forward(Batch.of([sequences[row] for row in rows]), np.random.default_rng([*key, k]))
-        loss, c = cross_entropy_forward(logits, labels[rows], reduction="sum", label_smoothing=label_smoothing)
+        rng = np.random.default_rng([*key, k])
+        with np.errstate(over="ignore", invalid="ignore"):  # the loop looks whether all is finite
+            return step(Batch.of([sequences[row] for row in rows]), labels[rows], rng)
+
+    def step(batch, labels, rng):
+        logits, cache = model.forward(batch, rng)
+        loss, c = cross_entropy_forward(logits, labels, reduction="sum", label_smoothing=label_smoothing)
         return float(loss), model.backward(cross_entropy_backward(1.0 / len(sequences), c), cache)
 
     results = list(run(work, enumerate(shares)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -65,7 +66,7 @@ def test_a_run_shows_what_was_promised_in_order_and_writes_it(capsys, tmp_path, 
     assert main(["finetune", *QUICK]) == 0
     shown = capsys.readouterr().out
     folder = tmp_path / "runs" / "digits-lora-001"
-    order = ["model", "trained", "gradients", "Training", "accuracy on dev", "before", "after", "merged", "on disk"]
+    order = ["model", "trained", "gradients", "Training", "accuracy on dev", "before", "after", "on disk", "merged"]
     order += ["Examples", "Files", "figures", "numbers"]
     places = [
         shown.find(word if " on " in word else f"  {word} ") if word.islower() else shown.find(word) for word in order
@@ -245,12 +246,99 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(capsys, monkeypat
         (["--workers", "0"], "workers"),
         (["--seed", "-3"], "seed"),
         (["--target-modules", "qwery"], "'qwery' matches nothing; the nearest that exist are"),
+        (["--target-modules", "que(ry"], "is no regular expression"),
         (["--resume", "nowhere"], "there is no file"),
     ],
 )
 def test_bad_options_are_one_sentence_and_leave_nothing_behind(argv, received, capsys, tmp_path):
     assert received in error_of(capsys, "finetune", *argv)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "received"),
+    [
+        (lambda o: o.clear(), "--method must be"),
+        (lambda o: o.pop("lr"), "lr = None"),
+        (lambda o: o.update(lr="x"), "lr = 'x'"),
+        (lambda o: o.update(model=5), "model = 5"),
+        (lambda o: o.update(target_modules=5), "target_modules = 5"),
+        (lambda o: o.update(epochs=2.5), "epochs = 2.5"),
+    ],
+)
+def test_damaged_options_of_a_run_are_named(damage, received, finished, capsys, tmp_path):
+    options = json.loads((finished / "run.json").read_text())
+    damage(options)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps(options))
+    assert received in error_of(capsys, "finetune", "--resume", "run")
+
+
+@pytest.mark.parametrize("history", [[], {}, 5, {"loss": [1.0], "lr": [], "dev": [], "dev_before": 0.1}])
+def test_a_damaged_record_in_a_checkpoint_is_named(history, finished, capsys, tmp_path):
+    from safetensors.numpy import save_file
+
+    model = lnp.load_adapter(lnp.load_pretrained("digits"), finished / "adapter")
+    live = lnp.parameters(model, trainable_only=True)
+    tensors = {
+        f"{kind}/{name}": np.ascontiguousarray(a) for kind in ("parameter", "m", "v") for name, a in live.items()
+    }
+    (tmp_path / "run").mkdir()
+    shutil.copy(finished / "run.json", "run/run.json")
+    save_file(tensors, "run/checkpoint.safetensors", {"step": "4", "history": json.dumps(history)})
+    assert "damaged; delete" in error_of(capsys, "finetune", "--resume", "run")
+
+
+def test_a_new_run_never_continues_a_strangers_checkpoint(capsys, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"left over")
+    assert "holds a run already" in error_of(capsys, "finetune", *QUICK, "--out", "run")
+
+
+def test_a_place_where_no_folder_can_be_made_is_named(capsys, tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    assert "name another place by --out" in error_of(capsys, "finetune", *QUICK)
+    (tmp_path / "runs").unlink()
+    (tmp_path / "runs").symlink_to("nowhere")
+    assert "name another place by --out" in error_of(capsys, "finetune", *QUICK)
+
+
+def test_work_survives_a_failure_while_results_are_written(capsys, monkeypatch, tmp_path):
+    from lora_np.cli import finetune
+
+    def full(*_):
+        raise OSError("no room")
+
+    right = finetune.save_adapter
+    monkeypatch.setattr(finetune, "save_adapter", full)
+    assert "no room" in error_of(capsys, "finetune", *QUICK, "--out", "run")
+    monkeypatch.setattr(finetune, "save_adapter", right)
+    assert main(["finetune", "--resume", "run"]) == 0
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_rate_that_explodes_is_one_sentence_without_warnings(capsys):
+    text = error_of(capsys, "finetune", *QUICK, "--lr", "1e30", "--workers", "2")
+    assert "not finite at step" in text
+
+
+def test_the_rate_counts_the_images_that_there_are(capsys):
+    assert main(["finetune", *QUICK, "--batch-size", "5000", "--out", "large"]) == 0
+    assert main(["finetune", *QUICK, "--batch-size", "1000", "--out", "exact"]) == 0
+    rates = [
+        int(rate.replace(",", "")) for rate in re.findall(r"epoch 2 .* ([\d,]+) images/s", capsys.readouterr().out)
+    ]
+    assert len(rates) == 2 and rates[0] < 3 * rates[1]
+
+
+def test_merge_does_not_write_into_an_adapter(finished, capsys):
+    adapter = str(finished / "adapter")
+    assert "holds an adapter already" in error_of(capsys, "merge", "--adapter", adapter, "--out", adapter)
+
+
+def test_several_arrays_in_one_file_are_named(capsys):
+    np.savez("own.npz", a=np.zeros((1, 8, 8)), b=np.zeros(1))
+    assert "several arrays" in error_of(capsys, "predict", "--model", "digits", "--images", "own.npz")
 
 
 def test_a_damaged_checkpoint_is_named(capsys, tmp_path):

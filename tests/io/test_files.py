@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 import lora_np as lnp
 from lora_np.io import files
 from lora_np.io.huggingface import load_folder
+from lora_np.model.tree import freeze
 
 
 def same(one, other):
@@ -122,6 +123,37 @@ def test_what_would_be_lost_is_not_saved_in_silence(tmp_path):
         lnp.save_adapter(tiny.build("bert"), tmp_path / "adapter")
 
 
+def test_a_folder_used_again_keeps_no_head_of_another_model(tmp_path):
+    with_head = lnp.with_head(tiny.build("bert", np.float32), 3, "mean", np.random.default_rng(0))
+    lnp.save_model(with_head, tmp_path / "model")
+    lnp.save_model(tiny.build("bert", np.float32), tmp_path / "model")
+    assert lnp.load_pretrained(tmp_path / "model").head is None
+    config = lnp.LoRAConfig(r=2, task_type="SEQ_CLS")
+    lnp.save_adapter(lnp.inject(with_head, config, np.random.default_rng(0)), tmp_path / "adapter")
+    plain = lnp.inject(tiny.build("bert", np.float32), lnp.LoRAConfig(r=2), np.random.default_rng(0))
+    lnp.save_adapter(plain, tmp_path / "adapter")
+    assert lnp.load_adapter(tiny.build("bert", np.float32), tmp_path / "adapter").head is None
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_head_of_ours_comes_back_trained_or_frozen_as_it_was(trained, tmp_path):
+    base = tiny.build("bert", np.float32)
+    model = lnp.with_head(base, 3, "mean", np.random.default_rng(0))
+    model = model if trained else freeze(model)
+    lora = lnp.inject(model, lnp.LoRAConfig(r=2), np.random.default_rng(1))
+    lnp.save_adapter(lora, tmp_path)
+    assert lnp.count_parameters(lnp.load_adapter(base, tmp_path)) == lnp.count_parameters(lora)
+
+
+def test_an_adapter_knows_its_base_and_is_not_merged_twice(tmp_path):
+    model = tiny.adapted("bert", np.float32)
+    lnp.save_adapter(model, tmp_path, "the base")
+    lnp.load_adapter(lnp.astype(tiny.build("bert", np.float32), np.float64), tmp_path)
+    for other in (lnp.merge(model), tiny.jitter(tiny.build("bert", np.float32), 9)):
+        with pytest.raises(ValueError, match="trained on other weights.*the base"):
+            lnp.load_adapter(other, tmp_path)
+
+
 @pytest.fixture
 def saved(tmp_path):
     """Return a base, and the folder of an adapter with its own head."""
@@ -148,7 +180,7 @@ def edit(folder, **changes):
 def edit_tensors(folder, change):
     tensors = load_file(folder / "adapter_model.safetensors")
     change(tensors)
-    save_file(tensors, folder / "adapter_model.safetensors", {"lora_np_head": "head.safetensors"})
+    save_file(tensors, folder / "adapter_model.safetensors", {"lora_np_head": "trained"})
 
 
 FIRST = "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight"
@@ -208,6 +240,13 @@ NORM = "encoder.layer.0.output.LayerNorm.weight"
         (lambda f: edit_config(f, lambda c: c.update(num_hidden_layers=3)), "lacks the tensor encoder.layer.2"),
         (lambda f: edit_config(f, lambda c: c.update(num_hidden_layers=1)), "unexpected tensor encoder.layer.1"),
         (lambda f: edit_config(f, lambda c: c.update(hidden_act="silu")), "'silu'"),
+        (lambda f: edit_config(f, lambda c: c.update(hidden_act=["gelu"])), "expected a name"),
+        (lambda f: edit_config(f, lambda c: c.update(hidden_size="12")), "hidden_size = '12'"),
+        (lambda f: edit_config(f, lambda c: c.update(num_attention_heads=0)), "num_attention_heads = 0"),
+        (lambda f: edit_config(f, lambda c: c.update(layer_norm_eps=-1.0)), "layer_norm_eps = -1.0"),
+        (lambda f: edit_config(f, lambda c: c.update(model_type=["bert"])), "bert"),
+        (lambda f: edit_config(f, lambda c: c.update(is_decoder=True)), "is_decoder = True"),
+        (lambda f: edit_config(f, lambda c: c.update(position_embedding_type="relative_key")), "relative_key"),
         (lambda f: edit_model(f, lambda t: t.update({NORM: t[NORM] * np.inf})), "not finite"),
         (lambda f: edit_model(f, lambda t: t.update({NORM: np.ones(12, np.int32)})), "int32"),
         (lambda f: (f / "config.json").unlink(), "there is no file"),
@@ -220,6 +259,30 @@ def test_damaged_models_are_named(damage, received, tmp_path):
     damage(tmp_path)
     with pytest.raises(ValueError, match=received):
         lnp.load_pretrained(tmp_path)
+
+
+def test_only_what_is_computed_here_is_loaded(tmp_path):
+    with pytest.raises(ValueError, match="floating-point"):
+        lnp.load_pretrained("digits", dtype=int)
+    lnp.save_model(tiny.build("gpt", np.float32), tmp_path)
+    edit_config(tmp_path, lambda c: c.update(architectures=None))
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"].copy()
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert lnp.load_pretrained(tmp_path).head is not None  # the tied table may stand twice
+    tensors["lm_head.weight"] += 1
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="lm_head"):
+        lnp.load_pretrained(tmp_path)
+    edit_config(tmp_path, lambda c: c.update(scale_attn_by_inverse_layer_idx=True))
+    with pytest.raises(ValueError, match="scale_attn_by_inverse_layer_idx"):
+        lnp.load_pretrained(tmp_path)
+
+
+def test_a_model_that_is_built_without_numbers_computes_none():
+    assert all(
+        np.isnan(a).all() for k, a in lnp.parameters(lnp.bert(tiny.BERT)).items() if k.endswith((".W", ".table"))
+    )
 
 
 def test_unknown_sources_are_named():

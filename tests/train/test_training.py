@@ -205,6 +205,29 @@ def test_impossible_plans_are_named(change, received):
         dataclasses.replace(PLAN, **change)
 
 
+@pytest.mark.parametrize(
+    ("labels", "received"),
+    [
+        (LABELS[:-1], r"\(21,\)"),
+        (LABELS.astype(float), "float64"),
+        (LABELS + 1, "1 to 3.*0 to 2"),
+        (np.where(LABELS == 0, -100, LABELS), "-100"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(labels, received):
+    with pytest.raises(ValueError, match=received):
+        Training(tiny.adapted("bert mean head", np.float32), ROWS, labels, PLAN)
+
+
+def test_a_checkpoint_of_another_length_is_refused(tmp_path):
+    training = fresh()
+    for _ in training.steps():
+        pass
+    save_checkpoint(training, tmp_path / "checkpoint.safetensors", [])
+    with pytest.raises(ValueError, match="15 steps were taken, but this run has 5"):
+        load_checkpoint(fresh(dataclasses.replace(PLAN, epochs=1)), tmp_path / "checkpoint.safetensors")
+
+
 def test_adamw_names_what_it_cannot_train():
     model = tiny.adapted("bert")
     live = lnp.parameters(model, trainable_only=True)
