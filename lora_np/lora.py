@@ -237,6 +237,16 @@ def merge(model):
 
     The sum is taken in float64 and rounded once.
 
+    Parameters
+    ----------
+    model : Transformer
+        With an adapter. It is still there afterwards, untouched.
+
+    Returns
+    -------
+    Transformer
+        Its outputs are those of `model` but for rounding.
+
     Raises
     ------
     ValueError

@@ -28,6 +28,8 @@ def main(args):
 
 def adapted(folder, source=None):
     """Return the base of an adapter folder with the adapter on it."""
+    if (folder / "adapter" / "adapter_config.json").exists():
+        raise ValueError(f"{folder} is a run; its adapter lies in {folder / 'adapter'}.")
     source = source or read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not source:
         raise ValueError(f"the adapter in {folder} does not name its base model; name it by --model.")

@@ -78,6 +78,8 @@ def read_images(args):
         raise ValueError(f"{args.images} is not a .npy file of numbers ({error}); write one by numpy.save.") from error
     if not isinstance(images, np.ndarray):
         raise ValueError(f"{args.images} holds several arrays; expected one, in a .npy file written by numpy.save.")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise ValueError(f"{args.images} holds numbers that are not finite; expected floats in 0..1.")
     if images.dtype.kind != "f" or images.ndim != 3 or not len(images) or images.min() < 0 or images.max() > 1:
         raise ValueError(
             f"{args.images} holds {images.shape} {images.dtype}; expected images (n, H, W), floats in 0..1 (divide by"

@@ -197,6 +197,13 @@ def to_file(model, path, array):
 def save_model(model, folder):
     """Write a model folder that transformers opens (where it has a class for the head), and `load_folder` always.
 
+    Parameters
+    ----------
+    model : Transformer
+        Without an adapter.
+    folder : path
+        Made if need be; files of these names in it are replaced.
+
     Raises
     ------
     ValueError

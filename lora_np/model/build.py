@@ -64,7 +64,25 @@ def bert_block(make, config, name):
 
 
 def bert(config, labels=None, pooler=False, rng=None, dtype=np.float32):
-    """Return a BERT: bidirectional, norms after each half, token types; optional pooler and classifier."""
+    """Return a BERT: bidirectional, norms after each half, token types; optional pooler and classifier.
+
+    Parameters
+    ----------
+    config : dict
+        The words of Hugging Face's config.json, with `model_type`: hidden_size, ...
+    labels : int, optional
+        Number of classes of a classifier on the pooler, as `BertForSequenceClassification` has it; None: no classifier.
+    pooler : bool
+        Keep the pooler without a classifier: the output is one row a sequence.
+    rng : numpy.random.Generator, optional
+        Draws the matrices; without it they are NaN, for `io` to replace.
+    dtype : numpy dtype
+
+    Returns
+    -------
+    Transformer
+        Wholly frozen; see `unfreeze`.
+    """
     d = config["hidden_size"]
     make = Maker(config, rng, dtype, config["layer_norm_eps"])
     embeddings = TokenEmbeddings(
@@ -98,7 +116,23 @@ def gpt_block(make, config, name):
 
 
 def gpt(config, lm_head=True, rng=None, dtype=np.float32):
-    """Return a GPT-2: causal, norms before each half, one fused map for Q, K, V; `lm_head` is tied to the words."""
+    """Return a GPT-2: causal, norms before each half, one fused map for Q, K, V; `lm_head` is tied to the words.
+
+    Parameters
+    ----------
+    config : dict
+        The words of Hugging Face's config.json, with `model_type`: n_embd, ...
+    lm_head : bool
+        Whether the output is logits over the words, or hidden rows.
+    rng : numpy.random.Generator, optional
+        Draws the matrices; without it they are NaN, for `io` to replace.
+    dtype : numpy dtype
+
+    Returns
+    -------
+    Transformer
+        Wholly frozen; see `unfreeze`.
+    """
     d = config["n_embd"]
     make = Maker(config, rng, dtype, config["layer_norm_epsilon"])
     embeddings = TokenEmbeddings(
@@ -132,7 +166,23 @@ def vit_block(make, config, name):
 
 
 def vit(config, labels=None, rng=None, dtype=np.float32):
-    """Return a ViT: patches, norms before each half, a class token (`"class_token": false`, our word: the mean)."""
+    """Return a ViT: patches, norms before each half, a class token (`"class_token": false`, our word: the mean).
+
+    Parameters
+    ----------
+    config : dict
+        The words of Hugging Face's config.json, with `model_type`: hidden_size, ...
+    labels : int, optional
+        Number of classes of a classifier; None: no classifier.
+    rng : numpy.random.Generator, optional
+        Draws the matrices; without it they are NaN, for `io` to replace.
+    dtype : numpy dtype
+
+    Returns
+    -------
+    Transformer
+        Wholly frozen; see `unfreeze`.
+    """
     d = config["hidden_size"]
     make = Maker(config, rng, dtype, config["layer_norm_eps"])
     class_token = config.get("class_token", True)

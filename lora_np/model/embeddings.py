@@ -81,7 +81,11 @@ class PatchEmbeddings:
                 f" {batch.content.shape[1:]}."
             )
         batch = batch if self.class_token is None else batch.with_class_row()
-        check_length(batch, self.position)
+        if any(len(self.position.table) != group.T for group in batch.groups):
+            raise ValueError(
+                f"this model's images have {len(self.position.table)} tokens (its class token included), but one of the"
+                f" batch has {max(group.T for group in batch.groups)}; cut whole images of its size."
+            )
         return batch
 
     def forward(self, batch, rng=None):

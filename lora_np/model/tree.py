@@ -96,7 +96,17 @@ def flatten(nested, path=""):
 
 
 def count_parameters(model):
-    """Return how many numbers a model holds, and how many of them are trained: `ParameterCount(total, trainable)`."""
+    """Return how many numbers a model holds, and how many of them are trained.
+
+    Parameters
+    ----------
+    model : node
+
+    Returns
+    -------
+    ParameterCount
+        A named tuple `(total, trainable)`.
+    """
     count = [sum(array.size for array in parameters(model, only).values()) for only in (False, True)]
     return ParameterCount(*count)
 
@@ -187,7 +197,14 @@ def unfreeze(model, names):
 
 
 def astype(model, dtype):
-    """Return a copy of a model in another dtype; what is frozen is read-only there too."""
+    """Return a copy of a model in another dtype; what is frozen is read-only there too.
+
+    Parameters
+    ----------
+    model : node
+    dtype : numpy dtype
+        float32 to train, float64 to verify.
+    """
 
     def change(_, node):
         cast = {name: array.astype(dtype) for name, array in arrays(node).items()}

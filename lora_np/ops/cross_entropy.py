@@ -28,14 +28,26 @@ class CrossEntropyCache(NamedTuple):
 
 
 def cross_entropy_forward(logits, labels, ignore_index=-100, reduction="mean", label_smoothing=0.0):
-    """Return the loss, a scalar of the logits' dtype, and the cache, for logits (N, L) and integer labels (N,) in
-    0..L-1 or `ignore_index`.
+    """Return the loss, a scalar of the logits' dtype, and the cache.
+
+    Parameters
+    ----------
+    logits : (N, L)
+    labels : (N,) integers
+        In 0..L-1, or `ignore_index`.
+    ignore_index : int
+        Marks rows that do not count.
+    reduction : {"mean", "sum"}
+        Over the rows that count.
+    label_smoothing : float
+        The share e of the target that is spread over all classes.
 
     Raises
     ------
     ValueError
         If a label is out of range or not an integer, no row counts, or an option has no meaning.
     """
+    labels = np.asarray(labels)
     counts = _check(logits, labels, ignore_index, reduction, label_smoothing)  # (N,)
     z = logits - logits.real.max(axis=1, keepdims=True)  # (N, L)
     exp_z = np.exp(z)  # (N, L)

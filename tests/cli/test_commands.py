@@ -418,7 +418,14 @@ def test_bad_requests_are_one_sentence(argv, received, capsys):
 
 
 @pytest.mark.parametrize(
-    "images", [np.zeros((2, 7, 8)), np.full((2, 8, 8), 16.0), np.zeros((2, 8, 8), int), np.zeros((0, 8, 8))]
+    "images",
+    [
+        np.zeros((2, 7, 8)),
+        np.full((2, 8, 8), 16.0),
+        np.zeros((2, 8, 8), int),
+        np.zeros((0, 8, 8)),
+        np.full((1, 8, 8), np.nan),
+    ],
 )
 def test_images_of_another_kind_are_named(images, capsys):
     np.save("own.npy", images)

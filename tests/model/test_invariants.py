@@ -286,6 +286,7 @@ def test_with_arrays_refuses_another_shape():
         (lambda: tiny.build("bert").forward(lnp.Batch.of([np.arange(10)])), "10 tokens.*9 positions"),
         (lambda: tiny.build("bert").forward(lnp.Batch.of([np.ones((2, 3))])), "token ids"),
         (lambda: tiny.build("vit").forward(lnp.Batch.of([np.arange(3)])), "patches of 8"),
+        (lambda: tiny.build("vit").forward(lnp.Batch.of([np.ones((8, 8))])), "10 tokens.*has 9"),
         (lambda: tiny.build("bert").forward(lnp.Batch.of([[3, 23]])), "rows 0 to 22"),
         (lambda: lnp.with_head(tiny.build("bert"), 3, "pooler", np.random.default_rng(0)), "'pooler'"),
         (lambda: lnp.with_head(tiny.build("bert"), 3, "max", np.random.default_rng(0)), "'max'"),
