@@ -27,7 +27,7 @@ _HOME = {
     "check_model": "lora_np.model.check",
     "load_pretrained": "lora_np.io.pretrained",
     "load_tokenizer": "lora_np.io.pretrained",
-    "load_data": "lora_np.io.digits",
+    "load_data": "lora_np.io.data",
     "save_model": "lora_np.io.huggingface",
     "save_adapter": "lora_np.io.peft",
     "load_adapter": "lora_np.io.peft",

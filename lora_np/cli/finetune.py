@@ -14,7 +14,8 @@ import lora_np
 from lora_np.cli.interrupt import Interrupt
 from lora_np.cli.terminal import folder_bytes, heading, line, percent, pictures, size
 from lora_np.figures import draw_curves, draw_predictions
-from lora_np.io.digits import DOMAINS, load_data
+from lora_np.io.data import load_data
+from lora_np.io.digits import DOMAINS
 from lora_np.io.files import read_json, write_json
 from lora_np.io.huggingface import save_model
 from lora_np.io.peft import load_adapter, save_adapter

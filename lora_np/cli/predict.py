@@ -8,7 +8,8 @@ import numpy as np
 
 from lora_np.cli.merge import adapted
 from lora_np.cli.terminal import heading, line, percent, pictures
-from lora_np.io.digits import DOMAINS, load_data
+from lora_np.io.data import load_data
+from lora_np.io.digits import DOMAINS
 from lora_np.io.files import read_json
 from lora_np.io.pretrained import load_pretrained, load_tokenizer
 from lora_np.train.evaluate import accuracy, predict

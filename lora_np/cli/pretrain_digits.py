@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 import lora_np
 from lora_np.cli.terminal import heading, line, percent
-from lora_np.io.digits import load_data
+from lora_np.io.data import load_data
 from lora_np.io.files import write_bytes, write_json
 from lora_np.io.huggingface import save_model
 from lora_np.io.pretrained import PatchTokenizer

@@ -5,10 +5,11 @@ https://doi.org/10.24432/C50P49, CC BY 4.0; the 1,797 images of its test set, 8 
 order in which scikit-learn's `load_digits` has them.
 """
 
-from dataclasses import dataclass
 from importlib.resources import files
 
 import numpy as np
+
+from lora_np.io.dataset import Dataset, split
 
 # Of the split and of each image's shift. It is not a run's seed: every run sees the same data.
 SPLIT_SEED = 20211016
@@ -18,17 +19,7 @@ WAYS = ((0, False), (1, False), (0, True), (1, True), (2, False), (2, True), (3,
 DOMAINS = ("digits", "digits-rotated", "digits-inverted", "digits-mixed")
 
 
-@dataclass(frozen=True)
-class Dataset:
-    inputs: np.ndarray  # images (n, H, W) in 0..1
-    labels: np.ndarray  # (n,) integers
-    classes: tuple  # names by label
-
-    def __len__(self):
-        return len(self.labels)
-
-
-def load_data(name="digits"):
+def load_digits(name="digits"):
     """Return train, dev and test.
 
     Parameters
@@ -56,7 +47,7 @@ def load_data(name="digits"):
     rng = np.random.default_rng([SPLIT_SEED, 1])
     own = rng.integers(0, len(WAYS), len(images))  # of the eight ways, an image's own
     parts = []
-    for k, rows in enumerate(split(labels)):
+    for k, rows in enumerate(split(labels, SIZES, SPLIT_SEED)):
         if name != "digits-mixed":
             ways = [np.full(len(rows), DOMAINS.index(name))]
         elif k == 0:
@@ -72,18 +63,3 @@ def shifted(images, ways):
     """Return each image (H, W), turned and inverted in its way."""
     result = [np.rot90(image, WAYS[way][0]) for image, way in zip(images, ways)]
     return np.stack([1.0 - image if WAYS[way][1] else image for image, way in zip(result, ways)])
-
-
-def split(labels):
-    """Return the rows of train, dev and test, each with every class in its share of the whole (stratified)."""
-    rng = np.random.default_rng([SPLIT_SEED, 0])
-    rows = rng.permutation(len(labels))
-    # Rank each image within its class, as a share of the class: cutting the order of these shares cuts every class
-    # alike.
-    share = np.empty(len(labels))
-    for label in np.unique(labels):
-        mine = rows[labels[rows] == label]
-        share[mine] = (np.arange(len(mine)) + rng.random()) / len(mine)
-    order = np.argsort(share, kind="stable")
-    bounds = np.cumsum(SIZES)[:-1]
-    return [np.sort(part) for part in np.split(order, bounds)]

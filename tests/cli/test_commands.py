@@ -199,7 +199,7 @@ def test_a_killed_run_leaves_a_checkpoint_that_resumes(tmp_path, monkeypatch):
     process.communicate()
     options = json.loads((tmp_path / "killed" / "run.json").read_text())
     from lora_np.cli.finetune import make_models
-    from lora_np.io.digits import load_data
+    from lora_np.io.data import load_data
     from lora_np.io.pretrained import load_tokenizer
     from lora_np.train.checkpoints import load_checkpoint
     from lora_np.train.loop import Plan, Training
