@@ -26,7 +26,7 @@ def split(labels, sizes, seed, documents=None):
         Rows of each part, n together. With documents of several rows, a part comes as near to it as they allow.
     seed : int
         Not a run's: every run sees the same parts.
-    documents : array (n,), optional
+    documents : sequence of n, optional
         Rows of one document come into one part; a document counts to the class that most of its rows have. Without
         it each row stands for itself.
 
@@ -39,7 +39,9 @@ def split(labels, sizes, seed, documents=None):
     own, weight = np.arange(len(labels)), np.ones(len(labels), np.intp)
     classes = labels
     if documents is not None:
-        _, own, weight = np.unique(documents, return_inverse=True, return_counts=True)
+        number = {}
+        own = np.array([number.setdefault(document, len(number)) for document in documents])
+        weight = np.bincount(own)
         counts = np.zeros((len(weight), labels.max() + 1), np.intp)
         np.add.at(counts, (own, labels), 1)
         classes = counts.argmax(axis=1)

@@ -1,0 +1,185 @@
+"""Texts with labels: four domains of rated English sentences, and people's own tables.
+
+Source of the sentences: C. J. Hutto and E. Gilbert, "VADER: A parsimonious rule-based model for sentiment analysis of
+social media text", ICWSM 2014, https://doi.org/10.1609/icwsm.v8i1.14550; about twenty people rated each sentence from
+-4 (most negative) to 4. Files as in the sdist of vaderSentiment 3.3.2 (MIT), UTF-8, a row: id, mean rating, text.
+"""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+
+from lora_np.io.dataset import Dataset, split
+from lora_np.io.fetch import fetch_reviews
+
+SPLIT_SEED = 20140601  # not a run's seed: every run sees the same data
+# Rows of (dev, test), the rest trains. Movie reviews have no documents; a test of 1,000 is what others measured on.
+SIZES = {"movie-reviews": (561, 1000), "amazon-reviews": (200, 400), "tweets": (200, 400), "editorials": (250, 500)}
+BY_DOCUMENT = ("amazon-reviews", "editorials")  # an id is document_sentence
+REVIEWS = tuple(SIZES)
+COLUMNS = ("text", "label")
+LEAST_ROWS = 10  # so that dev and test have one each
+
+
+def load_reviews(name):
+    """Return train, dev and test of a domain of rated sentences, fetched once.
+
+    The label is rating > 0. Left out are sentences rated exactly 0, then repeated ones: the first copy stays, and if
+    copies differ in their label none does, as nobody knows which is right. Texts are the same here if they differ
+    in case and white space only, for an uncased model reads them alike. What stays is as in the file (tweets hold
+    `&amp;`).
+
+    Parameters
+    ----------
+    name : {"movie-reviews", "amazon-reviews", "tweets", "editorials"}
+
+    Returns
+    -------
+    tuple of three Dataset
+        Stratified by label. Amazon reviews and editorials are cut between documents. The ids of movie reviews name no
+        document, so sentences of one review may lie on both sides.
+    """
+    if name not in REVIEWS:
+        raise ValueError(f"there are no reviews named {name!r}; expected one of {', '.join(REVIEWS)}.")
+    rows = [line.split("\t", 2) for line in read_text(fetch_reviews()[name]).split("\n") if line.strip()]
+    rated = [(id_, float(rating) > 0, text.strip()) for id_, rating, text in rows if float(rating) != 0]
+    kept = without_repeats(rated)
+    labels = np.array([positive for _, positive, _ in kept], np.intp)
+    documents = [id_.partition("_")[0] for id_, _, _ in kept] if name in BY_DOCUMENT else None
+    dev, test = SIZES[name]
+    parts = split(labels, (len(kept) - dev - test, dev, test), SPLIT_SEED, documents)
+    return datasets([text for _, _, text in kept], labels, ("negative", "positive"), parts)
+
+
+def without_repeats(rows):
+    """Return the rows (id, label, text) with one of each text, and none of a text whose copies differ in label."""
+    found = {}
+    for _, label, text in rows:
+        found.setdefault(same_text(text), set()).add(label)
+    first = {}
+    for row in rows:
+        first.setdefault(same_text(row[2]), row)
+    return [row for key, row in first.items() if len(found[key]) == 1]
+
+
+def same_text(text):
+    """Return what two texts share that differ in case and white space only."""
+    return " ".join(text.split()).casefold()
+
+
+def datasets(texts, labels, classes, parts):
+    inputs = np.array([*texts, None], object)[:-1]  # of Python strings, as they are
+    return tuple(Dataset(inputs[rows], labels[rows], classes) for rows in parts)
+
+
+def read_text(path):
+    """Return the text of a file in UTF-8, with or without a mark at its start."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; expected a .tsv or .csv file with the columns text and label.")
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path} is not UTF-8: line {line} holds the byte 0x{data[error.start]:02x}; save it with the encoding"
+            " UTF-8."
+        ) from error
+
+
+def load_table(path):
+    """Return train, dev and test (80, 10 and 10 % of the rows) of a .tsv or .csv file.
+
+    Parameters
+    ----------
+    path : path
+        UTF-8, quoted as the csv module does, its first row naming the columns: text, label, and others that are not
+        read. Labels are names or integers, of any number of classes; integers are put in the order of their values,
+        names in the order of the alphabet.
+
+    Returns
+    -------
+    tuple of three Dataset
+        Stratified by label, the same rows in every run. Nothing is left out; copies of a text come into one part.
+
+    Raises
+    ------
+    ValueError
+        Naming the row, if the table cannot be used.
+    """
+    rows = read_table(path)
+    names = [label for _, _, label in rows]
+    whole = all(re.fullmatch(r"[+-]?\d{1,18}", name) for name in names)
+    names = [str(int(name)) for name in names] if whole else names
+    classes = tuple(sorted(set(names), key=int if whole else None))
+    if len(classes) < 2:
+        raise ValueError(f"{path} has one class only, {classes[0]!r}; a classifier needs at least two.")
+    if len(rows) < LEAST_ROWS:
+        raise ValueError(
+            f"{path} has {len(rows)} rows; at least {LEAST_ROWS} are needed to train, choose (dev) and test."
+        )
+    number = {name: k for k, name in enumerate(classes)}
+    labels = np.array([number[name] for name in names], np.intp)
+    tenth = max(1, round(len(rows) / 10))
+    copies = [same_text(text) for _, text, _ in rows]
+    parts = split(labels, (len(rows) - 2 * tenth, tenth, tenth), SPLIT_SEED, copies)
+    for part, its_rows in zip(("train", "dev", "test"), parts):
+        if not len(its_rows):
+            raise ValueError(f"{path} repeats so few texts so often that none is left for {part}; add different texts.")
+    for k in np.unique(labels[np.concatenate(parts[1:])]):
+        if k not in labels[parts[0]]:
+            row = rows[int(np.argmax(labels == k))][0]
+            raise ValueError(
+                f"the label {classes[k]!r} of {path} (row {row}) has too few different texts: dev or test has it and"
+                " train lacks it; give it at least three, or leave it out."
+            )
+    return datasets([text for _, text, _ in rows], labels, classes, parts)
+
+
+def read_table(path):
+    """Return (row, text, label) of each row of a table; the row that names the columns is row 1."""
+    content = read_text(path)
+    delimiter = "\t" if Path(path).suffix.lower() == ".tsv" else ","
+    rows, row = [], 0
+    limit = csv.field_size_limit(max(len(content), 1))  # a text may be as long as the file
+    try:
+        reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+        header = [name.strip().lower() for name in next(reader, [])]
+        for name in COLUMNS:
+            if header.count(name) != 1:
+                raise ValueError(
+                    f"{path} has {header.count(name) or 'no'} column{'s' * (header.count(name) > 1)} {name} in its"
+                    f" first row ({', '.join(header) or 'nothing'}); expected text and label, once each."
+                )
+        columns, row = [header.index(name) for name in COLUMNS], 1
+        for row, cells in enumerate(reader, 2):
+            if cells:
+                rows.append((row, *checked(path, row, cells, header, columns)))
+    except csv.Error as error:
+        raise ValueError(
+            f"row {row + 1} of {path} cannot be read ({error}); a text with a quotation mark, a tab or a comma in it"
+            " stands in quotation marks, and those within are doubled."
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+    if not rows:
+        raise ValueError(f"{path} has no rows below its first, which names the columns.")
+    return rows
+
+
+def checked(path, row, cells, header, columns):
+    """Return text and label of a row."""
+    if len(cells) != len(header):
+        raise ValueError(
+            f"row {row} of {path} has {len(cells)} cell{'s' * (len(cells) > 1)}, but its first row has {len(header)};"
+            " a text that holds the delimiter stands in quotation marks."
+        )
+    found = [cells[column].strip() for column in columns]
+    for name, cell in zip(COLUMNS, found):
+        if not cell:
+            raise ValueError(f"row {row} of {path} has an empty {name}; fill it in, or remove the row.")
+    return found
