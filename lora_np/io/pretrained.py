@@ -1,28 +1,36 @@
-"""Where a model and its tokenizer come from: a name or a folder."""
+"""Where a model and its tokenizer come from: a name, a folder or the hub."""
 
+import re
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 
+from lora_np.io.fetch import fetch_hub, fetch_minilm
 from lora_np.io.files import read_json
 from lora_np.io.huggingface import load_folder
+from lora_np.io.tokenizer import TextTokenizer
 from lora_np.ops import patches_forward
 
 EMBEDDED = ("digits",)
+HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"  # owner/name
 
 
 def model_folder(source):
-    """Return the folder of a model, given its name or the folder itself."""
+    """Return the folder of a model, given its name, the folder itself or its id on the hub."""
     if str(source) in EMBEDDED:
         with as_file(files("lora_np") / "data" / str(source)) as folder:
             return Path(folder)
-    if not Path(source).is_dir():
-        raise ValueError(
-            f"there is no model {str(source)!r}; expected {', '.join(map(repr, EMBEDDED))} or a folder with config.json"
-            " and model.safetensors."
-        )
-    return Path(source)
+    if str(source) == "minilm":
+        return fetch_minilm()
+    if Path(source).is_dir():
+        return Path(source)
+    if isinstance(source, str) and re.fullmatch(HUB_ID, source):
+        return fetch_hub(source)
+    raise ValueError(
+        f"there is no model {str(source)!r}; expected 'digits', 'minilm', a folder with config.json and"
+        " model.safetensors, or an id owner/name on the Hugging Face hub."
+    )
 
 
 def load_pretrained(source, dtype=np.float32):
@@ -31,14 +39,15 @@ def load_pretrained(source, dtype=np.float32):
     Parameters
     ----------
     source : str or path
-        "digits", the embedded model, or a Hugging Face model folder (BERT, GPT-2, ViT).
+        "digits", the embedded model; "minilm", a BERT that is fetched once; a Hugging Face model folder (BERT, GPT-2,
+        ViT); or the id of one on the hub, owner/name.
     dtype : numpy dtype
         float32 to train, float64 to verify.
 
     Raises
     ------
     ValueError
-        If there is no such model, or its files are damaged or describe another architecture.
+        If there is no such model, it cannot be fetched, or its files are damaged or describe another architecture.
     """
     return load_folder(model_folder(source), dtype)[0]
 
@@ -54,15 +63,32 @@ def load_tokenizer(source):
     Returns
     -------
     callable
-        Images (n, H, W) or (n, H, W, C) with values in 0..1 -> patches (n, T, P).
+        Of a ViT: images (n, H, W) or (n, H, W, C) with values in 0..1 -> patches (n, T, P). Of a BERT: texts and
+        `max_length=128` -> a list of arrays of ids; its method `truncated` counts the texts that are too long.
+
+    Raises
+    ------
+    ValueError
+        If the model reads neither, or its tokenizer is missing, damaged or another model's.
     """
-    config = read_json(model_folder(source) / "config.json")
-    if config.get("model_type") != "vit":
+    folder = model_folder(source)
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type")
+    needed = {
+        "vit": ("image_size", "patch_size", "num_channels"),
+        "bert": ("vocab_size", "max_position_embeddings"),
+    }
+    if kind not in needed:
         raise ValueError(
-            f"{source} is a model of type {config.get('model_type')!r}; only image models (vit) cut their inputs here,"
-            " give token ids to Batch.of yourself."
+            f"{source} is a model of type {kind!r}; only image models (vit) and text models (bert) have a tokenizer"
+            " here, give token ids to Batch.of yourself."
         )
-    return PatchTokenizer(config["image_size"], config["patch_size"], config["num_channels"])
+    for name in needed[kind]:
+        if type(config.get(name)) is not int or config[name] < 1:
+            raise ValueError(
+                f"{folder / 'config.json'} has {name} = {config.get(name)!r}; expected an integer above zero."
+            )
+    return TextTokenizer(folder, config) if kind == "bert" else PatchTokenizer(*(config[name] for name in needed[kind]))
 
 
 class PatchTokenizer:

@@ -1,0 +1,104 @@
+"""Texts as token ids, by the tokenizer.json of a model folder."""
+
+import operator
+from pathlib import Path
+
+import numpy as np
+
+MAX_LENGTH = 128
+
+
+class TextTokenizer:
+    """Turns texts into the ids that a BERT reads: [CLS], the pieces of the words, [SEP].
+
+    What the file says of padding and truncation is switched off: batches here have no padding, and truncation is
+    counted. Nothing changes after it is made, so threads can share one.
+    """
+
+    def __init__(self, folder, config):
+        path = Path(folder) / "tokenizer.json"
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}; a model that reads texts needs its tokenizer.")
+        from tokenizers import Tokenizer
+
+        try:
+            self.tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises nothing more exact
+            raise ValueError(f"{path} cannot be read ({error}); it is damaged or not a tokenizer.") from error
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self.longest, vocabulary = config.get("max_position_embeddings"), config.get("vocab_size")
+        ids = self.tokenizer.get_vocab(with_added_tokens=True).values()
+        if not ids or max(ids) >= vocabulary:
+            raise ValueError(
+                f"{path} does not fit its model: its ids go up to {max(ids, default='none')}, but the model has"
+                f" {vocabulary} tokens (0 to {vocabulary - 1}); take the tokenizer that belongs to the model."
+            )
+        self.special = self.tokenizer.num_special_tokens_to_add(False)
+        if self.special != 2:
+            raise ValueError(
+                f"{path} does not fit its model: it puts {self.special} special tokens around a text, but a BERT reads"
+                " two, [CLS] and [SEP]; take the tokenizer that belongs to the model."
+            )
+
+    def __call__(self, texts, max_length=MAX_LENGTH):
+        """Return the ids of each text, at most `max_length` of them; a longer text loses its end, but not its [SEP].
+
+        Parameters
+        ----------
+        texts : sequence of str
+        max_length : int
+            With [CLS] and [SEP].
+
+        Returns
+        -------
+        list of integer arrays
+
+        Raises
+        ------
+        ValueError
+            If a text is empty (the sentence names its row, from 1), or the model cannot read so many ids.
+        """
+        max_length = self.checked(max_length)
+        cut = (ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in self.whole(texts))
+        return [np.array(ids, np.intp) for ids in cut]
+
+    def truncated(self, texts, max_length=MAX_LENGTH):
+        """Return how many of the texts lose their end."""
+        max_length = self.checked(max_length)
+        return sum(len(ids) > max_length for ids in self.whole(texts))
+
+    def whole(self, texts):
+        """Return all ids of each text, as lists."""
+        if isinstance(texts, str):
+            raise ValueError("expected a list of texts, but got one text; put it into a list.")
+        texts = list(texts)
+        for k, text in enumerate(texts, 1):
+            if not isinstance(text, str):
+                raise ValueError(f"row {k} of {len(texts)} is of type {type(text).__name__}; expected a text.")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"row {k} of {len(texts)} was not read as UTF-8: it holds half a character."
+                ) from error
+        found = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+        for k, ids in enumerate(found, 1):
+            if len(ids) <= self.special:
+                raise ValueError(
+                    f"row {k} of {len(texts)} is empty, or holds nothing that the tokenizer reads; write a text there"
+                    " or leave it out."
+                )
+        return found
+
+    def checked(self, max_length):
+        try:
+            max_length = operator.index(max_length)
+        except TypeError as error:
+            raise ValueError(f"max_length must be an integer, but it is {max_length!r}.") from error
+        if not self.special < max_length <= self.longest:
+            raise ValueError(
+                f"max_length must be between {self.special + 1} and {self.longest}, the positions that the model has,"
+                f" but it is {max_length}."
+            )
+        return max_length
