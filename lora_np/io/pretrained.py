@@ -64,7 +64,7 @@ def load_tokenizer(source):
     -------
     callable
         Of a ViT: images (n, H, W) or (n, H, W, C) with values in 0..1 -> patches (n, T, P). Of a BERT: texts and
-        `max_length=128` -> a list of arrays of ids; its method `truncated` counts the texts that are too long.
+        `max_length` (128) -> a list of arrays of ids; its method `truncated` counts the texts that are too long.
 
     Raises
     ------

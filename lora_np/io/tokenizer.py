@@ -41,14 +41,14 @@ class TextTokenizer:
                 " two, [CLS] and [SEP]; take the tokenizer that belongs to the model."
             )
 
-    def __call__(self, texts, max_length=MAX_LENGTH):
+    def __call__(self, texts, max_length=None):
         """Return the ids of each text, at most `max_length` of them; a longer text loses its end, but not its [SEP].
 
         Parameters
         ----------
         texts : sequence of str
-        max_length : int
-            With [CLS] and [SEP].
+        max_length : int, optional
+            With [CLS] and [SEP]; 128 if it is not given, or as many as the model has positions if these are fewer.
 
         Returns
         -------
@@ -63,7 +63,7 @@ class TextTokenizer:
         cut = (ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in self.whole(texts))
         return [np.array(ids, np.intp) for ids in cut]
 
-    def truncated(self, texts, max_length=MAX_LENGTH):
+    def truncated(self, texts, max_length=None):
         """Return how many of the texts lose their end."""
         max_length = self.checked(max_length)
         return sum(len(ids) > max_length for ids in self.whole(texts))
@@ -92,6 +92,8 @@ class TextTokenizer:
         return found
 
     def checked(self, max_length):
+        if max_length is None:
+            return min(MAX_LENGTH, self.longest)
         try:
             max_length = operator.index(max_length)
         except TypeError as error:
