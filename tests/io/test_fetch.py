@@ -150,7 +150,7 @@ def test_wrong_bytes_are_not_opened(setting, tmp_path, monkeypatch):
     pin, file = setting
     file.write_bytes(file.read_bytes()[:-1] + b"x")  # of the same size
     monkeypatch.setattr(fetch, "unpack", lambda *_: pytest.fail("it was opened"))
-    with pytest.raises(ValueError, match=rf"not what was expected: .*{pin.sha256} is pinned.*not opened"):
+    with pytest.raises(ValueError, match=rf"another file for the thing: .*{pin.sha256} is pinned.*not opened"):
         fetch.fetch(pin)
     assert left_in_cache(tmp_path) == []
     monkeypatch.setenv("FAKE_PIP", "mismatch:")
@@ -268,6 +268,16 @@ def test_two_processes_at_once(before, setting, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("begun-*"))) == 2  # it was a race
     assert holds_all(tmp_path / "cache" / pin.entry)
     assert left_in_cache(tmp_path) == [pin.entry]
+
+
+def test_the_files_of_the_first_process_stay_where_they_are(setting, tmp_path):
+    """Another process may be reading them."""
+    pin, _ = setting
+    folder = fetch.fetch(pin)
+    first = folder.stat().st_ino
+    shutil.copytree(folder, tmp_path / "private" / "entry")
+    fetch.put(tmp_path / "private" / "entry", folder, pin, tmp_path / "private")
+    assert folder.stat().st_ino == first and holds_all(folder)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")

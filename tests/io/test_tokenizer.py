@@ -112,6 +112,7 @@ def edit(folder, **changes):
             lambda f: write_tokenizer(f, WORDS + [f"w{k}" for k in range(99)]),
             "does not fit its model: .* up to 107.* 23 ",
         ),
+        (lambda f: write_tokenizer(f, WORDS + [f"w{k}" for k in range(15)]), "ids go up to 23, .* 23 tokens"),
         (lambda f: write_tokenizer(f, special=False), "0 special tokens"),
         (lambda f: (f / "tokenizer.json").unlink(), "there is no file .*tokenizer.json"),
         (lambda f: (f / "tokenizer.json").write_text("{"), "cannot be read"),
@@ -129,6 +130,11 @@ def test_tokenizers_that_do_not_fit_are_named(damage, received, folder):
     with pytest.raises(ValueError, match=received) as caught:
         lnp.load_tokenizer(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_may_have_all_ids_of_its_model_or_fewer(folder):
+    write_tokenizer(folder, WORDS + [f"w{k}" for k in range(tiny.BERT["vocab_size"] - len(WORDS))])
+    assert lnp.load_tokenizer(folder)(["w13"])[0].tolist() == [CLS, 22, SEP]
 
 
 def test_names_folders_and_ids(folder, monkeypatch):
