@@ -12,6 +12,10 @@ COMMANDS = {
         "what an adapted model says about test images",
         "python -m lora_np predict --adapter runs/digits-lora-001/adapter",
     ),
+    "evaluate": (
+        "how often a model is right on test data of any domain",
+        "python -m lora_np evaluate --adapter runs/minilm-lora-001/adapter --data amazon-reviews",
+    ),
     "merge": (
         "add an adapter into its base, as a plain model folder",
         "python -m lora_np merge --adapter runs/digits-lora-001/adapter --out merged",

@@ -1,89 +1,38 @@
 """`finetune`: adapt a pretrained model to data it fails on, and show what that did."""
 
 import dataclasses
-import itertools
 import platform
-import re
 import time
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import lora_np
 from lora_np.cli.interrupt import Interrupt
-from lora_np.cli.terminal import folder_bytes, heading, line, percent, pictures, size
+from lora_np.cli.options import ONLY_LORA, add_arguments, kind_of, next_free, resumed, settled
+from lora_np.cli.terminal import folder_bytes, heading, line, percent, pictures, sentences, size
 from lora_np.figures import draw_curves, draw_predictions
 from lora_np.io.data import load_data
-from lora_np.io.digits import DOMAINS
-from lora_np.io.files import read_json, write_json
+from lora_np.io.files import write_json
 from lora_np.io.huggingface import save_model
 from lora_np.io.peft import load_adapter, save_adapter
-from lora_np.io.pretrained import load_pretrained, load_tokenizer, model_folder
+from lora_np.io.pretrained import PatchTokenizer, copy_tokenizer, load_pretrained, load_tokenizer, model_folder
 from lora_np.lora import LoRAConfig, LoRALinear, inject, merge
 from lora_np.model.batch import Batch
-from lora_np.model.build import with_dropout
+from lora_np.model.build import with_dropout, with_head
 from lora_np.model.check import check_model
-from lora_np.model.tree import count_parameters, parameters, unfreeze, walk
+from lora_np.model.tree import count_parameters, freeze, parameters, unfreeze, walk
 from lora_np.train.checkpoints import load_checkpoint, save_checkpoint
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.loop import NonFiniteLoss, Plan, Training
-from lora_np.train.parallel import cores, worker_pool
+from lora_np.train.parallel import worker_pool
 
-ADAPTER, EXAMPLES = 3, 4  # purposes: the second number of a generator's seed; train.loop has its own
+__all__ = ["add_arguments", "main"]  # what every command has
+
+ADAPTER, EXAMPLES, HEAD = 3, 4, 7  # purposes: the second number of a generator's seed; train.loop has its own
 SAVE_EVERY = 10.0  # seconds between two checkpoints
 EMPTY = {"loss": [], "lr": [], "dev": [], "dev_before": []}  # the record of a run at its start
 RUN_FILES = ("run.json", "checkpoint.safetensors", "metrics.json")
-METHODS = ("lora", "head", "full")
-# Chosen on dev, with the seeds 0, 1 and 2.
-DEFAULTS = {
-    "lora": {
-        "r": 4,
-        "lora_alpha": 8.0,
-        "lora_dropout": 0.0,
-        "target_modules": "all-linear",
-        "use_rslora": False,
-        "lr": 5e-3,
-    },
-    "head": {"lr": 5e-2},
-    "full": {"lr": 1e-3},
-}
-EPOCHS = {"digits": 40, "digits-rotated": 40, "digits-inverted": 40, "digits-mixed": 10}
-SHARED = {"model": "digits", "data": "digits-mixed", "method": "lora", "dropout": 0.0, "batch_size": 64, "seed": 0}
-ONLY_LORA = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora")
-
-
-def add_arguments(parser):
-    """Options have no defaults here: it matters which were given."""
-    lora, add = DEFAULTS["lora"], parser.add_argument
-    add("--model", help=f"digits, or a model folder (default: {SHARED['model']})")
-    add("--data", help=f"{', '.join(DOMAINS)} (default: {SHARED['data']})")
-    add("--method", help=f"{', '.join(METHODS)}: what is trained (default: lora)")
-    add("--r", type=int, help=f"rank of the update (default: {lora['r']})")
-    add("--lora-alpha", type=float, help=f"the update is scaled by lora_alpha / r (default: {lora['lora_alpha']:g})")
-    add("--lora-dropout", type=float, help="dropout on the input of the update (default: 0)")
-    add("--dropout", type=float, help="dropout of the base model while it is trained (default: 0)")
-    add(
-        "--target-modules",
-        nargs="+",
-        help="all-linear, names such as query value, or one regular expression for whole names (default: all-linear)",
-    )
-    add("--use-rslora", action="store_true", default=None, help="scale by lora_alpha / sqrt(r) instead")
-    add(
-        "--lr",
-        type=float,
-        help="peak learning rate (default: " + ", ".join(f"{m} {d['lr']:g}" for m, d in DEFAULTS.items()) + ")",
-    )
-    add(
-        "--epochs",
-        type=int,
-        help="passes over the training data (default: 10 for digits-mixed, which has eight times the images, else 40)",
-    )
-    add("--batch-size", type=int, help=f"examples a step (default: {SHARED['batch_size']})")
-    add("--seed", type=int, help="repeats a run to the bit on one machine (default: 0)")
-    add("--workers", type=int, help="threads, each with its share of a batch (default: the number of cores)")
-    add("--out", type=Path, help="folder of the run (default: the next free runs/digits-lora-001)")
-    add("--resume", type=Path, metavar="DIR", help="go on with an interrupted run")
 
 
 def main(args):
@@ -97,22 +46,32 @@ def main(args):
     plan = Plan(**{f.name: options[f.name] for f in dataclasses.fields(Plan) if f.name in options})
     data = dict(zip(("train", "dev", "test"), load_data(options["data"])))
     tokenizer = load_tokenizer(options["model"])
-    tokens = {name: list(tokenizer(part.inputs)) for name, part in data.items()}
-    base, model = make_models(options)
+    if isinstance(tokenizer, PatchTokenizer) != (kind_of(options["data"]) == "images"):
+        reads, holds = ("images", "texts") if isinstance(tokenizer, PatchTokenizer) else ("texts", "images")
+        raise ValueError(
+            f"the model {options['model']} reads {reads}, but {options['data']} holds {holds}; choose others by --data."
+        )
+    length = (options["max_length"],) if kind_of(options["data"]) == "texts" else ()
+    tokens = {name: list(tokenizer(part.inputs, *length)) for name, part in data.items()}
+    base, model = make_models(options, data["train"].classes)
     if args.out is not None and any((args.out / name).exists() for name in RUN_FILES):
         raise ValueError(
             f"{args.out} holds a run already; choose another folder for --out, or go on with it by --resume {args.out}."
         )
     show_loaded(options, base, model, data)
+    if length and (cut := sum(tokenizer.truncated(part.inputs, *length) for part in data.values())):
+        line("truncated", f"{cut} texts are longer than {length[0]} tokens; what comes after is not read")
     gradients = show_gradient_check(model, tokens["train"][:4], options["seed"])
     folder = folder or args.out or next_free(options)
     write_json(folder / "run.json", options)
     training = Training(model, tokens["train"], data["train"].labels, plan)
+    unit = "tokens" if length else "images"
     with worker_pool(plan.workers) as run:
         history = train(
             training,
             folder,
             args.resume is not None,
+            unit,
             lambda: accuracy(predict(model, tokens["dev"], run), data["dev"].labels),
             lambda: accuracy(predict(base, tokens["dev"], run), data["dev"].labels),
         )
@@ -128,94 +87,23 @@ def main(args):
     return 0
 
 
-def settled(given):
-    """Return all options of a new run: what was given, and the defaults of its method."""
-    method = given.get("method", SHARED["method"])
-    if method not in METHODS:
-        raise ValueError(f"--method must be one of {', '.join(METHODS)}, but it is {method!r}.")
-    if given.get("data", SHARED["data"]) not in DOMAINS:
-        raise ValueError(f"--data must be one of {', '.join(DOMAINS)}, but it is {given['data']!r}.")
-    odd = [name for name in given if name in ONLY_LORA and method != "lora"]
-    if odd:
-        raise ValueError(
-            f"--{odd[0].replace('_', '-')} has no meaning with --method {method}; leave it out, or use --method lora."
-        )
-    options = {**SHARED, **DEFAULTS[method], "workers": cores(), **given}
-    options.setdefault("epochs", EPOCHS[options["data"]])
-    targets = options.get("target_modules")
-    if (
-        isinstance(targets, list)
-        and len(targets) == 1
-        and (targets[0] == "all-linear" or re.search(r"[\\*+?()|^$\[]", targets[0]))
-    ):
-        options["target_modules"] = targets[0]
-    return options
-
-
-def resumed(args, given):
-    """Return the options and the folder of an interrupted run; an option that contradicts them is an error."""
-    folder = args.resume
-    if args.out is not None:
-        raise ValueError("--out and --resume exclude each other: a resumed run stays in its folder.")
-    options = read_options(folder / "run.json")
-    if (folder / "metrics.json").exists():
-        raise ValueError(
-            f"the run in {folder} is complete; there is nothing to resume. Its results are in"
-            f" {folder / 'metrics.json'}."
-        )
-    for name, value in settled({"method": options["method"], "data": options["data"], **given}).items():
-        if name in given and options[name] != value:
-            raise ValueError(
-                f"--{name.replace('_', '-')} {value} contradicts the run in {folder}, which has {options[name]!r};"
-                " leave it out to resume, or start a new run."
-            )
-    return options, folder
-
-
-def read_options(path):
-    """Return the options in a run.json, complete and each of its kind."""
-    options = read_json(path)
-    expected = settled({name: options.get(name) for name in ("method", "data")})
-    for name, value in expected.items():
-        kinds = (
-            (int, float) if isinstance(value, float) else (str, list) if name == "target_modules" else (type(value),)
-        )
-        if not isinstance(options.get(name), kinds):
-            raise ValueError(
-                f"{path} has {name} = {options.get(name)!r}; it is damaged or was written by another version. Start a"
-                " new run."
-            )
-    return {name: options[name] for name in expected}
-
-
-def next_free(options):
-    """Make and return the first of runs/digits-lora-001, -002, ... that does not exist."""
-    stem = f"{Path(options['model']).resolve().name}-{options['method']}"
-    try:
-        Path("runs").mkdir(exist_ok=True)
-        for number in itertools.count(1):
-            folder = Path("runs") / f"{stem}-{number:03d}"
-            try:
-                folder.mkdir()  # fails if another run, perhaps of this very second, has made it
-            except FileExistsError:
-                continue
-            return folder
-    except OSError as error:
-        raise OSError(f"no folder can be made in runs ({error.strerror}); name another place by --out.") from error
-
-
-def make_models(options):
-    """Return the frozen base, and the model to train."""
+def make_models(options, classes):
+    """Return the frozen base, and the model to train; texts get a new head on the mean of their tokens."""
     base = load_pretrained(options["model"])
-    if getattr(base.head, "classifier", None) is None:
+    rng = np.random.default_rng([options["seed"], ADAPTER])
+    if kind_of(options["data"]) == "texts":
+        base = freeze(with_head(base, len(classes), "mean", np.random.default_rng([options["seed"], HEAD])))
+        base = dataclasses.replace(base, config={**base.config, "id2label": dict(enumerate(classes))})
+    elif getattr(base.head, "classifier", None) is None:
         raise ValueError(
             f"the model {options['model']} has no classifier; expected one that tells the classes of {options['data']}"
             " apart."
         )
     model = with_dropout(base, options["dropout"])
     if options["method"] == "lora":
-        config = LoRAConfig(**{name: options[name] for name in ONLY_LORA})
-        return base, inject(model, config, np.random.default_rng([options["seed"], ADAPTER]))
+        task = "SEQ_CLS" if kind_of(options["data"]) == "texts" else None
+        config = LoRAConfig(**{name: options[name] for name in ONLY_LORA}, task_type=task)
+        return base, inject(model, config, rng)
     return base, unfreeze(model, "all" if options["method"] == "full" else "head.classifier")
 
 
@@ -230,8 +118,8 @@ def show_loaded(options, base, model, data):
     )
     line(
         "data",
-        f"{len(data['train']):,} images to train, {len(data['dev']):,} for choices (dev), {len(data['test']):,} to"
-        " test",
+        f"{len(data['train']):,} {kind_of(options['data'])} to train, {len(data['dev']):,} for choices (dev),"
+        f" {len(data['test']):,} to test",
     )
     if options["method"] == "lora":
         adapted = [path for path, node in walk(model) if isinstance(node, LoRALinear)]
@@ -268,7 +156,7 @@ def show_gradient_check(model, sequences, seed):
     return {"arrays": len(report.rows), "largest_error": float(report.max_error)}
 
 
-def train(training, folder, resume, dev_accuracy, dev_before):
+def train(training, folder, resume, unit, dev_accuracy, dev_before):
     """Run the steps with a progress bar and checkpoints; return the history, or None if it was interrupted."""
     checkpoint = folder / "checkpoint.safetensors"
     heading("Training")
@@ -288,9 +176,9 @@ def train(training, folder, resume, dev_accuracy, dev_before):
             for step in training.steps():
                 history["loss"].append(step.loss)
                 history["lr"].append(step.lr)
-                seen += step.items
+                seen += step.tokens if unit == "tokens" else step.items
                 rate = seen / (time.perf_counter() - began)
-                bar.set_postfix_str(f"loss {step.loss:.3f}, lr {step.lr:.1e}, {rate:,.0f} images/s", refresh=False)
+                bar.set_postfix_str(f"loss {step.loss:.3f}, lr {step.lr:.1e}, {rate:,.0f} {unit}/s", refresh=False)
                 bar.update()
                 if step.ends_epoch:
                     history["dev"].append([step.number, dev_accuracy()])
@@ -300,7 +188,7 @@ def train(training, folder, resume, dev_accuracy, dev_before):
                         bar.clear()
                         line(
                             f"epoch {epoch}",
-                            f"loss {mean:.3f}, accuracy on dev {percent(history['dev'][-1][1])}, {rate:,.0f} images/s",
+                            f"loss {mean:.3f}, accuracy on dev {percent(history['dev'][-1][1])}, {rate:,.0f} {unit}/s",
                         )
                 if interrupt.asked or step.number == training.total or time.monotonic() - saved > SAVE_EVERY:
                     save_checkpoint(training, checkpoint, history)
@@ -319,13 +207,13 @@ def train(training, folder, resume, dev_accuracy, dev_before):
 def show_results(options, folder, base, model, test, sequences, logits, run):
     """Save the adapter or the model, print and return what was reached on the test data."""
     results = {}
-    heading(f"On {len(test):,} test images that no choice has seen")
+    heading(f"On {len(test):,} test {kind_of(options['data'])} that no choice has seen")
     for when in ("before", "after"):
         share = accuracy(logits[when], test.labels)
         interval = wilson_interval(share, len(test))
         results[when] = {"accuracy": share, "interval": interval}
         line(when, percent(share, interval))
-    if options["model"] == "digits":
+    if options["model"] == "digits" and kind_of(options["data"]) == "images":
         home = load_data("digits")[2]
         tokens = list(load_tokenizer("digits")(home.inputs))
         on, off = (accuracy(predict(m, tokens, run), home.labels) for m in (model, base))
@@ -345,6 +233,7 @@ def show_results(options, folder, base, model, test, sequences, logits, run):
         )
     else:
         save_model(model, folder / "model")
+        copy_tokenizer(options["model"], folder / "model")
         results["bytes"] = {"model": folder_bytes(folder / "model")}
         line("on disk", f"the whole model again, {size(results['bytes']['model'])}")
     return results
@@ -355,25 +244,24 @@ def show_examples_and_files(options, folder, test, logits, history):
     before, after = (logits[when].argmax(axis=1) for when in ("before", "after"))
     rows = np.random.default_rng([options["seed"], EXAMPLES]).permutation(len(test))
     heading("Examples, drawn at random: prediction before -> after (the true class)")
-    names = test.classes
-    pictures(
-        test.inputs[rows[:8]],
-        [f"{names[before[k]]} -> {names[after[k]]}   ({names[test.labels[k]]})" for k in rows[:8]],
-    )
+    names, images = test.classes, kind_of(options["data"]) == "images"
+    captions = [f"{names[before[k]]} -> {names[after[k]]}   ({names[test.labels[k]]})" for k in rows[:8]]
+    (pictures if images else sentences)(test.inputs[rows[:8]], captions)
+    figures = ["curves.png"]
     title = f"{options['method']} on {options['data']}"
     draw_curves(history["loss"], history["dev"], history["dev_before"], title, folder / "curves.png")
-    some = rows[:32]
-    title = f"{options['method']} on {options['data']}: prediction before -> after (orange: still wrong)"
-    draw_predictions(
-        test.inputs[some], test.labels[some], before[some], after[some], names, title, folder / "predictions.png"
-    )
+    if images:
+        figures.append("predictions.png")
+        some, title = rows[:32], f"{title}: prediction before -> after (orange: still wrong)"
+        shown = (test.inputs[some], test.labels[some], before[some], after[some])
+        draw_predictions(*shown, names, title, folder / "predictions.png")
     heading("Files")
     kind = "adapter" if options["method"] == "lora" else "model"
     return [
         (kind, f"{folder / kind}   ({'PEFT opens it too' if kind == 'adapter' else 'a plain model folder'})"),
-        ("figures", f"{folder / 'curves.png'}, {folder / 'predictions.png'}"),
+        ("figures", ", ".join(str(folder / name) for name in figures)),
         ("numbers", str(folder / "metrics.json")),
-        ("next", f"python -m lora_np predict --{kind} {folder / kind}"),
+        ("next", f"python -m lora_np predict --{kind} {folder / kind}" + ("" if images else ' "your own text"')),
     ]
 
 

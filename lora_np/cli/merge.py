@@ -6,7 +6,7 @@ from lora_np.cli.terminal import folder_bytes, line, size
 from lora_np.io.files import read_json
 from lora_np.io.huggingface import save_model
 from lora_np.io.peft import load_adapter
-from lora_np.io.pretrained import load_pretrained
+from lora_np.io.pretrained import copy_tokenizer, load_pretrained
 from lora_np.lora import merge
 
 
@@ -20,17 +20,36 @@ def main(args):
     for name, what in (("config.json", "a model"), ("adapter_config.json", "an adapter"), ("run.json", "a run")):
         if (args.out / name).exists():
             raise ValueError(f"{args.out} holds {what} already; choose another folder for --out.")
-    model = merge(adapted(args.adapter, args.model))
-    save_model(model, args.out)
+    source, model = adapted(args.adapter, args.model)
+    save_model(merge(model), args.out)
+    copy_tokenizer(source, args.out)
     line("merged", f"{args.out}, {size(folder_bytes(args.out))}; the adapter and its base are unchanged")
     return 0
 
 
+def model_of(args):
+    """Return the source of a model's tokenizer, the model, and the names of its classes (None if it has none).
+
+    `args` has `adapter` (a folder or None) and `model` (the adapter's base or, alone, a model without an adapter).
+    """
+    if args.adapter is None and args.model is None:
+        raise ValueError("--adapter FOLDER is missing, or --model FOLDER for a model without an adapter.")
+    if args.adapter is None:
+        source, model = args.model, load_pretrained(args.model)
+    else:
+        source, model = adapted(args.adapter, args.model)
+    if getattr(model.head, "classifier", None) is None:
+        raise ValueError(f"the model {source} has no classifier, so it tells no classes apart; adapt it by finetune.")
+    names = model.config.get("id2label") or {}
+    classes = [str(names.get(k, names.get(str(k), k))) for k in range(len(model.head.classifier.b))]
+    return source, model, classes if names else None
+
+
 def adapted(folder, source=None):
-    """Return the base of an adapter folder with the adapter on it."""
+    """Return the source of an adapter's base, and the base with the adapter on it."""
     if (folder / "adapter" / "adapter_config.json").exists():
         raise ValueError(f"{folder} is a run; its adapter lies in {folder / 'adapter'}.")
     source = source or read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not source:
         raise ValueError(f"the adapter in {folder} does not name its base model; name it by --model.")
-    return load_adapter(load_pretrained(source), folder)
+    return source, load_adapter(load_pretrained(source), folder)

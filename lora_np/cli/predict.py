@@ -1,75 +1,92 @@
-"""`predict`: what an adapted model says about images."""
+"""`predict`: what a model, adapted or not, says about images or texts."""
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from lora_np.cli.merge import adapted
-from lora_np.cli.terminal import heading, line, percent, pictures
+from lora_np.cli.merge import model_of
+from lora_np.cli.terminal import heading, line, percent, pictures, sentences
 from lora_np.io.data import load_data
-from lora_np.io.digits import DOMAINS
-from lora_np.io.files import read_json
-from lora_np.io.pretrained import load_pretrained, load_tokenizer
+from lora_np.io.pretrained import load_tokenizer
 from lora_np.train.evaluate import accuracy, predict
 
 
 def add_arguments(parser):
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="your own texts, for a model that reads texts")
     parser.add_argument("--adapter", type=Path, help="an adapter's folder")
     parser.add_argument("--model", help="the adapter's base (default: the one it names), or a model without an adapter")
-    parser.add_argument("--data", help=f"test images of {', '.join(DOMAINS)} (default: digits-mixed)")
-    parser.add_argument("--count", type=int, default=8, help="how many of them to show (default: 8)")
-    parser.add_argument("--images", type=Path, help="a .npy file of your own images instead, (n, H, W) floats in 0..1")
-    parser.add_argument("--json", action="store_true", help="print one JSON object an image")
+    parser.add_argument("--data", help="a dataset's test part instead (default for an image model: digits-mixed)")
+    parser.add_argument("--count", type=int, default=8, help="how many of that to show (default: 8)")
+    parser.add_argument("--file", type=Path, help="a UTF-8 file with one text a line; - for standard input")
+    parser.add_argument("--images", type=Path, help="a .npy file of your own images, (n, H, W) floats in 0..1")
+    parser.add_argument("--max-length", type=int, help="tokens of a text that are read (default: 128)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object an image or text")
 
 
 def main(args):
-    if args.adapter is None and args.model is None:
-        raise ValueError("predict needs --adapter FOLDER, or --model FOLDER for a model without an adapter.")
     if args.count < 1:
         raise ValueError(f"--count must be at least 1, but it is {args.count}.")
-    if args.images is not None and args.data is not None:
-        raise ValueError("--images and --data exclude each other.")
-    if args.adapter is None:
-        source, model = args.model, load_pretrained(args.model)
+    given = [name for name in ("texts", "data", "file", "images") if getattr(args, name)]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other; give one of them.")
+    source, model, classes = model_of(args)
+    reads_images = model.config["model_type"] == "vit"
+    if reads_images:
+        inputs, labels, names = read_images(args)
     else:
-        source = args.model or read_json(args.adapter / "adapter_config.json").get("base_model_name_or_path")
-        model = adapted(args.adapter, source)
-    images, labels, classes = read_images(args)
-    logits = predict(model, list(load_tokenizer(source)(images)))
-    shown = logits if args.images else logits[: args.count]
+        inputs, labels, names = read_texts(args)
+    names = classes or names
+    tokenizer = load_tokenizer(source)
+    logits = predict(model, list(tokenizer(inputs) if reads_images else tokenizer(inputs, args.max_length)))
+    shown = logits if labels is None else logits[: args.count]
     probabilities = np.exp(shown - shown.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     found = probabilities.argmax(axis=1)
     if args.json:
         for k, label in enumerate(found):
-            true = {} if labels is None else {"true": classes[labels[k]]}
-            print(
-                json.dumps(
-                    {
-                        "image": k,
-                        "label": classes[label],
-                        "probability": round(float(probabilities[k, label]), 4),
-                        **true,
-                    }
-                )
-            )
+            entry = {"image" if reads_images else "text": k if reads_images else inputs[k], "label": names[label]}
+            entry["probability"] = round(float(probabilities[k, label]), 4)
+            print(json.dumps({**entry, **({} if labels is None else {"true": names[labels[k]]})}, ensure_ascii=False))
         return 0
-    captions = [
-        f"{classes[f]} ({percent(p[f]).strip()})" + ("" if labels is None else f" {classes[t]}")
-        for f, p, t in zip(found, probabilities, found if labels is None else labels)
-    ]
+    captions = [f"{names[f]} ({percent(p[f]).strip()})" for f, p in zip(found, probabilities)]
+    if labels is not None:
+        captions = [f"{caption} {names[label]}" for caption, label in zip(captions, labels)]
     heading("prediction (probability)" + ("" if labels is None else " true class"))
-    pictures(images[: len(found)], captions)
+    (pictures if reads_images else sentences)(inputs[: len(found)], captions)
     if labels is not None:
         print()
-        line("accuracy", f"{percent(accuracy(logits, labels)).strip()} of all {len(labels)} test images")
+        line("accuracy", f"{percent(accuracy(logits, labels)).strip()} of all {len(labels)} of the test part")
     return 0
+
+
+def read_texts(args):
+    """Return texts, labels (None for one's own texts) and the classes' names if the data know them."""
+    if args.images:
+        raise ValueError("this model reads texts; leave out --images, and give texts or --file.")
+    if args.data:
+        test = load_data(args.data)[2]
+        return test.inputs, test.labels, test.classes
+    if args.texts:
+        return args.texts, None, None
+    if args.file is None:
+        raise ValueError('this model reads texts: give some ("like this"), --file FILE, --file - or --data NAME.')
+    try:
+        text = sys.stdin.read() if str(args.file) == "-" else args.file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{args.file} is not UTF-8 ({error}); save it with that encoding.") from error
+    texts = [row for row in text.splitlines() if row.strip()]
+    if not texts:
+        raise ValueError(f"{args.file} holds no text; expected one a line.")
+    return texts, None, None
 
 
 def read_images(args):
     """Return images, labels (None for one's own images) and the classes' names."""
+    if args.texts or args.file:
+        raise ValueError("this model reads images; leave out texts and --file, and give --images or --data.")
     if args.images is None:
         test = load_data(args.data or "digits-mixed")[2]
         return test.inputs, test.labels, test.classes
@@ -86,4 +103,4 @@ def read_images(args):
             f"{args.images} holds {images.shape} {images.dtype}; expected images (n, H, W), floats in 0..1 (divide by"
             " the greatest value)."
         )
-    return images.astype(np.float32), None, tuple(str(k) for k in range(10))
+    return images.astype(np.float32), None, None

@@ -54,6 +54,14 @@ def pictures(images, captions, columns=4):
         )
 
 
+def sentences(texts, captions, width=100):
+    """Print texts, one a line and cut to the width, each behind its caption."""
+    longest = max(map(len, captions))
+    for text, caption in zip(texts, captions):
+        text = " ".join(text.split())
+        print(f"  {caption:<{longest}}   {text if len(text) <= width else text[: width - 3] + '...'}")
+
+
 def folder_bytes(folder, *names):
     """Return the bytes on disk of the named files of a folder; all its files if none is named."""
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file() and (not names or path.name in names))

@@ -238,7 +238,9 @@ def save_own_head(model, folder):
     head, folder = model.head, Path(folder)
     if has_own_head(model):
         write_safetensors(folder / "head.safetensors", {"weight": head.classifier.W.T, "bias": head.classifier.b})
-        write_json(folder / "head.json", {"pooling": head.pooling, "labels": len(head.classifier.b)})
+        names = model.config.get("id2label") or {}
+        classes = [str(names.get(k, names.get(str(k), k))) for k in range(len(head.classifier.b))]
+        write_json(folder / "head.json", {"pooling": head.pooling, "labels": len(classes), "classes": classes})
     else:
         for name in ("head.safetensors", "head.json"):
             (folder / name).unlink(missing_ok=True)
@@ -260,6 +262,6 @@ def load_head(model, folder):
         raise ValueError(f"{folder / 'head.safetensors'} holds numbers that are not finite; the file is damaged.")
     dtype = model.layer[-1].mlp.down.W.dtype
     classifier = Linear(np.array(tensors["weight"].T, dtype, order="C"), tensors["bias"].astype(dtype))
-    return dataclasses.replace(
-        model, head=freeze(ClassifierHead(None, classifier, description["pooling"])), hf_prefix=""
-    )
+    head = freeze(ClassifierHead(None, classifier, description["pooling"]))
+    config = {**model.config, "id2label": dict(enumerate(description.get("classes", range(labels))))}
+    return dataclasses.replace(model, head=head, hf_prefix="", config=config)

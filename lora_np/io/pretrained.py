@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_np.io.fetch import fetch_hub, fetch_minilm
-from lora_np.io.files import read_json
+from lora_np.io.files import read_json, write_bytes
 from lora_np.io.huggingface import load_folder
 from lora_np.io.tokenizer import TextTokenizer
 from lora_np.ops import patches_forward
@@ -50,6 +50,13 @@ def load_pretrained(source, dtype=np.float32):
         If there is no such model, it cannot be fetched, or its files are damaged or describe another architecture.
     """
     return load_folder(model_folder(source), dtype)[0]
+
+
+def copy_tokenizer(source, folder):
+    """Copy the tokenizer of a model, if it has one in a file, beside a model that was made from it."""
+    path = model_folder(source) / "tokenizer.json"
+    if path.exists():
+        write_bytes(Path(folder) / path.name, path.read_bytes())
 
 
 def load_tokenizer(source):

@@ -53,6 +53,7 @@ class Step:
     loss: float
     lr: float
     items: int  # sequences in the batch
+    tokens: int
     ends_epoch: bool
 
 
@@ -115,7 +116,14 @@ class Training:
                 self.optimiser.lr = linear_schedule(self.done, self.total, self.plan.lr, self.plan.warmup)
                 self.optimiser.step(grads)
                 self.done += 1
-                yield Step(self.done, loss, self.optimiser.lr, len(rows), self.done % self.steps_per_epoch == 0)
+                yield Step(
+                    self.done,
+                    loss,
+                    self.optimiser.lr,
+                    len(rows),
+                    sum(map(len, sequences)),
+                    self.done % self.steps_per_epoch == 0,
+                )
 
 
 def check_labels(labels, sequences, classes):

@@ -206,7 +206,7 @@ def test_a_killed_run_leaves_a_checkpoint_that_resumes(tmp_path, monkeypatch):
 
     train = load_data(options["data"])[0]
     plan = Plan(lr=options["lr"], epochs=options["epochs"], batch_size=options["batch_size"])
-    training = Training(make_models(options)[1], list(load_tokenizer("digits")(train.inputs)), train.labels, plan)
+    training = Training(make_models(options, train.classes)[1], list(load_tokenizer("digits")(train.inputs)), train.labels, plan)
     history = load_checkpoint(training, tmp_path / "killed" / "checkpoint.safetensors")
     assert training.done == len(history["loss"]) > 0
 
@@ -258,7 +258,7 @@ def test_bad_options_are_one_sentence_and_leave_nothing_behind(argv, received, c
 @pytest.mark.parametrize(
     ("damage", "received"),
     [
-        (lambda o: o.clear(), "--method must be"),
+        (lambda o: o.clear(), "method = None"),
         (lambda o: o.pop("lr"), "lr = None"),
         (lambda o: o.update(lr="x"), "lr = 'x'"),
         (lambda o: o.update(model=5), "model = 5"),
@@ -401,7 +401,7 @@ def test_predict_agrees_with_the_run_and_reads_ones_own_images(finished, capsys)
 @pytest.mark.parametrize(
     ("argv", "received"),
     [
-        (["predict"], "needs --adapter"),
+        (["predict"], "--adapter FOLDER is missing"),
         (["predict", "--adapter", "nowhere"], "there is no file"),
         (["predict", "--model", "digits", "--count", "0"], "--count"),
         (["predict", "--model", "digits", "--data", "letters"], "'letters'"),
