@@ -206,7 +206,9 @@ def test_a_killed_run_leaves_a_checkpoint_that_resumes(tmp_path, monkeypatch):
 
     train = load_data(options["data"])[0]
     plan = Plan(lr=options["lr"], epochs=options["epochs"], batch_size=options["batch_size"])
-    training = Training(make_models(options, train.classes)[1], list(load_tokenizer("digits")(train.inputs)), train.labels, plan)
+    training = Training(
+        make_models(options, train.classes)[1], list(load_tokenizer("digits")(train.inputs)), train.labels, plan
+    )
     history = load_checkpoint(training, tmp_path / "killed" / "checkpoint.safetensors")
     assert training.done == len(history["loss"]) > 0
 
