@@ -316,6 +316,7 @@ def test_work_survives_a_failure_while_results_are_written(capsys, monkeypatch, 
     assert "no room" in error_of(capsys, "finetune", *QUICK, "--out", "run")
     monkeypatch.setattr(finetune, "save_adapter", right)
     assert main(["finetune", "--resume", "run"]) == 0
+    assert "after step 32 of 32" in capsys.readouterr().out  # nothing had to be trained again
     assert (tmp_path / "run" / "metrics.json").exists()
 
 
