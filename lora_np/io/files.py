@@ -77,16 +77,32 @@ def read_safetensors(path):
     Raises
     ------
     ValueError
-        If the file is missing, truncated or damaged, or holds a dtype that NumPy lacks.
+        If the file is missing, truncated or damaged, names a tensor twice, or holds a dtype that NumPy lacks.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no file {path}; expected a folder that holds {path.name}.")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (the handle is no dict)
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (the handle is no dict)
     except (safetensors.SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}); it is truncated, damaged, or stored in a dtype that NumPy does not have."
             " Fetch or make it again."
         ) from error
+    with path.open("rb") as file:  # the library lets the same entry stand twice; its bounds are checked by now
+        header = file.read(int.from_bytes(file.read(8), "little"))
+    json.loads(header, object_pairs_hook=lambda pairs: renamed(pairs, str, path))
+    return tensors, metadata
+
+
+def renamed(named, rename, path):
+    """Return {rename(name): value} for (name, value) out of a file; a ValueError if two names become one."""
+    new = {}
+    for name, value in named:
+        if (key := rename(name)) in new:
+            raise ValueError(
+                f"{path} holds {key!r} twice, so that nobody can tell which is meant; make the file again."
+            )
+        new[key] = value
+    return new

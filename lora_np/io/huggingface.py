@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.io.files import read_json, read_safetensors, write_json, write_safetensors
+from lora_np.io.files import read_json, read_safetensors, renamed, write_json, write_safetensors
 from lora_np.model.build import bert, gpt, vit
 from lora_np.model.heads import POOLING, ClassifierHead
 from lora_np.model.nodes import Linear
@@ -87,31 +87,40 @@ def load_folder(folder, dtype=np.float32):
     if np.dtype(dtype).kind != "f":
         raise ValueError(f"dtype must be a floating-point type such as numpy.float32, but it is {dtype!r}.")
     check_config(config, kind, folder / "config.json")
-    tensors, _ = read_safetensors(folder / "model.safetensors")
-    tensors = {name.removeprefix(PREFIX[kind]): tensor for name, tensor in tensors.items()}
+    weights = folder / "model.safetensors"
+    tensors = renamed(read_safetensors(weights)[0].items(), lambda name: name.removeprefix(PREFIX[kind]), weights)
+    check_sizes(config, tensors, folder)
     model = build_empty(config, tensors, dtype)
     wanted = file_names(model)
     new = {}
     for path, name in wanted.items():
         if name not in tensors:
             raise ValueError(
-                f"{folder / 'model.safetensors'} lacks the tensor {name}; it is incomplete or belongs to another"
-                " configuration."
+                f"{weights} lacks the tensor {name}; it is incomplete or belongs to another configuration."
             )
         new[path] = from_file(model, path, name, tensors[name], dtype)
     extras = sorted(tensors.keys() - set(wanted.values()))
     for name in extras:
         if not re.fullmatch(KNOWN_EXTRAS, name):
-            raise ValueError(
-                f"{folder / 'model.safetensors'} holds an unexpected tensor {name}; its configuration describes another"
-                " model."
-            )
+            raise ValueError(f"{weights} holds an unexpected tensor {name}; its configuration describes another model.")
     if "lm_head.weight" in tensors and not np.array_equal(tensors["lm_head.weight"], tensors["wte.weight"]):
         raise ValueError(
             f"{folder} holds an output matrix of its own (lm_head); only GPT-2's tied output is supported."
         )
     model = freeze(with_arrays(model, new))
     return (load_head(model, folder) if (folder / "head.json").exists() else model), extras
+
+
+def check_sizes(config, tensors, folder):
+    """Raise if a configuration asks for more than its file can hold, before memory is taken for it."""
+    longest = max((axis for tensor in tensors.values() for axis in tensor.shape), default=0)
+    for name in INTEGERS[config["model_type"]].split():
+        bound = longest**2 if name == "image_size" else len(tensors) if "layer" in name else longest
+        if config[name] > bound:
+            raise ValueError(
+                f"{folder / 'config.json'} has {name} = {config[name]}, but no tensor in model.safetensors is of such a"
+                " size; the two do not belong together."
+            )
 
 
 def build_empty(config, tensors, dtype):

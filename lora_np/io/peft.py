@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.io.files import read_json, read_safetensors, write_json, write_safetensors
+from lora_np.io.files import read_json, read_safetensors, renamed, write_json, write_safetensors
 from lora_np.io.huggingface import PREFIX, file_names, from_file, has_own_head, load_head, save_own_head, to_file
 from lora_np.lora import HEADS, LoRAConfig, LoRALinear, by_pattern, inject, trained_whole
 from lora_np.model.names import hf_name
@@ -173,7 +173,7 @@ def load_adapter(model, folder):
         model = load_head(model, folder)
         model = unfreeze(model, "head.classifier") if metadata[HEAD_MARK] == "trained" else model
     adapted = [re.sub(r"^base_model\.model\.|\.lora_A\.weight$", "", name) for name in tensors if ".lora_A." in name]
-    tensors = {canonical(model, name): tensor for name, tensor in tensors.items()}
+    tensors = renamed(tensors.items(), lambda name: canonical(model, name), folder / "adapter_model.safetensors")
     config = our_config(settings, model, tensors, adapted, folder)
     # The values drawn here are all replaced below.
     lora = inject(model, config, np.random.default_rng(0))
