@@ -3,7 +3,8 @@
 
 Six film reviews of unequal length, padded for PyTorch and laid end to end for lora_np; LoRA on query and value with B
 not 0, a linear head on the mean of the real tokens. Everything is compared whole, float64 with float64 and float32
-with float32. The exit code is 1 if an error is too large.
+with float32. Our adapter folder is opened by PEFT and our merged folder by transformers, without a warning. The exit
+code is 1 if an error is too large.
 """
 
 import copy
@@ -11,7 +12,9 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
@@ -20,7 +23,7 @@ import numpy as np
 import peft
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import save_file
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -61,9 +64,7 @@ def make_inputs():
 def theirs(given, dtype):
     """Return {what: array} as `minilm.ours` does, by PyTorch: same names, same layout."""
     real = torch.float64 if dtype == np.float64 else torch.float32
-    base = transformers.BertModel.from_pretrained(
-        model_folder("minilm"), add_pooling_layer=False, dtype=real, attn_implementation="eager"
-    )
+    base = opened(model_folder("minilm"), dtype)
     model = get_peft_model(base, LoraConfig(**minilm.LORA, target_modules=["query", "value"])).eval()
     head = torch.nn.Linear(384, minilm.LABELS, dtype=real)
     trained = trained_arrays(model, head)
@@ -127,6 +128,50 @@ def in_our_layout(name, tensor):
     return tensor.clone() if name.endswith(".b") else tensor.T.clone(memory_format=torch.contiguous_format)
 
 
+def folders_opened(given, dtype):
+    """Return the relative errors of what is read from our folders: the adapter by PEFT, the merged model by transformers.
+
+    A warning is an error, and so is a tensor that is missing or not known.
+    """
+    lora = minilm.adapted(dtype)
+    for name, array in lnp.parameters(lora, trainable_only=True).items():
+        array[...] = given[f"start.{name}"]
+    ids = np.split(given["ids"], np.cumsum(given["lengths"])[:-1])
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", NOT_OURS)
+        lnp.save_adapter(lora, f"{folder}/adapter", "minilm")
+        lnp.save_model(lnp.merge(lora), f"{folder}/merged")
+        adapted = PeftModel.from_pretrained(opened(model_folder("minilm"), dtype), f"{folder}/adapter").eval()
+        readers = {
+            "our adapter folder, opened by PEFT": (adapted, lora),
+            "our merged folder, opened by transformers": (opened(f"{folder}/merged", dtype), lnp.merge(lora)),
+        }
+        errors = {}
+        for what, (theirs, ours) in readers.items():
+            mine = [replace(ours, head=None).forward(lnp.Batch.of([row]))[0] for row in ids]
+            with torch.no_grad():
+                rows = [theirs(input_ids=torch.from_numpy(row[None])).last_hidden_state[0].numpy() for row in ids]
+            errors[what] = models.relative_error(np.concatenate(mine), np.concatenate(rows), what=what)
+    return errors
+
+
+def opened(folder, dtype):
+    """Return a folder's BERT as transformers reads it; only MiniLM's own pooler may be left over."""
+    model, info = transformers.BertModel.from_pretrained(
+        folder,
+        add_pooling_layer=False,
+        dtype=torch.float64 if dtype == np.float64 else torch.float32,
+        attn_implementation="eager",
+        output_loading_info=True,
+    )
+    odd = [name for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in info[key]]
+    odd = [name for name in odd if not str(name).startswith(("pooler.", "embeddings.position_ids"))]
+    if odd:
+        raise ValueError(f"transformers does not open {folder} whole: {odd}")
+    return model
+
+
 def kind(what):
     """Return the row of the table in which an error is counted."""
     if what.startswith("gradient of "):
@@ -150,6 +195,7 @@ def main():
         for what, error in minilm.errors_of(minilm.ours(given, dtype), expected).items():
             key = (kind(what), dtype)
             table[key] = max(table.get(key, 0.0), error)
+        table |= {(what, dtype): error for what, error in folders_opened(given, dtype).items()}
     path = HERE / "minilm.safetensors"
     save_file({key: np.array(array, order="C") for key, array in {**given, **stored}.items()}, path)
     path.chmod(0o644)  # the library makes its files private
