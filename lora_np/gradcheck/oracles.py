@@ -59,11 +59,12 @@ def random_direction(rng, gradient, sizes):
     return np.asarray(np.copysign(np.abs(rng.standard_normal(np.shape(gradient))), gradient) * sizes)
 
 
-def direction_slope(evaluate, values, name, direction, outputs, rtol=1e-7):
-    """Differentiate along one direction, of the array's own size, of one whole array: a few forwards."""
+def direction_slope(evaluate, values, directions, weights, outputs, rtol=1e-7):
+    """Differentiate along one direction that moves some whole arrays at once, each by its weight: a few forwards."""
 
     def move(_, t):
-        return evaluate({**values, name: np.asarray(values[name] + t * direction)})
+        moved = {name: np.asarray(values[name] + (t * weight) * directions[name]) for name, weight in weights.items()}
+        return evaluate({**values, **moved})
 
     return slopes_along(move, outputs, np.ones(1), rtol)
 

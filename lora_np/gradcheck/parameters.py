@@ -1,8 +1,12 @@
-"""Verify the gradients of a whole model: every parameter array along one random direction.
+"""Verify the gradients of a whole model: all parameter arrays at once along one random direction.
 
 A model has too many entries to move one by one, but along a direction v the derivative of sum(output * upstream) is
-sum(gradient * v), and a wrong entry anywhere shows in that sum with probability one. So an array costs a few forwards,
+sum(gradient * v), and a wrong entry anywhere shows in that sum with probability one. So a model costs a few forwards,
 whatever its size. The same contraction with random vectors on both sides is how HIPS autograd checks its primitives.
+
+v moves all arrays, scaled so that each has a like share in the sum. What the sum is off by, and what the oracle does
+not know, might all be one array's: if that is within the tolerance even beside its share alone, its gradient is right.
+Any other array then moves alone, along the same direction, which names the culprit.
 """
 
 import numpy as np
@@ -30,12 +34,13 @@ def check_parameters(forward, gradients, parameters, rng=None) -> Report:
     parameters : dict of str to float64 array
         Only copies of them are passed on; the arrays themselves are never changed.
     rng : numpy.random.Generator or int, optional
-        Draws the upstream gradient and one direction per array. Without it, every call draws the same.
+        Draws the upstream gradient and the direction. Without it, every call draws the same.
 
     Returns
     -------
     Report
-        One row per array, its error along the direction. ``failures["backward"]`` is about the dict as a whole.
+        One row per array, with its error along the direction; where all moved together, that of the sum relative to
+        the array's share, so the most that its own can be. ``failures["backward"]`` is about the dict as a whole.
 
     Raises
     ------
@@ -48,24 +53,57 @@ def check_parameters(forward, gradients, parameters, rng=None) -> Report:
     output = _output(forward, values, parameters, failures)
     doutput, steady = draw_upstream(output, rng), not failures
     given = _given(gradients, parameters, doutput, failures) if steady else {}
-
-    def evaluate(moved):
-        return flat(forward(moved))
-
-    outputs = outputs_at(evaluate, values, doutput) if given else None
+    oracle = _Oracle(forward, values, given, doutput, rng) if given else None
+    proven = oracle.together() if given else {}
     rows, notes = [], []
     for name, x in values.items():
-        row = Row(name, x.shape, np.inf, np.nan, "wrong" if steady else "not resolved")
-        if name in given:
-            direction = random_direction(rng, given[name], float(np.sqrt(np.mean(x * x))) or 1.0)
-            slope = direction_slope(evaluate, values, name, direction, outputs)
-            total = np.array([np.sum(given[name] * direction)])
-            row, failure, note = Comparison(Subject(name, name, x.shape, None), total, slope, DOUBLE).verdict()
+        row = proven.get(name, Row(name, x.shape, np.inf, np.nan, "wrong" if steady else "not resolved"))
+        if name in given and name not in proven:
+            row, failure, note = oracle.alone(name)
             notes += [note] if note else []
             if failure:
                 failures.setdefault(name, []).append(failure)
         rows.append(marked(row, failures))
     return Report(rows, failures, notes)
+
+
+class _Oracle:
+    """The derivatives along the directions, of all arrays together or of one."""
+
+    def __init__(self, forward, values, given, doutput, rng):
+        self.values, self.directions, self.totals = values, {}, {}
+        for name, gradient in given.items():
+            size = float(np.sqrt(np.mean(values[name] ** 2))) or 1.0
+            self.directions[name] = random_direction(rng, gradient, size)
+            self.totals[name] = float(np.sum(gradient * self.directions[name]))  # >= 0: their signs are the same
+        self.evaluate = lambda moved: flat(forward(moved))
+        self.outputs = outputs_at(self.evaluate, values, doutput)
+
+    def together(self):
+        """Return a row for each array that one move of all of them proves right."""
+        totals = {name: total for name, total in self.totals.items() if total > 0}
+        if len(totals) < 2:
+            return {}
+        middle = float(np.median([*totals.values()]))
+        weights = {name: min(1.0, middle / total) for name, total in totals.items()}
+        slope = self._slope(weights, DOUBLE.rtol / len(totals))
+        shares = {name: weight * totals[name] for name, weight in weights.items()}
+        distance = abs(sum(shares.values()) - slope.low[0])
+        doubt = distance + slope.error[0] + (slope.high[0] - slope.low[0])  # at a kink these two differ
+        return {
+            name: Row(name, self.values[name].shape, float(distance / share), DOUBLE.rtol, "ok")
+            for name, share in shares.items()
+            if doubt <= DOUBLE.rtol * share
+        }
+
+    def alone(self, name):
+        """Return the row of one array, with a failure sentence or None, and a note or None."""
+        subject = Subject(name, name, self.values[name].shape, None)
+        given, slope = np.array([self.totals[name]]), self._slope({name: 1.0}, DOUBLE.rtol)
+        return Comparison(subject, given, slope, DOUBLE).verdict()
+
+    def _slope(self, weights, rtol):
+        return direction_slope(self.evaluate, self.values, self.directions, weights, self.outputs, rtol)
 
 
 def _validate(forward, gradients, parameters):

@@ -241,14 +241,55 @@ def test_bad_functions_and_outputs():
         check_parameters(lambda p: np.inf, gradients, PARAMETERS)
 
 
-@pytest.mark.parametrize("width", [3, 300])
-def test_a_few_forwards_per_array_whatever_its_size(width):
-    parameters = {name: RNG.standard_normal(width) for name in "abcde"}
+def counted(parameters, change=None, sizes=None):
+    """Return the report on a sum of sines, each of its size, and how many forwards it took."""
+    sizes = sizes or dict.fromkeys(parameters, 1.0)
     calls = []
 
-    def counted(parameters):
+    def forward(parameters):
         calls.append(1)
-        return sum(np.sin(x) for x in parameters.values())
+        return sum(sizes[name] * np.sin(x) for name, x in parameters.items())
 
-    assert check_parameters(counted, lambda p, d: {name: d * np.cos(x) for name, x in p.items()}, parameters).ok
-    assert len(calls) < 40 + 5 * len(parameters)
+    def gradients(parameters, d):
+        grads = {name: d * sizes[name] * np.cos(x) for name, x in parameters.items()}
+        return grads | {name: factor * grads[name] for name, factor in (change or {}).items()}
+
+    return check_parameters(forward, gradients, parameters), len(calls)
+
+
+@pytest.mark.parametrize("width", [3, 300])
+@pytest.mark.parametrize("arrays", [5, 60])
+def test_a_few_forwards_whatever_the_size(width, arrays):
+    report, calls = counted({f"W{k}": RNG.standard_normal(width) for k in range(arrays)})
+    assert report.ok and calls < 50
+
+
+def test_large_gradients_do_not_make_the_others_move_alone():
+    parameters = {f"W{k}": RNG.standard_normal(9) for k in range(60)}
+    report, calls = counted(parameters, sizes={f"W{k}": 1e6 if k % 4 == 0 else 1.0 for k in range(60)})
+    assert report.ok and calls < 80  # with larger steps
+
+
+def test_only_a_failure_moves_the_arrays_one_by_one_and_finds_the_culprits():
+    parameters = {f"W{k}": RNG.standard_normal(7) for k in range(60)}
+    report, calls = counted(parameters, {"W3": 1 + 1e-5, "W41": -1.0})
+    assert list(report.failures) == ["W3", "W41"]
+    assert 60 * 4 < calls < 60 * 6
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e-4, 1e4, 1e8])
+@pytest.mark.parametrize("factor", [1.0, 1 + 1e-5])
+def test_an_array_of_another_size_is_judged_by_its_own_share(size, factor):
+    """Beside gradients of 1, one of 1e-8 must not drown; nor must they beside one of 1e8."""
+
+    def forward(parameters):
+        return np.sin(parameters["W"]) + size * np.sin(parameters["V"]) + np.sin(parameters["U"])
+
+    def gradients(parameters, d):
+        odd = {"U": 1.0, "V": size, "W": 1.0}
+        grads = {name: d * odd[name] * np.cos(x) for name, x in parameters.items()}
+        return grads | {"V": factor * grads["V"]}
+
+    parameters = {name: RNG.standard_normal(9) for name in "UVW"}
+    report = check_parameters(forward, gradients, parameters)
+    assert (factor == 1.0 and report.ok) or list(report.failures) == ["V"], f"\n{report}"

@@ -129,7 +129,7 @@ def in_our_layout(name, tensor):
 
 
 def folders_opened(given, dtype):
-    """Return the relative errors of what is read from our folders: the adapter by PEFT, the merged model by transformers.
+    """Return the relative errors of what is read from our folders: adapters by PEFT, merged models by transformers.
 
     A warning is an error, and so is a tensor that is missing or not known.
     """
