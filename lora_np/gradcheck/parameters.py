@@ -6,7 +6,8 @@ whatever its size. The same contraction with random vectors on both sides is how
 
 v moves all arrays, scaled so that each has a like share in the sum. What the sum is off by, and what the oracle does
 not know, might all be one array's: if that is within the tolerance even beside its share alone, its gradient is right.
-Any other array then moves alone, along the same direction, which names the culprit.
+The others then move together: if nothing comes of it and nothing is claimed, their gradients are zero, as that of a
+bias before a softmax. If not, each moves alone, along the same direction, which names the culprit.
 """
 
 import numpy as np
@@ -53,22 +54,20 @@ def check_parameters(forward, gradients, parameters, rng=None) -> Report:
     output = _output(forward, values, parameters, failures)
     doutput, steady = draw_upstream(output, rng), not failures
     given = _given(gradients, parameters, doutput, failures) if steady else {}
-    oracle = _Oracle(forward, values, given, doutput, rng) if given else None
-    proven = oracle.together() if given else {}
+    verdicts = _Oracle(forward, values, given, doutput, rng).verdicts() if given else {}
     rows, notes = [], []
     for name, x in values.items():
-        row = proven.get(name, Row(name, x.shape, np.inf, np.nan, "wrong" if steady else "not resolved"))
-        if name in given and name not in proven:
-            row, failure, note = oracle.alone(name)
-            notes += [note] if note else []
-            if failure:
-                failures.setdefault(name, []).append(failure)
+        row = Row(name, x.shape, np.inf, np.nan, "wrong" if steady else "not resolved")
+        row, failure, note = verdicts.get(name, (row, None, None))
+        notes += [note] if note else []
+        if failure:
+            failures.setdefault(name, []).append(failure)
         rows.append(marked(row, failures))
     return Report(rows, failures, notes)
 
 
 class _Oracle:
-    """The derivatives along the directions, of all arrays together or of one."""
+    """The derivatives along the directions, of some arrays together or of one."""
 
     def __init__(self, forward, values, given, doutput, rng):
         self.values, self.directions, self.totals = values, {}, {}
@@ -79,8 +78,20 @@ class _Oracle:
         self.evaluate = lambda moved: flat(forward(moved))
         self.outputs = outputs_at(self.evaluate, values, doutput)
 
-    def together(self):
-        """Return a row for each array that one move of all of them proves right."""
+    def verdicts(self):
+        """Return by name a row, a failure sentence or None, and a note or None."""
+        found = self._right()
+        rest = [name for name in self.totals if name not in found]
+        if len(rest) > 1:
+            zeros = self._moved(rest)
+            if all(row.verdict == "vacuous" for row, _, _ in zeros.values()):
+                return found | zeros
+        for name in rest:
+            found |= self._moved([name])
+        return found
+
+    def _right(self):
+        """Return the verdicts on those arrays that one move of all proves right."""
         totals = {name: total for name, total in self.totals.items() if total > 0}
         if len(totals) < 2:
             return {}
@@ -91,16 +102,17 @@ class _Oracle:
         distance = abs(sum(shares.values()) - slope.low[0])
         doubt = distance + slope.error[0] + (slope.high[0] - slope.low[0])  # at a kink these two differ
         return {
-            name: Row(name, self.values[name].shape, float(distance / share), DOUBLE.rtol, "ok")
+            name: (Row(name, self.values[name].shape, float(distance / share), DOUBLE.rtol, "ok"), None, None)
             for name, share in shares.items()
             if doubt <= DOUBLE.rtol * share
         }
 
-    def alone(self, name):
-        """Return the row of one array, with a failure sentence or None, and a note or None."""
-        subject = Subject(name, name, self.values[name].shape, None)
-        given, slope = np.array([self.totals[name]]), self._slope({name: 1.0}, DOUBLE.rtol)
-        return Comparison(subject, given, slope, DOUBLE).verdict()
+    def _moved(self, names):
+        """Return the verdicts on some arrays from one move of just these: the same for each."""
+        slope = self._slope(dict.fromkeys(names, 1.0), DOUBLE.rtol)
+        given = np.array([sum(self.totals[name] for name in names)])
+        subjects = {name: Subject(name, name, self.values[name].shape, None) for name in names}
+        return {name: Comparison(subject, given, slope, DOUBLE).verdict() for name, subject in subjects.items()}
 
     def _slope(self, weights, rtol):
         return direction_slope(self.evaluate, self.values, self.directions, weights, self.outputs, rtol)

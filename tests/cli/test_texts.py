@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,20 +67,54 @@ def test_a_run_on_texts_shows_sentences_and_learns(place, capsys, tmp_path):
     assert head["classes"] == ["disliked", "liked"] and head["pooling"] == "mean"
 
 
-@pytest.mark.download
-def test_the_real_bert_runs_in_the_library_and_its_gradients_are_right():
+@pytest.fixture(scope="module")
+def real():
+    """Return the real MiniLM with a fresh head, and the ids of some real reviews."""
     try:
         model = lnp.load_pretrained("minilm")
         train, _, _ = lnp.load_data("movie-reviews")
     except ValueError as error:
         pytest.skip(str(error))
     assert lnp.count_parameters(model).total == 22_565_376
-    head = lnp.with_head(model, 2, "mean", np.random.default_rng(0))
-    lora = lnp.inject(head, lnp.LoRAConfig(r=8, lora_alpha=16, task_type="SEQ_CLS"), np.random.default_rng(1))
-    ids = lnp.load_tokenizer("minilm")(train.inputs[:3])
-    for trained in (lora, head):
-        report = lnp.check_model(trained, lnp.Batch.of(ids))
-        assert report.ok, f"\n{report}"
+    return lnp.with_head(model, 2, "mean", np.random.default_rng(0)), lnp.load_tokenizer("minilm")(train.inputs[:20])
+
+
+def with_lora(model):
+    return lnp.inject(model, lnp.LoRAConfig(r=8, lora_alpha=16, task_type="SEQ_CLS"), np.random.default_rng(1))
+
+
+@pytest.mark.download
+@pytest.mark.parametrize("method", ["lora", "head", "full"])
+def test_the_gradients_of_the_real_bert_are_right(method, real):
+    model, ids = real
+    trained = {"lora": with_lora, "head": lambda head: head, "full": lambda head: lnp.unfreeze(head, "all")}[method](
+        model
+    )
+    report = lnp.check_model(trained, lnp.Batch.of(ids[:3]))
+    assert report.ok, f"\n{report}"
+    assert len(report.rows) == {"lora": 26, "head": 2, "full": 103}[method]
+
+
+ELSEWHERE = """
+import sys, numpy as np, lora_np as lnp
+ids = [np.array(row.split(), int) for row in sys.stdin.read().splitlines()]
+lora = lnp.load_adapter(lnp.load_pretrained("minilm"), "adapter")
+np.save("logits.npy", lora.forward(lnp.Batch.of(ids))[0])
+"""
+
+
+@pytest.mark.download
+def test_the_real_adapter_says_the_same_to_the_bit_in_a_new_process(real, tmp_path):
+    model, ids = real
+    lora = with_lora(model)
+    for array in lnp.parameters(lora, trainable_only=True).values():
+        array += 0.05 * np.random.default_rng(2).standard_normal(array.shape).astype(np.float32)
+    lnp.save_adapter(lora, tmp_path / "adapter", "minilm")
+    given = "\n".join(" ".join(map(str, row)) for row in ids)
+    subprocess.run([sys.executable, "-c", ELSEWHERE], input=given, text=True, check=True, cwd=tmp_path)
+    logits, _ = lora.forward(lnp.Batch.of(ids))
+    assert not np.allclose(logits, model.forward(lnp.Batch.of(ids))[0], atol=0.1)  # the adapter matters
+    assert np.array_equal(np.load(tmp_path / "logits.npy"), logits)
 
 
 def test_before_is_measured_with_the_head_as_it_was(place, tmp_path):

@@ -277,6 +277,17 @@ def test_only_a_failure_moves_the_arrays_one_by_one_and_finds_the_culprits():
     assert 60 * 4 < calls < 60 * 6
 
 
+def test_arrays_without_effect_are_seen_to_be_so_together_and_one_that_has_some_alone():
+    parameters = {f"W{k}": RNG.standard_normal(7) for k in range(60)}
+    report, calls = counted(parameters, sizes={f"W{k}": float(k % 2) for k in range(60)})
+    assert report.ok and [row.verdict for row in report.rows] == 30 * ["vacuous", "ok"]
+    assert calls < 80
+    for change in (0.0, 1.5):
+        report, _ = counted(parameters, {"W3": change}, {f"W{k}": float(k % 2) for k in range(60)})
+        assert list(report.failures) == ["W3"]
+        assert [row.verdict for row in report.rows][:4] == ["vacuous", "ok", "vacuous", "wrong"]
+
+
 @pytest.mark.parametrize("size", [1e-8, 1e-4, 1e4, 1e8])
 @pytest.mark.parametrize("factor", [1.0, 1 + 1e-5])
 def test_an_array_of_another_size_is_judged_by_its_own_share(size, factor):
