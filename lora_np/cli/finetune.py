@@ -24,6 +24,7 @@ from lora_np.model.check import check_model
 from lora_np.model.tree import count_parameters, freeze, parameters, unfreeze, walk
 from lora_np.train.checkpoints import load_checkpoint, save_checkpoint
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
+from lora_np.train.features import features, head_alone, is_fixed_below_head
 from lora_np.train.loop import NonFiniteLoss, Plan, Training
 from lora_np.train.parallel import worker_pool
 
@@ -64,15 +65,22 @@ def main(args):
     gradients = show_gradient_check(model, tokens["train"][:4], options["seed"])
     folder = folder or args.out or next_free(options)
     write_json(folder / "run.json", options)
-    training = Training(model, tokens["train"], data["train"].labels, plan)
-    unit = "tokens" if length else "images"
     with worker_pool(plan.workers) as run:
+        trained, rows, unit = model, tokens, "tokens" if length else "images"
+        if is_fixed_below_head(model):
+            line(
+                "features",
+                f"{len(data['train']):,} {kind_of(options['data'])} pass through the frozen network once ...",
+            )
+            rows = {name: features(model, tokens[name], run) for name in ("train", "dev")}
+            trained, unit = head_alone(model), kind_of(options["data"])
+        training = Training(trained, rows["train"], data["train"].labels, plan)
         history = train(
             training,
             folder,
             args.resume is not None,
             unit,
-            lambda: accuracy(predict(model, tokens["dev"], run), data["dev"].labels),
+            lambda: accuracy(predict(trained, rows["dev"], run), data["dev"].labels),
             lambda: accuracy(predict(base, tokens["dev"], run), data["dev"].labels),
         )
         if history is None:
@@ -207,7 +215,7 @@ def train(training, folder, resume, unit, dev_accuracy, dev_before):
 def show_results(options, folder, base, model, test, sequences, logits, run):
     """Save the adapter or the model, print and return what was reached on the test data."""
     results = {}
-    heading(f"On {len(test):,} test {kind_of(options['data'])} that no choice has seen")
+    heading(f"On {len(test):,} test {kind_of(options['data'])}, held out of training")
     for when in ("before", "after"):
         share = accuracy(logits[when], test.labels)
         interval = wilson_interval(share, len(test))

@@ -6,13 +6,15 @@ import numpy as np
 
 from lora_np.model.batch import Batch
 
+MAX_TOKENS = 1024  # of one call: the activations of a forward are held until it ends, and larger calls are no faster
 
-def predict(model, sequences, run=map, batch_size=128):
+
+def predict(model, sequences, run=map):
     """Return logits (S, labels) for a list of sequences, without dropout."""
-    starts = range(0, len(sequences), batch_size)
-    return np.concatenate(
-        list(run(lambda start: model.forward(Batch.of(sequences[start : start + batch_size]))[0], starts))
-    )
+    calls = np.cumsum([len(sequence) for sequence in sequences]) // MAX_TOKENS
+    starts = [0, *(np.flatnonzero(np.diff(calls)) + 1), len(sequences)]
+    parts = [sequences[start:stop] for start, stop in zip(starts, starts[1:])]
+    return np.concatenate(list(run(lambda part: model.forward(Batch.of(part))[0], parts)))
 
 
 def accuracy(logits, labels):

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 import lora_np as lnp
-from lora_np.train import loop
+from lora_np.train import evaluate, loop
 from lora_np.train.checkpoints import load_checkpoint, save_checkpoint
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.loop import NonFiniteLoss, Plan, Training
@@ -255,6 +255,11 @@ def test_wilson_interval_by_hand():
     assert wilson_interval(1.0, 50)[1] <= 1.0 and wilson_interval(0.0, 50)[0] >= 0.0
 
 
-def test_predictions_do_not_depend_on_the_batch_size():
-    model = tiny.build("bert mean head")
-    assert np.allclose(predict(model, ROWS, batch_size=4), predict(model, ROWS), rtol=1e-11)
+@pytest.mark.parametrize("tokens", [1, 6, 1000])
+def test_predictions_do_not_depend_on_how_many_tokens_a_call_takes(tokens, monkeypatch):
+    model, calls = tiny.build("bert mean head"), []
+    whole = predict(model, ROWS)
+    monkeypatch.setattr(evaluate, "MAX_TOKENS", tokens)
+    assert np.allclose(predict(model, ROWS, lambda f, parts: map(f, calls.append(parts) or parts)), whole, rtol=1e-11)
+    assert len(whole) == len(ROWS) and len(calls[0]) == {1: len(ROWS), 1000: 1}.get(tokens, len(calls[0]))
+    assert all(sum(map(len, part[1:])) <= tokens for part in calls[0])
