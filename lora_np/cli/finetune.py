@@ -140,8 +140,8 @@ def show_loaded(options, base, model, data):
     )
     line(
         "plan",
-        f"{options['epochs']} epochs of batches of {options['batch_size']}, lr {options['lr']:g}, seed"
-        f" {options['seed']}, {options['workers']} worker(s)",
+        f"{options['epochs']} epoch{'s' * (options['epochs'] > 1)} of batches of {options['batch_size']}, lr"
+        f" {options['lr']:g}, seed {options['seed']}, {options['workers']} worker(s)",
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import threadpoolctl
 
 import lora_np as lnp
-from lora_np.cli.finetune import DEFAULTS, EPOCHS, SHARED
+from lora_np.cli.options import DEFAULTS, EPOCHS, SHARED
 from lora_np.model.tree import unfreeze
 from lora_np.train.evaluate import accuracy, predict
 from lora_np.train.loop import Plan, Training
@@ -75,7 +75,12 @@ def from_nothing(shift):
     shares = []
     for seed in SEEDS:
         model = unfreeze(lnp.vit(config, labels=10, rng=np.random.default_rng(seed)), "all")
-        rates = {"lr": DEFAULTS["full"]["lr"], "batch_size": SHARED["batch_size"], "epochs": EPOCHS[shift]}
+        images = SHARED["images"]
+        rates = {
+            "lr": DEFAULTS["images"]["full"]["lr"],
+            "batch_size": images["batch_size"],
+            "epochs": EPOCHS[shift],
+        }
         plan = Plan(**rates, seed=seed, workers=cores())
         for _ in (training := Training(model, list(tokenizer(train.inputs)), train.labels, plan)).steps():
             pass
