@@ -1,12 +1,40 @@
-"""Verify a hand-written backward of any NumPy function, with nothing but NumPy.
+"""Verify a hand-written backward of any NumPy function, and learn why it is wrong, with nothing but NumPy.
+
+    from lora_np.gradcheck import check
+
+    def square_forward(x, a):
+        return a * x * x, (x, a)
+
+    def square_backward(dy, cache):
+        x, a = cache
+        return 2 * x * dy, (x * x * dy).sum()
+
+    print(check(square_forward, square_backward, {"x": np.array([0.5, -2.0, 3.0]), "a": 1.7}))
+
+A layer written as a class is checked by its methods: `check(layer.forward, layer.backward, {"x": x})`, where `forward`
+returns the output and a cache. In pytest, `assert_gradients` fails with the same report.
 
 Read `check` first; then `structure` and `laws` (what a backward must be), `slopes` (the numerical derivative, and how
-far it can be trusted) and `compare` (the tolerance).
+far it can be trusted), `compare` (the tolerance) and `diagnose` (the cause).
 """
 
+from lora_np.gradcheck.assertion import assert_gradients
+from lora_np.gradcheck.causes import CAUSES, Diagnosis
 from lora_np.gradcheck.check import check
+from lora_np.gradcheck.mutants import Mutant, mutants
 from lora_np.gradcheck.oracles import numeric_gradients
 from lora_np.gradcheck.parameters import check_parameters
 from lora_np.gradcheck.report import Report, Row
 
-__all__ = ["Report", "Row", "check", "check_parameters", "numeric_gradients"]
+__all__ = [
+    "CAUSES",
+    "Diagnosis",
+    "Mutant",
+    "Report",
+    "Row",
+    "assert_gradients",
+    "check",
+    "check_parameters",
+    "mutants",
+    "numeric_gradients",
+]

@@ -7,12 +7,16 @@
 compared with a numerical derivative (`oracles`) within a tolerance that is reasoned, not guessed (`compare`).
 """
 
+import functools
+
 import numpy as np
 
 from lora_np.gradcheck.calls import evaluator, fresh, in_words, is_scalar, widened
 from lora_np.gradcheck.compare import DOUBLE, RTOL, Comparison, Precision, Subject
+from lora_np.gradcheck.diagnose import diagnose
 from lora_np.gradcheck.oracles import direction_slope, entry_slopes, outputs_at, random_direction, sizes_of
 from lora_np.gradcheck.placement import by_name
+from lora_np.gradcheck.replays import replays
 from lora_np.gradcheck.report import Report, Row
 from lora_np.gradcheck.structure import Trial
 
@@ -50,6 +54,32 @@ def check(forward, backward, inputs, fixed={}, rng=None) -> Report:  # noqa: B00
     """
     _validate(forward, backward, inputs, fixed)
     rng = np.random.default_rng(0 if rng is None else rng)
+    report = _check_here(forward, backward, inputs, fixed, rng)
+    if report.ok:
+        for default, moved in replays(inputs, fixed, rng):
+            there = ({name: moved.get(name, x) for name, x in values.items()} for values in (inputs, fixed))
+            try:
+                other = _check_here(forward, backward, *there, rng)
+            except (ValueError, TypeError):  # the forward does not run there, so there is nothing to check
+                continue
+            if not other.ok:
+                return _off_the_default(report, other, default)
+    return report
+
+
+def _off_the_default(report, other, default):
+    """Return the report for a backward that is right at the given inputs only."""
+    failures = {
+        name: [f"right only where {default}, as given; elsewhere {sentence}" for sentence in sentences]
+        for name, sentences in other.failures.items()
+    }
+    wrong = {row.argument: row for row in other.rows if row.argument in failures}
+    rows = [wrong.get(row.argument, row) for row in report.rows]
+    return Report(rows, failures, report.notes, other.explain, other.pairs)
+
+
+def _check_here(forward, backward, inputs, fixed, rng):
+    """Check at the given inputs alone."""
     trial = Trial(forward, backward, inputs, fixed, rng)
     evidence = trial.examine()
     values = _Values(trial, evidence) if evidence.gradients and evidence.steady else None
@@ -63,7 +93,10 @@ def check(forward, backward, inputs, fixed={}, rng=None) -> Report:  # noqa: B00
                 trial.fail(name, sentence)
         rows.append(marked(row, trial.failures))
     order = [*inputs, *trial.failures]
-    return Report(rows, dict(sorted(trial.failures.items(), key=lambda item: order.index(item[0]))), notes)
+    failures = dict(sorted(trial.failures.items(), key=lambda item: order.index(item[0])))
+    wrong = [row.argument for row in rows if row.verdict == "wrong"]
+    explain = functools.partial(diagnose, trial, evidence, wrong) if failures else list
+    return Report(rows, failures, notes, explain, values.pairs if values else {})
 
 
 def marked(row, failures):
@@ -75,7 +108,7 @@ class _Values:
     """The given gradients, and the oracle at the same point with the same upstream."""
 
     def __init__(self, trial, evidence):
-        self.gradients, self.inputs = evidence.gradients, widened(trial.inputs)
+        self.gradients, self.inputs, self.pairs = evidence.gradients, widened(trial.inputs), {}
         self.precision = Precision.of(evidence.dtype)
         self.evaluate = evaluator(trial.forward, trial.fixed, evidence.pure)
         try:
@@ -92,7 +125,9 @@ class _Values:
         if drawn:
             entries = np.sort(rng.choice(given.size, ALL_ENTRIES, replace=False))
         slopes = entry_slopes(self.evaluate, self.inputs, name, entries, self.outputs, self.precision.rtol)
-        subject = Subject(name, "d" + name, np.shape(self.inputs[name]), entries)
+        subject, shape = Subject(name, "d" + name, np.shape(self.inputs[name]), entries), np.shape(self.inputs[name])
+        if not drawn:
+            self.pairs[name] = given.reshape(shape), ((slopes.low + slopes.high) / 2).reshape(shape)
         part = None if twin is None else twin[entries]
         row, failure, note = Comparison(subject, given[entries], slopes, self.precision, part).verdict()
         notes = [note] if note else []

@@ -25,7 +25,7 @@ def backward_repeats(trial, evidence, cache):
         if odd:
             names = listed("d" + name for name in odd)
             reason = "it keeps something between calls, or draws numbers"
-            trial.fail("backward", f"backward: gives a different {names} {when}; {reason}")
+            trial.fail("backward", f"backward: gives a different {names} {when}; {reason}", "nondeterministic")
             return
 
 
@@ -40,17 +40,17 @@ def linear_in_upstream(trial, evidence):
     ignoring = [name for name in names if np.any(first[name]) and np.array_equal(first[name], second[name])]
     if ignoring and len(ignoring) == len(trial.inputs):
         advice = "multiply by it, also where training only ever passes 1.0"
-        trial.fail("backward", f"backward: ignores its upstream gradient; {advice}")
+        trial.fail("backward", f"backward: ignores its upstream gradient; {advice}", "ignores_upstream")
     # For gradients that are zero but for rounding, such as that of attention's key bias.
     rounding = 100 * np.finfo(evidence.dtype).eps * np.sum(np.abs(flat(mix) * flat(evidence.output)))
     for name in names:
         size = abs(a) * np.max(np.abs(first[name])) + abs(b) * np.max(np.abs(second[name]))
         allowed = 1e-3 * size + rounding / np.min(sizes_of(trial.inputs[name]))
         if name in ignoring:
-            trial.fail(name, f"d{name}: is the same for two different upstream gradients")
+            trial.fail(name, f"d{name}: is the same for two different upstream gradients", "ignores_upstream")
         elif not np.max(np.abs(mixed[name] - (a * first[name] + b * second[name]))) <= allowed:
             advice = "a backward multiplies by it, and never squares or clips it"
-            trial.fail(name, f"d{name}: is not linear in the upstream gradient; {advice}")
+            trial.fail(name, f"d{name}: is not linear in the upstream gradient; {advice}", "ignores_upstream")
 
 
 def alike(a, b, dtype):

@@ -1,7 +1,11 @@
 """The verdict of a gradient check, as data and as a table that a person can read."""
 
+import functools
+import html
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import numpy as np
 
 
 class Row(NamedTuple):
@@ -35,6 +39,13 @@ class Report:
     rows: list[Row]
     failures: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    explain: object = field(default=list, compare=False)  # explain() returns the diagnosis
+    pairs: dict = field(default_factory=dict, compare=False)  # argument: (given, numeric), arrays of its shape
+
+    @functools.cached_property
+    def diagnosis(self):
+        """The likely causes of the failures, a list of Diagnosis, the best first. It is sought when first asked for."""
+        return self.explain()
 
     @property
     def ok(self) -> bool:
@@ -53,10 +64,65 @@ class Report:
         sentences = [sentence for found in self.failures.values() for sentence in found]
         paragraphs = [self._headline(), _table(self.rows, worst=not self.ok)]
         paragraphs += ["\n".join(sentences)] if sentences else []
+        paragraphs += ["\n".join(self._causes(sentences))] if self.diagnosis else []
         paragraphs += ["\n".join(f"note: {note}" for note in self.notes)] if self.notes else []
         return "\n\n".join(paragraphs)
 
     __repr__ = __str__
+
+    def _causes(self, said):
+        """Return a line for the likeliest cause of each failure, without a sentence that was said already."""
+        first = {}
+        for diagnosis in self.diagnosis:
+            first.setdefault(diagnosis.argument, diagnosis)
+        for _, cause, group, sentence in first.values():
+            yield f"likely cause: {group}, {cause}" + ("" if sentence in said else f": {sentence}")
+
+    def _repr_html_(self):
+        """Show the report in a notebook: the table with a colour for each verdict, then the sentences."""
+        colour = {"ok": "#0072b2", "vacuous": "#777777", "not resolved": "#e69f00", "wrong": "#d55e00"}
+        lines = []
+        for row in self.rows:
+            cells = (row.argument, row.shape, _short(row.error), _short(row.tolerance))
+            verdict = f'<td style="color:{colour[row.verdict]};font-weight:bold">{row.verdict}</td>'
+            lines.append("".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + verdict)
+        head = "".join(f"<th>{name}</th>" for name in ("gradient of", "shape", "error", "tolerance", "verdict"))
+        table = f"<table><tr>{head}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+        said = [sentence for found in self.failures.values() for sentence in found]
+        sentences = [*said, *self._causes(said), *(f"note: {note}" for note in self.notes)]
+        below = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
+        return f"<p><b>{html.escape(self._headline())}</b></p>{table}{below}"
+
+    def plot(self):
+        """Draw the given gradients over the numerical ones, and where they differ; needs matplotlib.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A row for each gradient that was compared entry by entry. Left: an entry is a point, right ones lie on the
+            line. Right: each entry's error, the gradient seen as a matrix.
+
+        Raises
+        ------
+        ValueError
+            If no gradient was compared entry by entry.
+        """
+        if not self.pairs:
+            raise ValueError("no gradient was compared entry by entry, so there is nothing to draw; print the report.")
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 3 * len(self.pairs)), layout="constrained")
+        axes = figure.subplots(len(self.pairs), 2, squeeze=False)
+        for (points, image), (name, (given, numeric)) in zip(axes, self.pairs.items()):
+            ends = [float(min(given.min(), numeric.min())), float(max(given.max(), numeric.max()))]
+            points.plot(ends, ends, color="0.7", linewidth=1)
+            points.plot(numeric.reshape(-1), given.reshape(-1), "o", color="#0072b2", markersize=3)
+            points.set(xlabel=f"numerical d{name}", ylabel="yours", title=f"d{name}")
+            error = np.abs(given - numeric).reshape(given.shape[0] if given.ndim else 1, -1)
+            drawn = image.imshow(error, cmap="viridis", aspect="auto", vmin=0.0)
+            image.set(title=f"error of d{name}", xlabel="column", ylabel="row")
+            figure.colorbar(drawn, ax=image)
+        return figure
 
     def _headline(self):
         bad = sum(row.verdict in ("wrong", "not resolved") for row in self.rows)

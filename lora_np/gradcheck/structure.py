@@ -32,13 +32,14 @@ class Trial:
 
     def __init__(self, forward, backward, inputs, fixed, rng):
         self.forward, self.backward, self.inputs, self.fixed, self.rng = forward, backward, inputs, fixed, rng
-        self.failures = {}
+        self.failures, self.causes = {}, []
 
-    def fail(self, key, sentence):
-        """Note a sentence under a key, once."""
+    def fail(self, key, sentence, cause=None):
+        """Note a sentence under a key, once, and its cause if it is known."""
         found = self.failures.setdefault(key, [])
         if sentence not in found:
             found.append(sentence)
+            self.causes += [(key, cause, sentence)] if cause else []
 
     def examine(self):
         """Apply every rule. Return the Evidence for the comparison of values."""
@@ -73,7 +74,7 @@ class Trial:
         before = {**self.inputs, **self.fixed}
         changed = [name for name in arguments if differences(snapshot(before[name]), arguments[name])]
         for name in changed:
-            self.fail(name, f"{name}: the {who} changes this argument in place; work on a copy")
+            self.fail(name, f"{name}: the {who} changes this argument in place; work on a copy", "inplace")
         return not changed
 
     def _forward_repeats(self, evidence):
@@ -82,7 +83,7 @@ class Trial:
         if first.shape == second.shape and alike(first, second, evidence.dtype):
             return True
         advice = "draw random masks outside and pass them in `fixed`"
-        self.fail("forward", f"forward: two calls with the same arguments differ; {advice}")
+        self.fail("forward", f"forward: two calls with the same arguments differ; {advice}", "nondeterministic")
         return False
 
     def _guarded_backward(self, evidence, cache, arguments):
@@ -94,12 +95,16 @@ class Trial:
             self.fail("backward", f"backward: raises {in_words(error)}")
             return None
         if differences(snapshot(evidence.doutput), upstream):
-            self.fail("backward", "backward: changes its upstream gradient in place; others may still have to read it")
+            self.fail(
+                "backward",
+                "backward: changes its upstream gradient in place; others may still have to read it",
+                "inplace",
+            )
         inputs_kept = self._unchanged("backward", arguments)
         changed = differences(before, cache)
         if changed and inputs_kept:  # a cache usually holds the inputs themselves: say it once
             paths = listed("cache" + path for path in changed)
-            self.fail("backward", f"backward: changes {paths} in place; a cache is only read")
+            self.fail("backward", f"backward: changes {paths} in place; a cache is only read", "inplace")
         evidence.tampered = bool(changed) or not inputs_kept
         return (returned,) if returned is None else returned
 
@@ -111,7 +116,7 @@ class Trial:
         received = f"{count} gradients" if count != 1 else "one gradient"
         wanted = ", ".join("d" + name for name in self.inputs)
         sentence = f"backward: returns {received}, expected {len(self.inputs)} in the order of the inputs: ({wanted})"
-        self.fail("backward", sentence)
+        self.fail("backward", sentence, "shape")
         return False
 
     def _placed(self, gradients):
@@ -120,7 +125,16 @@ class Trial:
         for name, gradient in gradients.items():
             fault, comparable = misplaced("d" + name, gradient, self.inputs[name])
             if fault:
-                self.fail(name, fault)
+                self.fail(name, fault, cause_of(gradient, self.inputs[name]))
             if comparable:
                 placed[name] = np.asarray(gradient)
         return placed
+
+
+def cause_of(gradient, variable):
+    """Return the cause that a misplaced gradient is."""
+    if gradient is None:
+        return "zero_gradient"
+    if isinstance(gradient, (np.ndarray, np.number, float, int)) and np.shape(gradient) != np.shape(variable):
+        return "shape"
+    return None if np.asarray(gradient).dtype.kind == "f" and not np.all(np.isfinite(gradient)) else "dtype"

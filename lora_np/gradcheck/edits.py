@@ -1,0 +1,258 @@
+"""A function's source, changed in one place: the slips of the pen between a right backward and a wrong one.
+
+Read forwards, an edit makes a right backward wrong (`faults` of an operation of ours). Read backwards, it makes a
+wrong one right, and then names the place in the learner's own words (`repairs`). Most edits do not run, or change
+nothing: whoever uses them has to look.
+"""
+
+import ast
+import contextlib
+import copy
+import functools
+import inspect
+import itertools
+import sys
+import textwrap
+import types
+from typing import NamedTuple
+
+import numpy as np
+
+from lora_np.gradcheck.calls import LIBRARIES
+
+NUMBERS = (np.ndarray, np.number, float, int)
+
+
+class Edit(NamedTuple):
+    kind: str  # what was done: "drop term", "flip sign", ...
+    what: str  # the class of what it was done to: "constant", "count", "mask", "array" or ""
+    line: str  # of the source as it was
+    old: str
+    new: str
+    build: object  # build() returns the edited function and its source; the function is None if it has no sense
+
+
+class Unreadable(Exception):
+    """The source of a function is not at hand."""
+
+
+class Editor:
+    """The source of a function, and of the functions of its author that it calls, with the values they had in a call.
+
+    Parameters
+    ----------
+    function : function or bound method
+    rebuilt : callable, optional
+        From an edited function to the one that calls it.
+    """
+
+    def __init__(self, function, rebuilt=None, seen=()):
+        self.bound = getattr(function, "__self__", None)
+        self.function = getattr(function, "__func__", function)
+        self.rebuilt = rebuilt or (lambda edited: edited)
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(self.function)))
+        except (OSError, TypeError, SyntaxError) as error:
+            raise Unreadable from error
+        endless = any(isinstance(node, ast.While) for node in ast.walk(tree))  # as an edit may make it
+        if not isinstance(tree.body[0], ast.FunctionDef) or endless:
+            raise Unreadable
+        tree.body[0].decorator_list = []
+        self.tree, self.definition = tree, tree.body[0]
+        cells = zip(self.function.__code__.co_freevars, self.function.__closure__ or ())
+        self.scope = {**self.function.__globals__, **{name: cell.cell_contents for name, cell in cells}}
+        loops = [node for node in ast.walk(tree) if isinstance(node, ast.For)]
+        self.in_loops = [node for loop in loops for node in ast.walk(loop)]
+        self.place = dict(places_of(tree))
+        self.locals, self.inner = {}, []
+        for name in (*self.function.__code__.co_names, *self.function.__code__.co_freevars):
+            called = self.scope.get(name)
+            if isinstance(called, types.FunctionType) and called not in seen and not is_library(called):
+                with contextlib.suppress(Unreadable):
+                    rebuild = functools.partial(self.calling, name)
+                    self.inner.append(Editor(called, rebuild, (*seen, self.function)))
+
+    def calling(self, name, other):
+        """Return this function as it is when it calls another one by that name."""
+        scope = {**self.function.__globals__, name: other}
+        cells = tuple(
+            types.CellType(other) if free == name else cell
+            for free, cell in zip(self.function.__code__.co_freevars, self.function.__closure__ or ())
+        )
+        f = self.function
+        new = types.FunctionType(f.__code__, scope, f.__name__, f.__defaults__, cells or None)
+        new.__kwdefaults__ = f.__kwdefaults__
+        return self.rebuilt(new if self.bound is None else new.__get__(self.bound))
+
+    def watch(self, *arguments):
+        """Call the function once, and keep the local variables of all that are read here."""
+        editors = {editor.function.__code__: editor for editor in self.all()}
+
+        def trace(frame, event, _):
+            if frame.f_code not in editors:
+                return None
+            if event == "return":
+                editors[frame.f_code].locals = dict(frame.f_locals)
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            self.function(*(() if self.bound is None else (self.bound,)), *arguments)
+        finally:
+            sys.settrace(before)
+        for editor in self.all():
+            editor.names = editor.atoms()
+
+    def all(self):
+        """Return this editor and those of the functions that are called."""
+        return [self, *itertools.chain(*(editor.all() for editor in self.inner))]
+
+    def value(self, node):
+        """Return what an expression was worth at the end of the call, None if that cannot be told."""
+        try:
+            return eval(
+                compile(ast.fix_missing_locations(ast.Expression(copy.deepcopy(node))), "", "eval"),
+                self.scope,
+                self.locals,
+            )
+        except Exception:
+            return None
+
+    def kind_of(self, node):
+        """Return the class of a factor: a number, a count, a mask, or another array."""
+        value = self.value(node)
+        if value is None:
+            return "mask" if "mask" in ast.unparse(node) else "array"
+        if isinstance(value, np.ndarray) and value.size > 1:
+            found = np.unique(value)
+            if value.dtype == bool or (len(found) == 2 and found[0] == 0):
+                return "mask"
+            return "count" if found[-1] > 1 and np.array_equal(found, np.rint(found)) else "array"
+        try:
+            value = abs(float(value))
+        except (TypeError, ValueError):
+            return "array"
+        whole = [v for v in (value, 1 / value if value else 0.0) if v > 2.5 and abs(v - round(v)) < 1e-9]
+        return "count" if whole else "constant"
+
+    def atoms(self):
+        """Return the expressions that stand for a tensor or number: names, and all parts of a cache or of self."""
+        arguments = [arg.arg for arg in self.definition.args.args]
+        found = list(arguments)
+        for node in ast.walk(self.definition):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.append(node.id)
+            simple = isinstance(node, ast.Attribute) or (
+                isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant)
+            )
+            if simple and isinstance(node.ctx, ast.Load) and getattr(node.value, "id", None) in found:
+                found.append(ast.unparse(node))
+        for name in arguments:
+            found += parts_of(name, self.locals.get(name))
+        values, seen = {}, set()
+        for name in dict.fromkeys(found):
+            value = self.value(parse(name))
+            if isinstance(value, NUMBERS) and not isinstance(value, bool) and id(value) not in seen:
+                values[name] = value
+                seen |= {id(value)} if isinstance(value, np.ndarray) else set()  # one array, two names: the first
+        return values
+
+    def lengths(self):
+        """Return {length: an expression for it} for the axes of the tensors at hand."""
+        found = {}
+        for name, value in self.names.items():
+            for axis, length in enumerate(np.shape(value)):
+                if length > 1:
+                    found.setdefault(length, f"{name}.shape[{axis}]")
+        return found
+
+    def edited(self, changes, inserted=None):
+        """Return the function with nodes replaced, [(node, new), ...], and its source; (None, "") if it has no sense.
+
+        The tree itself is changed, compiled and changed back: copying it would cost more than all the rest.
+        """
+        body, undo = self.definition.body, []
+        for node, new in changes:
+            parent, field, index = self.place[id(node)]
+            undo.append((parent, field, index, node))
+            put(parent, field, index, new)
+        if inserted is not None:
+            body.insert(inserted[0], parse(inserted[1], "exec"))
+        try:
+            ast.fix_missing_locations(self.tree)
+            scope = dict(self.scope)
+            exec(compile(self.tree, "<edited>", "exec"), scope)
+            function, source = scope[self.definition.name], ast.unparse(self.definition)
+        except (SyntaxError, ValueError, TypeError, NameError):
+            return None, ""
+        finally:
+            if inserted is not None:
+                del body[inserted[0]]
+            for parent, field, index, node in reversed(undo):
+                put(parent, field, index, node)
+        return self.rebuilt(function if self.bound is None else function.__get__(self.bound)), source
+
+    def statements(self):
+        """Yield (node, the statement it is part of) for all that may be edited."""
+        plain = (ast.Assign, ast.AugAssign, ast.Return, ast.Expr)
+        for statement in ast.walk(self.definition):
+            if isinstance(statement, plain) and not isinstance(getattr(statement, "value", None), ast.Constant):
+                for node in ast.walk(statement):
+                    if id(node) in self.place:
+                        yield node, statement
+
+    def edit(self, kind, what, statement, old, new, nodes):
+        build = functools.partial(self.edited, nodes)
+        return Edit(kind, what, ast.unparse(statement), ast.unparse(old), ast.unparse(new), build)
+
+    def bindings(self):
+        """Return {name: place in the body} where arguments, and what comes out of a tuple, can be bound anew."""
+        body = self.definition.body
+        start = 1 if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) else 0
+        found = {arg.arg: start for arg in self.definition.args.args}
+        for place, statement in enumerate(body):
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple):
+                found |= {n.id: place + 1 for n in statement.targets[0].elts if isinstance(n, ast.Name)}
+        return {name: place for name, place in found.items() if name in self.names}
+
+
+def parts_of(name, value):
+    """Return the expressions for what is in a cache, or in an object, by that name."""
+    if isinstance(value, dict):
+        return [f"{name}[{key!r}]" for key in value if isinstance(key, str)]
+    if hasattr(value, "_fields"):
+        return [f"{name}.{field}" for field in value._fields]
+    if isinstance(value, (tuple, list)):
+        return [f"{name}[{k}]" for k in range(len(value))]
+    return [f"{name}.{field}" for field in getattr(value, "__dict__", ())]
+
+
+def places_of(tree):
+    """Yield (id of a node, (its parent, field, index or None)) for all nodes that hang in one place only."""
+    seen = {}
+    for parent in ast.walk(tree):
+        for field, value in ast.iter_fields(parent):
+            for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                if isinstance(node, ast.AST):
+                    seen.setdefault(id(node), []).append((parent, field, index))
+    for key, places in seen.items():
+        if len(places) == 1:  # the parser shares nodes such as Load(), which nobody edits
+            yield key, places[0]
+
+
+def put(parent, field, index, node):
+    if index is None:
+        setattr(parent, field, node)
+    else:
+        getattr(parent, field)[index] = node
+
+
+def is_library(function):
+    """Was it written by others: NumPy, Python itself, what is installed?"""
+    return function.__code__.co_filename.startswith(LIBRARIES)
+
+
+def parse(text, mode="eval"):
+    tree = ast.parse(text, mode=mode)
+    return tree.body if mode == "eval" else tree.body[0]

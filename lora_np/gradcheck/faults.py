@@ -1,0 +1,91 @@
+"""What an edit of a backward's source means: as a fault of a right one, and as the repair of a wrong one."""
+
+from typing import NamedTuple
+
+from lora_np.gradcheck.edits import Editor
+from lora_np.gradcheck.rewrites import all_edits
+
+FACTOR = {
+    "constant": "constant_factor",
+    "count": "mean_vs_sum",
+    "mask": "elementwise_factor",
+    "array": "elementwise_factor",
+}
+MISSING = {**FACTOR, "mask": "mask_ignored"}
+BOTH = {
+    "flip sign": "sign",
+    "transpose": "transpose",
+    "mean or sum": "mean_vs_sum",
+    "axis": "reduction_axis",
+    "drop reduction": "reduction_axis",
+    "move factor": "factor_order",
+    "drop call": "wrong_derivative",
+    "compare": "wrong_derivative",
+    "normalise": "wrong_cached_value",
+}
+BOTH_BY_CLASS = {
+    "rename": {"array": "wrong_cached_value", "constant": "constant_factor"},
+    "power": {"array": "wrong_derivative", "constant": "constant_factor"},
+    "constant": {"constant": "constant_factor"},
+    "double factor": FACTOR,
+    "invert factor": FACTOR,
+}
+AS_FAULT = {
+    "drop term": {
+        "way": "missing_path",
+        "term": "missing_term",
+        "constant": "missing_term",
+        "number": "constant_factor",
+    },
+    "drop factor": MISSING,
+    "keep the last": {"": "not_accumulated"},
+}
+AS_REPAIR = {
+    "drop term": {"way": "extra_term", "term": "extra_term", "constant": "extra_term", "number": "constant_factor"},
+    "add term": {"term": "missing_term", "way": "missing_path"},
+    "add product": {"term": "missing_term", "way": "missing_path"},
+    "drop factor": FACTOR,
+    "add factor": MISSING,
+    "add factor everywhere": MISSING,
+    "double factor": MISSING,
+    "accumulate": {"loop": "not_accumulated", "way": "missing_path"},
+}
+ORDER = (
+    *("flip sign", "transpose", "drop factor", "double factor", "power", "mean or sum", "axis", "drop reduction"),
+    *("constant", "accumulate", "keep the last", "drop term", "add factor", "rename", "add factor everywhere"),
+    *("invert factor", "move factor", "normalise", "compare", "add term", "drop call", "add product"),
+)
+
+
+class Fault(NamedTuple):
+    cause: str
+    kind: str
+    line: str  # of the source as it was
+    old: str  # in that line
+    new: str
+    build: object  # build() returns the edited function, or None if it has no sense, and its source
+
+
+def meaning(edit, table):
+    if edit.kind in table:
+        return table[edit.kind].get(edit.what)
+    return BOTH.get(edit.kind) or BOTH_BY_CLASS.get(edit.kind, {}).get(edit.what)
+
+
+def faults(backward, doutput, cache):
+    """Yield a Fault for each single edit of a right backward, as it runs for one upstream and cache."""
+    yield from understood(backward, doutput, cache, AS_FAULT)
+
+
+def repairs(backward, doutput, cache):
+    """Yield a Fault for each single edit that may make a wrong backward right: its cause is what is wrong now."""
+    yield from understood(backward, doutput, cache, AS_REPAIR)
+
+
+def understood(backward, doutput, cache, table):
+    editor = Editor(backward)
+    editor.watch(doutput, cache)
+    edits = [edit for part in editor.all() for edit in all_edits(part, additions=table is AS_REPAIR)]
+    for edit in sorted(edits, key=lambda edit: ORDER.index(edit.kind)):
+        if cause := meaning(edit, table):
+            yield Fault(cause, edit.kind, edit.line, edit.old, edit.new, edit.build)

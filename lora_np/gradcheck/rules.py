@@ -1,0 +1,362 @@
+"""What a wrong gradient can be, of whatever function: one rule each, from the certain to the likely.
+
+A rule looks at a `Suspect` and one argument, and yields (cause, sentence). What it says it has seen in the numbers.
+"""
+
+import itertools
+
+import numpy as np
+
+from lora_np.gradcheck.calls import is_scalar
+from lora_np.gradcheck.laws import listed
+from lora_np.gradcheck.suspect import close
+
+
+def zero(suspect, name):
+    if not suspect.given[name].any():
+        yield "zero_gradient", f"d{name} is zero everywhere, but {name} does have an effect"
+
+
+def swapped(suspect, name):
+    for other in suspect.given:
+        if other != name and close(suspect.given[name], suspect.truth(other)):
+            yield "swapped", f"d{name} holds the gradient of {other}: return them in the order of the inputs"
+
+
+def constant(suspect, name):
+    """One factor for all entries; varying the scalars tells whose it is."""
+    factor = ratio(suspect.given[name], suspect.truth(name))
+    if factor is None:
+        return
+    if abs(factor + 1) < 1e-5:
+        yield "sign", f"d{name} has the wrong sign"
+        return
+    for scalar, value in suspect.scalars().items():
+        power = exponent(suspect, name, factor, scalar, value) if scalar != name and value else None
+        if power is None:
+            continue
+        also = "its sign is wrong, and it" if factor < 0 else "it"
+        if abs(power + 1) < 0.01:
+            right = (
+                f"yours is right when {scalar} = 1, and off by {off(factor)} here"
+                if factor > 0
+                else f"{also} is off by {off(factor)} here"
+            )
+            yield "constant_factor", f"d{name} lacks the factor {scalar}: {right}"
+        else:
+            words = "once too often" if abs(power - 1) < 0.01 else f"to the power {power:.2g} too much"
+            yield "constant_factor", f"d{name} has the factor {scalar} {words}: {also} is off by {off(factor)} here"
+        return
+
+
+def exponent(suspect, name, factor, scalar, value):
+    """Return the power of a scalar that the factor goes with, None if it does not."""
+    try:
+        again = ratio(*suspect.at(name, **{scalar: 1.3 * value}))
+    except Exception:
+        return None
+    if again is None or again * factor <= 0:
+        return None
+    power = float(np.log(again / factor) / np.log(1.3))
+    return power if abs(power) > 0.1 else None
+
+
+def off(factor):
+    size = abs(factor)
+    return f"{size:.3g}" if size >= 1 else f"1/{1 / size:.3g}"
+
+
+def counted(suspect, name):
+    """One factor for all entries that no scalar explains: a length, or some other number."""
+    factor = ratio(suspect.given[name], suspect.truth(name))
+    if factor is None:
+        return
+    sign, size = ("its sign is wrong, and " if factor < 0 else ""), abs(factor)
+    counts = suspect.counts()
+    for count, words in counts.items():
+        if abs(size * count - 1) < 1e-5:
+            yield (
+                "mean_vs_sum",
+                f"{sign}d{name} is {count} times too small, {words}: a mean stands where the sum belongs",
+            )
+        elif abs(size / count - 1) < 1e-5:
+            yield (
+                "mean_vs_sum",
+                f"{sign}d{name} is {count} times too large, {words}: a sum stands where the mean belongs",
+            )
+    roots = [count for count in counts if abs(size * count**0.5 - 1) < 1e-5 or abs(size / count**0.5 - 1) < 1e-5]
+    root = f", the root of {roots[0]}, {counts[roots[0]]}" if roots else ""
+    yield "constant_factor", f"{sign}d{name} is off by {off(factor)} everywhere{root}"
+
+
+def ratio(given, truth):
+    """Return c if given = c truth, c not 0 and not 1."""
+    if np.shape(given) != np.shape(truth):
+        return None
+    c = float(np.vdot(truth, given) / max(np.vdot(truth, truth), 1e-300))
+    return c if c and abs(c - 1) > 1e-6 and close(given, c * truth, max(1e-6, 1e-6 * abs(c))) else None
+
+
+def permuted(suspect, name):
+    given, truth = suspect.given[name], suspect.truth(name)
+    if given.ndim < 2 or given.ndim > 4:
+        return
+    for order in itertools.permutations(range(given.ndim)):
+        moved = truth.transpose(order)
+        if order == tuple(range(given.ndim)):
+            continue
+        if close(given, moved):
+            yield (
+                "transpose",
+                f"d{name} is right but for its axes: it is the true gradient with the axes in the order {order}",
+            )
+        elif moved.shape != given.shape and moved.size == given.size and close(given, moved.reshape(given.shape)):
+            yield "transpose", f"d{name} is right but for its axes: reshape it after a transpose, not before"
+    for axis in range(given.ndim):
+        if close(given, np.flip(truth, axis)):
+            yield "transpose", f"d{name} runs backwards along axis {axis}"
+
+
+def misshapen(suspect, name):
+    """Another shape than the variable's, but the right numbers in it."""
+    given, truth = suspect.given[name], suspect.truth(name)
+    if given.shape == truth.shape:
+        return
+    shapes = f"d{name} has the shape {given.shape}, {name} has {truth.shape}"
+    if given.size == truth.size and close(given.reshape(truth.shape), truth):
+        yield "shape", f"the numbers are right, but {shapes}"
+        return
+    for order in itertools.permutations(range(given.ndim)) if given.ndim <= 4 else ():
+        if close(given.transpose(order), truth):
+            yield "transpose", f"d{name} is right but for its axes: transpose it, to the shape {truth.shape}"
+            return
+    for count in range(1, given.ndim + 1):
+        for axes in itertools.combinations(range(given.ndim), count):
+            total = given.sum(axis=axes)
+            if total.size == truth.size and close(total.reshape(truth.shape), truth):
+                over = ", ".join(map(str, axes))
+                yield "reduction_axis", f"d{name} is not summed over axis {over}, along which {name} was broadcast"
+                return
+    if given.ndim == 0:
+        yield "shape", f"{shapes}: one number for all entries"
+
+
+def subset(suspect, name):
+    """Right in some entries; what the others have in common tells why."""
+    given, truth = suspect.given[name], suspect.truth(name)
+    bad = np.abs(given - truth) > 1e-6 * np.max(np.abs(truth), initial=1e-300)
+    if bad.all() or not bad.any() or not given.ndim:
+        return
+    silent = np.abs(truth) <= 1e-9 * np.max(np.abs(truth))
+    if np.array_equal(bad, silent & (given != 0)):
+        words = "what is masked or ignored must be zero there"
+        yield "mask_ignored", f"d{name} is right but where the true gradient is zero: {words}"
+        return
+    rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
+    for other, ids in suspect.fixed.items():
+        if isinstance(ids, np.ndarray) and ids.dtype.kind in "iu" and ids.size:
+            values, times = np.unique(ids, return_counts=True)
+            if set(rows) <= set(values[times > 1]):
+                which = f"row{'s' * (len(rows) > 1)} {listed(map(str, rows))} of d{name}"
+                words = (
+                    f"the gradient of repeated {other} is not accumulated: {which} do not hold the sum of their uses"
+                )
+                yield "not_accumulated", words
+                return
+    if not given[bad].any():
+        yield (
+            "not_accumulated",
+            f"d{name} is right in {(~bad).sum()} of {bad.size} entries and zero in the others, which do have an effect",
+        )
+
+
+def is_mask(x):
+    """A dropout mask or the like: zeros, and one other value."""
+    return (
+        isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.size > 3 and len(np.unique(x)) == 2 and (x == 0).any()
+    )
+
+
+def alternatives(suspect, name):
+    """Yield (argument, other value, cause, words) for what a backward may have taken an argument for."""
+    for other, x in suspect.arguments().items():
+        if other == name:
+            continue
+        if is_scalar(x) and x != 1:
+            yield other, 1.0, "constant_factor", f"with {other} = 1: the factor {other} is missing"
+        elif isinstance(x, np.ndarray) and x.dtype == bool or is_mask(x):
+            yield other, np.ones_like(x), "mask_ignored", f"without {other}: apply it on the way back, too"
+        elif isinstance(x, np.ndarray) and x.dtype.kind == "f":
+            yield other, np.ones_like(x), "elementwise_factor", f"with {other} = 1: {other} is missing as a factor"
+            yield other, np.zeros_like(x), "missing_path", f"with {other} = 0: the way through {other} is missing"
+            if x.ndim == 2 and x.shape[0] == x.shape[1]:
+                yield (
+                    other,
+                    x.T.copy(),
+                    "transpose",
+                    f"with {other}.T in place of {other}: a transpose is missing, or one too many",
+                )
+
+
+def modified(suspect, name):
+    """The gradient is right, but of another function."""
+    for other, value, cause, words in alternatives(suspect, name):
+        try:
+            truth = suspect.truth(name, **{other: value})
+        except Exception:
+            continue
+        if close(suspect.given[name], truth) and truth.any():
+            yield cause, f"d{name} is the gradient of the same function {words}"
+
+
+def elementwise(suspect, name):
+    """The quotient of the two is an array that is at hand."""
+    given, truth = suspect.given[name], suspect.truth(name)
+    if not given.ndim:
+        return
+    large = np.abs(truth) > 1e-6 * np.max(np.abs(truth))
+    if not large.any():
+        return
+    if close(np.abs(given), np.abs(truth)):
+        yield "sign", f"d{name} has the wrong sign in {int((given * truth < 0).sum())} of {given.size} entries"
+        return
+    for other, x in suspect.tensors().items():
+        shapes = [x] + ([x[:, None]] if x.ndim == 1 and given.ndim == 2 else [])
+        for t in shapes:
+            try:
+                t = np.broadcast_to(t, given.shape)
+            except ValueError:
+                continue
+            if np.ptp(t) == 0:
+                continue
+            with np.errstate(all="ignore"):
+                if close(given, truth * t):
+                    cause = "mask_ignored" if is_mask(x) else "elementwise_factor"
+                    yield cause, f"d{name} has the factor {other} once too often"
+                elif close(np.where(t != 0, given * t, 0), np.where(t != 0, truth, 0)) and close(given * t, truth):
+                    cause = "mask_ignored" if is_mask(x) else "elementwise_factor"
+                    yield cause, f"d{name} lacks the factor {other}"
+
+
+def special(suspect, name):
+    """The error vanishes at a special value of another argument: there the missing thing does nothing."""
+    for other, x in suspect.arguments().items():
+        if other == name or not (is_scalar(x) or (isinstance(x, np.ndarray) and x.dtype.kind in "fb")):
+            continue
+        one = np.ones_like(x) if isinstance(x, np.ndarray) else 1.0
+        try:
+            if not close(*suspect.at(name, **{other: one})):
+                continue
+            if is_mask(x) or (isinstance(x, np.ndarray) and x.dtype == bool):
+                yield (
+                    "mask_ignored",
+                    f"d{name} is right only without {other}: somewhere on the way back it is not applied",
+                )
+            elif close(*suspect.at(name, **{other: 2.0 * one})):
+                words = f"{other} must multiply before the sum or mean is taken"
+                yield "factor_order", f"d{name} is right only when {other} is the same everywhere: {words}"
+            else:
+                cause = "constant_factor" if is_scalar(x) else "elementwise_factor"
+                yield (
+                    cause,
+                    f"d{name} is right only when {other} = 1: {other} is missing as a factor in one of its terms",
+                )
+        except Exception:
+            continue
+
+
+def vanishing(suspect, name):
+    """The error vanishes with an argument: then so does the term that is wrong."""
+    for other, x in suspect.arguments().items():
+        if other == name or not isinstance(x, np.ndarray) or x.dtype.kind != "f" or is_mask(x):
+            continue
+        try:
+            given, truth = suspect.at(name, **{other: np.zeros_like(x)})
+        except Exception:
+            continue
+        if close(given, truth) and truth.any():
+            yield "missing_path", f"d{name} is right only when {other} = 0: look at the way through {other}"
+
+
+def substituted(suspect, name):
+    """Right as soon as another tensor stands in the cache."""
+    tensors = suspect.tensors()
+
+    def changes(cache):
+        if not isinstance(cache, (tuple, list)):
+            return
+        for k, item in enumerate(cache):
+            if isinstance(item, np.ndarray) and item.dtype.kind == "f":
+                for other, x in tensors.items():
+                    if x.shape == item.shape and not np.array_equal(x, item):
+                        yield k, item, other, x
+
+    _, cache = suspect.forward(**suspect.inputs, **suspect.fixed)
+    for k, item, other, x in changes(cache):
+
+        def change(cache, k=k, x=x):
+            parts = [*cache[:k], x.copy(), *cache[k + 1 :]]
+            return type(cache)(*parts) if hasattr(cache, "_fields") else type(cache)(parts)
+
+        try:
+            again = suspect.student(suspect.inputs, suspect.fixed, change=change)[name]
+        except Exception:
+            continue
+        if close(again, suspect.truth(name)):
+            here = next(
+                (label for label, t in tensors.items() if t.shape == item.shape and np.array_equal(t, item)),
+                f"cache[{k}]",
+            )
+            yield "wrong_cached_value", f"d{name} is right with {other} in place of {here}"
+
+
+def reach(suspect, name):
+    """Which outputs an entry moves, beside which ones the learner lets it move."""
+    found = suspect.jacobians(name)
+    if found is None:
+        return
+    given, true = found
+    mine, theirs = (np.abs(J) > 1e-7 * np.max(np.abs(true), initial=1e-300) for J in (given, true))
+    lost, rows = theirs & ~mine, mine.any(axis=1)
+    if np.ndim(suspect.doutput) and rows.any() and close(given[rows], true[rows]):
+        first = np.unravel_index(np.flatnonzero(rows), np.shape(suspect.doutput))[0]
+        if len(np.unique(first)) == 1 < len(suspect.doutput):
+            yield "not_accumulated", f"d{name} is that of row {first[0]} of the output alone: add up the rows"
+            return
+    if lost.sum() > 0.05 * theirs.sum() and not (mine & ~theirs).any():
+        share = f"{int(lost.sum())} of {int(theirs.sum())} derivatives are zero in yours"
+        yield "missing_path", f"d{name} leaves out a way from {name} to the output: {share}"
+
+
+def farther(suspect, name):
+    found = suspect.jacobians(name)
+    if found is None:
+        return
+    given, true = found
+    mine, theirs = (np.abs(J) > 1e-7 * np.max(np.abs(true), initial=1e-300) for J in (given, true))
+    if (mine & ~theirs).any() and not (theirs & ~mine).any():
+        yield "extra_term", f"d{name} lets entries of the output count that do not depend on {name} there"
+    elif np.array_equal(mine, theirs) and len(theirs) > 1 and theirs.sum(0).max() == theirs.sum(1).max() == 1:
+        yield "wrong_derivative", f"each entry of {name} moves one entry of the output; the derivative itself is wrong"
+
+
+def is_entrywise(suspect, name):
+    """Does each entry of the argument move one entry of the output, and not by a constant?"""
+    x = suspect.inputs[name]
+    if np.shape(x) != np.shape(suspect.doutput) or not np.ndim(x):
+        return False
+    if "entrywise " + name not in suspect.truths:
+        found = suspect.jacobians(name)
+        diagonal = found is not None and not np.any(
+            np.abs(found[1] - np.diag(np.diag(found[1]))) > 1e-7 * np.max(np.abs(found[1]))
+        )
+        suspect.truths["entrywise " + name] = diagonal and not close(
+            suspect.truth(name), suspect.truth(name, **{name: 1.3 * x}), 1e-3
+        )
+    return suspect.truths["entrywise " + name]
+
+
+FIRST = (zero, swapped, misshapen, constant)
+SHAPES = (counted, permuted, subset, reach)
+RULES = (modified, elementwise, special, substituted)
+LAST = (vanishing, farther)

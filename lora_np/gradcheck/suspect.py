@@ -1,0 +1,130 @@
+"""A wrong gradient under the lens: the learner's functions at any values, beside the numerical truth there."""
+
+import copy
+import inspect
+
+import numpy as np
+
+from lora_np.gradcheck.calls import flat, fresh, is_scalar, widened
+from lora_np.gradcheck.oracles import numeric_gradients
+from lora_np.gradcheck.placement import by_name, freeze
+from lora_np.gradcheck.snapshots import leaves
+
+ALIKE = 1e-6  # relative to the largest entry: beyond the oracle's error, far below any mistake
+LARGEST = 4000  # entries of a gradient; a larger one is not diagnosed, as it would take seconds
+JACOBIAN = 40_000  # entries
+
+
+class Suspect:
+    """Forward, backward and values, all in float64; `given` and `truth` are gradients by argument."""
+
+    def __init__(self, forward, backward, inputs, fixed, doutput):
+        self.forward, self.backward, self.doutput = forward, backward, widened(doutput)
+        self.inputs, self.fixed = widened(inputs), widened(fixed)
+        self.given = self.student(self.inputs, self.fixed)
+        self.truths = {}
+
+    def student(self, inputs, fixed, doutput=None, change=None):
+        """Return the learner's gradients as float64 arrays; `change` may edit the cache first."""
+        with np.errstate(all="ignore"):
+            _, cache = self.forward(**fresh(inputs), **fresh(fixed))
+            cache = copy.deepcopy(cache) if change is None else change(cache)
+            returned = freeze(self.backward(copy.deepcopy(self.doutput if doutput is None else doutput), cache))
+        found = by_name(returned, inputs)
+        return {name: np.array(g, float) for name, g in found.items() if isinstance(g, (np.ndarray, float, np.number))}
+
+    def truth(self, name, **changed):
+        """Return the numerical gradient of one argument, where some arguments have other values."""
+        key = name if not changed else None
+        if key in self.truths:
+            return self.truths[key]
+        inputs = {other: changed.get(other, x) for other, x in self.inputs.items()}
+        fixed = {other: changed.get(other, x) for other, x in self.fixed.items()}
+        constant = {other: x for other, x in inputs.items() if other != name}
+        with np.errstate(all="ignore"):
+            found = numeric_gradients(self.forward, {name: inputs[name]}, self.doutput, {**constant, **fixed})[name]
+        if key:
+            self.truths[key] = found
+        return found
+
+    def at(self, name, **changed):
+        """Return the learner's gradient and the true one of an argument where some arguments have other values."""
+        inputs = {other: changed.get(other, x) for other, x in self.inputs.items()}
+        fixed = {other: changed.get(other, x) for other, x in self.fixed.items()}
+        return self.student(inputs, fixed)[name], self.truth(name, **changed)
+
+    @property
+    def upstream(self):
+        """What the learner calls the upstream gradient."""
+        try:
+            return next(iter(inspect.signature(self.backward).parameters))
+        except (ValueError, TypeError, StopIteration):
+            return "doutput"
+
+    def arguments(self):
+        return {**self.inputs, **self.fixed}
+
+    def tensors(self):
+        """Return all arrays that a backward may use, by the name that a learner knows them by."""
+        found = dict(self.arguments())
+        found[self.upstream] = self.doutput
+        _, cache = self.forward(**fresh(self.inputs), **fresh(self.fixed))
+        known = [x for x in found.values() if isinstance(x, np.ndarray)]
+        for path, leaf in leaves(cache, "cache"):
+            if isinstance(leaf, np.ndarray) and not any(
+                leaf.shape == x.shape and np.array_equal(leaf, x) for x in known
+            ):
+                found[path.removeprefix("cache.")] = leaf
+        return {name: x for name, x in found.items() if isinstance(x, np.ndarray) and x.dtype.kind == "f"}
+
+    def scalars(self):
+        return {name: float(x) for name, x in self.arguments().items() if is_scalar(x)}
+
+    def counts(self):
+        """Return the numbers that a mean may divide by: lengths of axes, and integers in the cache."""
+        _, cache = self.forward(**fresh(self.inputs), **fresh(self.fixed))
+        found = {}
+        arrays = {**self.arguments(), self.upstream: self.doutput}
+        for name, x in arrays.items():
+            for axis, length in enumerate(np.shape(x)):
+                found.setdefault(length, f"the length of axis {axis} of {name}")
+            if np.ndim(x) > 1:
+                found.setdefault(np.size(x), f"the number of entries of {name}")
+        for path, leaf in leaves(cache, "cache"):
+            if isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool):
+                found.setdefault(int(leaf), path.removeprefix("cache."))
+        return {count: words for count, words in found.items() if count > 1}
+
+    def jacobians(self, name):
+        """Return the learner's and the true Jacobian of an argument, (outputs, entries) each; None if too large."""
+        size, entries = flat(self.doutput).size, self.given[name].size
+        if size * entries > JACOBIAN or isinstance(self.doutput, tuple):
+            return None
+        given, true = np.zeros((size, entries)), np.zeros((size, entries))
+        kept = self.doutput
+        try:
+            for k in range(size):
+                unit = np.zeros(size)
+                unit[k] = 1.0
+                self.doutput = unit.reshape(np.shape(kept)) if np.ndim(kept) else 1.0
+                given[k] = self.student(self.inputs, self.fixed)[name].reshape(-1)
+        finally:
+            self.doutput = kept
+        x = np.array(self.inputs[name], float)
+        constant = {other: value for other, value in self.arguments().items() if other != name}
+        step = 1e-3 * (float(np.sqrt(np.mean(x * x))) or 1.0)
+        for i in range(entries):
+            points = []
+            for k in (-2, -1, 1, 2):
+                moved = x.copy()
+                moved.reshape(-1)[i] += k * step
+                points.append(flat(self.forward(**fresh({**constant, name: moved if x.ndim else float(moved)}))[0]))
+            true[:, i] = (points[0] - 8 * points[1] + 8 * points[2] - points[3]) / (12 * step)
+        return given, true
+
+
+def close(a, b, tolerance=ALIKE):
+    a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape or not np.isfinite(a).all() or not np.isfinite(b).all():
+        return False
+    return bool(np.max(np.abs(a - b), initial=0.0) <= tolerance * max(np.max(np.abs(b), initial=0.0), 1e-300))

@@ -1,0 +1,188 @@
+"""The likely cause of a wrong gradient: named in the learner's words, often enough to be trusted, never by a crash."""
+
+import html.parser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_wrong_functions import MISTAKES, broken, lora, lora_inputs
+
+from lora_np.gradcheck import CAUSES, assert_gradients, check, mutants
+from lora_np.gradcheck.causes import GROUPS
+
+
+def first(report, argument):
+    return next(diagnosis for diagnosis in report.diagnosis if diagnosis.argument == argument)
+
+
+def report_on(mistake):
+    name, change = MISTAKES[mistake]
+    return check(lora, broken(name, change), lora_inputs(0), {"scale": 1.7}, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "argument", "cause", "words"),
+    [
+        (
+            "missing factor",
+            "A",
+            "constant_factor",
+            "dA lacks the factor scale: yours is right when scale = 1, and off by 1/1.7",
+        ),
+        ("factor squared", "B", "constant_factor", "dB has the factor scale once too often"),
+        ("missing term", "x", "missing_path", "dx"),
+        ("sign", "W", "sign", "dW has the wrong sign"),
+        ("mean for sum", "b", "mean_vs_sum", "db"),
+        ("zero", "A", "zero_gradient", "dA is zero everywhere"),
+        ("one entry's sign", "x", "sign", "with `-factor` in place of `factor` in `g.flat[4] *= factor`"),
+    ],
+)
+def test_the_cause_is_named_in_the_learners_words(mistake, argument, cause, words):
+    found = first(report_on(mistake), argument)
+    assert found.cause == cause and found.group == CAUSES[cause][0] and words in found.sentence
+
+
+def test_the_printed_report_ends_with_the_likely_cause():
+    text = str(report_on("missing factor"))
+    assert text.endswith("likely cause: factor, constant_factor: " + first(report_on("missing factor"), "A").sentence)
+
+
+def test_a_repair_quotes_the_learners_own_line():
+    def forward(x, W):
+        return np.tanh(x @ W), (x, W, np.tanh(x @ W))
+
+    def backward(dy, cache):
+        x, W, y = cache
+        dz = dy * (1 - y * y)
+        return dz @ W, x.T @ dz
+
+    rng = np.random.default_rng(0)
+    report = check(forward, backward, {"x": rng.standard_normal((5, 4)), "W": rng.standard_normal((4, 4))})
+    found = first(report, "x")
+    assert found.cause == "transpose"
+    assert found.sentence == "dx is right with `dz @ W.T` in place of `dz @ W` in `return (dz @ W, x.T @ dz)`" or (
+        "W.swapaxes(-1, -2)" in found.sentence
+    )
+
+
+def test_the_readme_shows_what_its_example_prints(tmp_path):
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code, shown = re.search(
+        r"<!-- block: check -->\n```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL
+    ).groups()
+    (tmp_path / "example.py").write_text(code, encoding="utf-8")  # a file, so that its source can be read
+    done = subprocess.run([sys.executable, tmp_path / "example.py"], capture_output=True, text=True, check=True)
+    # The rounding in the last digits of a right gradient's error is the machine's own.
+    assert [line for line in done.stdout.strip().splitlines() if "  ok" not in line] == [
+        line for line in shown.strip().splitlines() if "  ok" not in line
+    ]
+
+
+def test_what_is_right_has_no_diagnosis_and_a_small_error_none_that_is_guessed():
+    assert check(lora, broken("A", lambda g, dy, c: g), lora_inputs(0), {"scale": 1.7}).diagnosis == []
+    assert report_on("off by 1e-6 in one entry").diagnosis == []
+
+
+def test_groups_and_causes_are_the_21_labels():
+    assert len(CAUSES) == 21 and list(GROUPS) == ["contract", "factor", "term", "layout", "value"]
+
+
+def gain_forward(x, gamma):
+    return gamma * x, (x, gamma)
+
+
+@pytest.mark.parametrize(
+    ("default", "backward"),
+    [
+        ({"gamma": np.ones(4)}, lambda dy, c: (dy, (dy * c[0]).sum(0))),
+        ({"gamma": np.zeros(4)}, lambda dy, c: (0 * dy, (dy * c[0]).sum(0))),
+    ],
+)
+def test_what_is_right_at_a_default_alone_is_wrong(default, backward):
+    x = np.random.default_rng(0).standard_normal((5, 4))
+    report = check(gain_forward, backward, {"x": x, **default})
+    assert list(report.failures) == ["x"]
+    assert f"right only where gamma = {default['gamma'][0]:g}" in report.failures["x"][0]
+    assert check(gain_forward, lambda dy, c: (dy * c[1], (dy * c[0]).sum(0)), {"x": x, **default}).ok
+
+
+def test_repeated_ids_and_hidden_keys_are_tried_where_the_inputs_have_none():
+    rng = np.random.default_rng(0)
+
+    def take(table, ids):
+        return table[ids], (ids, table.shape)
+
+    def assign(dy, cache):
+        ids, shape = cache
+        dtable = np.zeros(shape)
+        dtable[ids] = dy
+        return dtable
+
+    report = check(take, assign, {"table": rng.standard_normal((6, 3))}, {"ids": np.array([4, 1, 5])})
+    assert "right only where ids do not repeat" in report.failures["table"][0]
+    assert first(report, "table").cause == "not_accumulated"
+
+    def hide(x, visible):
+        return np.where(visible, x, 0.0), visible
+
+    report = check(hide, lambda dy, visible: dy, {"x": rng.standard_normal((4, 5))}, {"visible": np.ones((4, 5), bool)})
+    assert "right only where visible hides nothing" in report.failures["x"][0]
+    assert first(report, "x").cause == "mask_ignored"
+
+
+def test_a_permutation_is_not_made_to_repeat():
+    def shuffle(x, order):
+        return x[order], order
+
+    x = np.random.default_rng(0).standard_normal((5, 3))
+    assert check(shuffle, lambda dy, order: dy[np.argsort(order)], {"x": x}, {"order": np.array([3, 0, 4, 1, 2])}).ok
+
+
+def test_an_assertion_for_pytest_says_what_the_report_says():
+    x = np.random.default_rng(0).standard_normal((5, 4))
+    assert assert_gradients(lambda x: (x * x, x), lambda dy, x: 2 * x * dy, {"x": x}) is None
+    with pytest.raises(AssertionError, match="likely cause: factor, constant_factor: dx is off by 1/2 everywhere"):
+        assert_gradients(lambda x: (x * x, x), lambda dy, x: x * dy, {"x": x})
+
+
+def test_a_notebook_shows_valid_html_with_the_sentences():
+    seen = []
+
+    class Parser(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            seen.append(tag)
+
+        def handle_endtag(self, tag):
+            assert seen.pop() == tag
+
+    text = report_on("missing factor")._repr_html_()
+    Parser().feed(text)
+    assert not seen and "dA lacks the factor scale" in text and "wrong" in text
+
+
+def test_the_plot_has_a_row_for_each_gradient(tmp_path):
+    figure = report_on("missing factor").plot()
+    assert len(figure.axes) == 3 * 5  # points, errors, and their scale
+    figure.savefig(tmp_path / "report.png")
+    assert (tmp_path / "report.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("op", ["lora_linear", "layer_norm", "attention, dropout", "cross_entropy", "embedding"])
+def test_mutants_are_wrong_and_have_a_solution(op):
+    found, again = ([mutant for mutant, _ in zip(mutants(op, seed=3), range(6))] for _ in range(2))
+    assert [m.source for m in found] == [m.source for m in again] and len(found) == 6 or op == "embedding"
+    for mutant in found:
+        case = mutant.case
+        report = check(case.forward, mutant.backward, case.inputs, case.fixed)
+        assert not report.ok and mutant.cause in CAUSES and mutant.source.startswith("def ")
+        assert set(mutant.arguments) <= {row.argument for row in report.rows if row.verdict == "wrong"}, mutant.source
+
+
+def test_mutants_of_what_is_not_there():
+    with pytest.raises(ValueError, match="no operation 'rms_norm'; expected one of linear"):
+        next(mutants("rms_norm"))
