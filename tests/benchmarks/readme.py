@@ -12,9 +12,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = [ROOT / name for name in ("README.md", "README.zh-CN.md")]
-RECORD, REVIEWS = (
+RECORD, REVIEWS, CHECKED = (
     json.loads((ROOT / "tests" / "benchmarks" / "results" / f"{name}.json").read_text())
-    for name in ("digits", "reviews")
+    for name in ("digits", "reviews", "gradcheck")
 )
 REFERENCE = json.loads((ROOT / "tests" / "reference" / "results.json").read_text())
 MINILM = json.loads((ROOT / "tests" / "reference" / "minilm.json").read_text())
@@ -82,6 +82,19 @@ def tried(method):
     return ", ".join(f"{row['lr']:g}: {100 * sum(row['dev']) / len(row['dev']):.1f}" for row in rows)
 
 
+def checked():
+    """Return the figures of the gradient check on its two suites of mistakes, `seen_cause` and so on."""
+    found = {}
+    for suite in ("seen", "unseen"):
+        total = CHECKED[suite]
+        named = {"cause": total["cause"], "group": total["cause"] + total["group"], "none": total["none"]}
+        found |= {f"{suite}_{what}": f"{100 * count / total['wrong']:.0f}" for what, count in named.items()}
+        found |= {f"{suite}_wrong": str(total["wrong"]), f"{suite}_missed": str(total["wrong"] - total["found"])}
+    found["right"] = str(sum(CHECKED[suite]["right"] for suite in ("seen", "unseen")))
+    found["alarms"] = str(sum(CHECKED[suite]["false alarms"] for suite in ("seen", "unseen")))
+    return found
+
+
 ROWS = {
     "trained": (
         "nothing: the frozen model",
@@ -130,6 +143,7 @@ def values():
         "reviews": "\n" + reviews_table() + "\n",
         "examples": "\n" + examples_table() + "\n",
         **{f"reviews_{method}": percent(run["after"]) for method, run in REVIEWS["accuracy"]["runs"].items()},
+        **checked(),
         **{f"tried_{method}": tried(method) for method in ("head", "lora", "full")},
         **{f"lora_{name}": percent(found["accuracy"]) for name, found in REVIEWS["accuracy"]["elsewhere"].items()},
         **{

@@ -2,9 +2,12 @@
 
 The rules of the diagnosis were made with `suite` in sight. `unseen`, on operations that lora_np does not have, was
 written by somebody who had not seen the rules, and no rule was made by looking at its entries. Run as a script, this
-file prints a table: `python tests/gradcheck/test_suite.py [number of seeds]` (a quarter of an hour a seed).
+file prints a table: `python tests/gradcheck/test_suite.py [number of seeds]` (five minutes a seed), and records the
+totals in tests/benchmarks/results/gradcheck.json.
 """
 
+import json
+import platform
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,6 +21,8 @@ from suite import CAUSES, RIGHT, WRONG
 
 from lora_np.gradcheck import CAUSES as EXPLAINED
 from lora_np.gradcheck import check
+
+RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "gradcheck.json"
 
 
 def tried(entry, seed):
@@ -74,9 +79,10 @@ def test_the_labels_are_those_of_the_diagnosis():
 
 
 def table(seeds):
-    """Print what is found and named of each suite, and how many right ones are called wrong."""
+    """Print what is found and named of each suite, and how many right ones are called wrong; return the totals."""
     print(f"{'':20}{'wrong':>7}{'found':>7}{'cause':>7}{'group':>7}{'none':>7}")
-    for title, wrong, right in (("seen ops", WRONG, RIGHT), ("unseen ops", unseen.WRONG, unseen.RIGHT)):
+    totals = {}
+    for title, wrong, right in (("seen", WRONG, RIGHT), ("unseen", unseen.WRONG, unseen.RIGHT)):
         total = Counter()
         for op in dict.fromkeys(entry.op for entry in wrong):
             counts = Counter()
@@ -88,6 +94,8 @@ def table(seeds):
         print(line(title, total))
         alarms = [not tried(entry, seed).ok for entry in right for seed in seeds]
         print(f"{title}: {sum(alarms)} false alarms of {len(alarms)}", flush=True)
+        totals[title] = {**total, "right": len(alarms), "false alarms": sum(alarms)}
+    return totals
 
 
 def line(title, counts):
@@ -97,4 +105,12 @@ def line(title, counts):
 
 
 if __name__ == "__main__":
-    table(range(int(sys.argv[1]) if sys.argv[1:] else 1))
+    seeds = int(sys.argv[1]) if sys.argv[1:] else 1
+    record = {
+        "command": f"python tests/gradcheck/test_suite.py {seeds}",
+        "versions": {"numpy": np.__version__, "python": platform.python_version()},
+        "seeds": seeds,
+        **table(range(seeds)),
+    }
+    RESULT.write_text(json.dumps(record, indent=1) + "\n")
+    print("written:", RESULT.name)
