@@ -1,4 +1,4 @@
-"""Debugging exercises without end: wrong backwards of the operations in `lora_np.ops`, each proven wrong."""
+"""Debugging exercises by seed: wrong backwards of the operations in `lora_np.ops`, each proven wrong."""
 
 from typing import NamedTuple
 
