@@ -109,7 +109,10 @@ class Editor:
         return [self, *itertools.chain(*(editor.all() for editor in self.inner))]
 
     def value(self, node):
-        """Return what an expression was worth at the end of the call, None if that cannot be told."""
+        """Return what an expression was worth at the end of the call, None if that cannot be told.
+
+        It is a piece of the very source that the check has just run, so `eval` runs nothing that is new.
+        """
         try:
             return eval(
                 compile(ast.fix_missing_locations(ast.Expression(copy.deepcopy(node))), "", "eval"),
@@ -170,7 +173,8 @@ class Editor:
     def edited(self, changes, inserted=None):
         """Return the function with nodes replaced, [(node, new), ...], and its source; (None, "") if it has no sense.
 
-        The tree itself is changed, compiled and changed back: copying it would cost more than all the rest.
+        The tree itself is changed, compiled and changed back: copying it would cost more than all the rest. What is
+        executed is the author's own function, which the check has run before, but for one changed expression.
         """
         body, undo = self.definition.body, []
         for node, new in changes:

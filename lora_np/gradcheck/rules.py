@@ -312,11 +312,10 @@ def substituted(suspect, name):
 
 def reach(suspect, name):
     """Which outputs an entry moves, beside which ones the learner lets it move."""
-    found = suspect.jacobians(name)
+    found = suspect.reached(name)
     if found is None:
         return
-    given, true = found
-    mine, theirs = (np.abs(J) > 1e-7 * np.max(np.abs(true), initial=1e-300) for J in (given, true))
+    given, true, mine, theirs = found
     lost, rows = theirs & ~mine, mine.any(axis=1)
     if np.ndim(suspect.doutput) and rows.any() and close(given[rows], true[rows]):
         first = np.unravel_index(np.flatnonzero(rows), np.shape(suspect.doutput))[0]
@@ -329,11 +328,11 @@ def reach(suspect, name):
 
 
 def farther(suspect, name):
-    found = suspect.jacobians(name)
+    """The same, where the learner's entries move more than they do, or one each."""
+    found = suspect.reached(name)
     if found is None:
         return
-    given, true = found
-    mine, theirs = (np.abs(J) > 1e-7 * np.max(np.abs(true), initial=1e-300) for J in (given, true))
+    *_, mine, theirs = found
     if (mine & ~theirs).any() and not (theirs & ~mine).any():
         yield "extra_term", f"d{name} lets entries of the output count that do not depend on {name} there"
     elif np.array_equal(mine, theirs) and len(theirs) > 1 and theirs.sum(0).max() == theirs.sum(1).max() == 1:

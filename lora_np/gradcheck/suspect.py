@@ -101,15 +101,9 @@ class Suspect:
         if size * entries > JACOBIAN or isinstance(self.doutput, tuple):
             return None
         given, true = np.zeros((size, entries)), np.zeros((size, entries))
-        kept = self.doutput
-        try:
-            for k in range(size):
-                unit = np.zeros(size)
-                unit[k] = 1.0
-                self.doutput = unit.reshape(np.shape(kept)) if np.ndim(kept) else 1.0
-                given[k] = self.student(self.inputs, self.fixed)[name].reshape(-1)
-        finally:
-            self.doutput = kept
+        for k, unit in enumerate(np.eye(size)):
+            doutput = unit.reshape(np.shape(self.doutput)) if np.ndim(self.doutput) else 1.0
+            given[k] = self.student(self.inputs, self.fixed, doutput)[name].reshape(-1)
         x = np.array(self.inputs[name], float)
         constant = {other: value for other, value in self.arguments().items() if other != name}
         step = 1e-3 * (float(np.sqrt(np.mean(x * x))) or 1.0)
@@ -121,6 +115,14 @@ class Suspect:
                 points.append(flat(self.forward(**fresh({**constant, name: moved if x.ndim else float(moved)}))[0]))
             true[:, i] = (points[0] - 8 * points[1] + 8 * points[2] - points[3]) / (12 * step)
         return given, true
+
+    def reached(self, name):
+        """Return the two Jacobians, and where each is not zero; None if they are too large."""
+        found = self.jacobians(name)
+        if found is None:
+            return None
+        smallest = 1e-7 * np.max(np.abs(found[1]), initial=1e-300)
+        return *found, *(np.abs(J) > smallest for J in found)
 
 
 def close(a, b, tolerance=ALIKE):
