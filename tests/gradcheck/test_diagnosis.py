@@ -165,6 +165,15 @@ def test_a_notebook_shows_valid_html_with_the_sentences():
     assert not seen and "dA lacks the factor scale" in text and "wrong" in text
 
 
+def test_a_notebook_does_not_take_a_learners_line_for_html():
+    def backward(dy, x):
+        return dy * (x < 0)
+
+    x = np.random.default_rng(0).standard_normal((5, 4))
+    text = check(lambda x: (np.where(x.real > 0, x, 0), x), backward, {"x": x})._repr_html_()
+    assert "x &lt; 0" in text and "x < 0" not in text
+
+
 def test_the_plot_has_a_row_for_each_gradient(tmp_path):
     figure = report_on("missing factor").plot()
     assert len(figure.axes) == 3 * 5  # points, errors, and their scale
