@@ -15,7 +15,7 @@ import itertools
 import numpy as np
 
 from lora_np import ops
-from lora_np.gradcheck.calls import fresh
+from lora_np.gradcheck.calls import fresh, widened
 from lora_np.gradcheck.causes import named
 from lora_np.gradcheck.faults import faults, repairs
 from lora_np.gradcheck.placement import by_name
@@ -93,40 +93,40 @@ class Repairs:
         try:
             _, cache = suspect.forward(**fresh(suspect.inputs), **fresh(suspect.fixed))
             candidates = repairs(suspect.backward, copy.deepcopy(suspect.doutput), copy.deepcopy(cache))
-            for _, kind in itertools.groupby(candidates, key=lambda repair: repair.kind):
-                for repair in kind:
-                    self.try_out(suspect, repair, cache)
-                if any(set(wrong) <= right for _, right in self.working):
+            for _, kind in itertools.groupby(candidates, key=lambda repair: repair[1].kind):
+                for cause, edit in kind:
+                    self.try_out(suspect, cause, edit, cache)
+                if any(set(wrong) <= right for *_, right in self.working):
                     return  # a rarer kind of slip would say less
         except Exception:  # its source cannot be read, or it does not run twice
             return
 
-    def try_out(self, suspect, repair, cache):
+    def try_out(self, suspect, cause, edit, cache):
         try:
             with np.errstate(all="ignore"):
-                function, _ = repair.build()
-                grads = by_name(function(copy.deepcopy(suspect.doutput), copy.deepcopy(cache)), suspect.inputs)
+                function = edit.build()
+                grads = by_name(function(widened(suspect.doutput), widened(cache)), suspect.inputs)
             right = {name for name in suspect.given if close(np.asarray(grads[name], float), suspect.truth(name))}
         except Exception:
             return
         if right - self.right:
-            self.working.append((repair, right))
+            self.working.append((cause, edit, right))
 
     def without_renaming(self, suspect, name):
         return self(suspect, name, ("rename",))
 
     def __call__(self, suspect, name, without=()):
         fitting = [
-            (-len(right), k, repair)
-            for k, (repair, right) in enumerate(self.working)
-            if name in right and repair.kind not in without
+            (-len(right), cause, edit)
+            for cause, edit, right in self.working
+            if name in right and edit.kind not in without
         ]
         most = min((count for count, *_ in fitting), default=0)
-        for count, _, repair in fitting:
+        for count, cause, edit in fitting:
             if count == most:
-                cause = derivative(suspect, name, repair.cause)
-                place = "" if repair.old == repair.line else f" in `{repair.line}`"
-                yield cause, f"d{name} is right with `{repair.new}` in place of `{repair.old}`{place}"
+                place = "" if edit.old == edit.line else f" in `{edit.line}`"
+                words = f"d{name} is right with `{edit.new}` in place of `{edit.old}`{place}"
+                yield derivative(suspect, name, cause), words
 
 
 class Dictionary:
@@ -138,31 +138,31 @@ class Dictionary:
         if found:
             op, mapping, cache = found
             with np.errstate(all="ignore"):
-                for fault in faults(getattr(ops, f"{op}_backward"), suspect.doutput, cache):
+                for cause, edit in faults(getattr(ops, f"{op}_backward"), suspect.doutput, cache):
                     try:
-                        function, _ = fault.build()
+                        function = edit.build()
                         grads = by_name(function(suspect.doutput, cache), VARIABLES[op])
                     except Exception:
                         continue
                     grads = {mapping.get(name): np.asarray(g) for name, g in grads.items() if g is not None}
-                    self.edits.append((fault, grads))
+                    self.edits.append((cause, edit, grads))
 
     def without_renaming(self, suspect, name):
         return self(suspect, name, ("rename",))
 
     def __call__(self, suspect, name, without=()):
         fitting = []
-        for position, (fault, grads) in enumerate(self.edits):
+        for cause, edit, grads in self.edits:
             g = grads.get(name)
-            if fault.kind in without or g is None or not close(suspect.given[name], g) or close(g, suspect.truth(name)):
+            if edit.kind in without or g is None or not close(suspect.given[name], g) or close(g, suspect.truth(name)):
                 continue
             elsewhere = sum(other in grads and close(suspect.given[other], grads[other]) for other in suspect.given)
-            fitting.append((-elsewhere, position, fault))
+            fitting.append((-elsewhere, cause, edit))
         most = min((count for count, *_ in fitting), default=0)
-        for count, _, fault in sorted(fitting, key=lambda item: item[:2]):
+        for count, cause, edit in fitting:
             if count == most:
-                words = f"d{name} is what our `{fault.line}` gives with `{fault.new}` in place of `{fault.old}`"
-                yield derivative(suspect, name, fault.cause), words
+                words = f"d{name} is what our `{edit.line}` gives with `{edit.new}` in place of `{edit.old}`"
+                yield derivative(suspect, name, cause), words
 
 
 def derivative(suspect, name, cause):

@@ -7,7 +7,6 @@ nothing: whoever uses them has to look.
 
 import ast
 import contextlib
-import copy
 import functools
 import inspect
 import itertools
@@ -26,10 +25,38 @@ NUMBERS = (np.ndarray, np.number, float, int)
 class Edit(NamedTuple):
     kind: str  # what was done: "drop term", "flip sign", ...
     what: str  # the class of what it was done to: "constant", "count", "mask", "array" or ""
-    line: str  # of the source as it was
-    old: str
-    new: str
-    build: object  # build() returns the edited function and its source; the function is None if it has no sense
+    editor: object
+    place: object  # the statement as it was; here and below a node, or words
+    before: object
+    after: object
+    nodes: tuple  # (node, the new one), ...
+    inserted: tuple = ()  # (place in the body, a statement)
+
+    @property
+    def line(self):
+        return in_words(self.place)
+
+    @property
+    def old(self):
+        return in_words(self.before)
+
+    @property
+    def new(self):
+        return in_words(self.after)
+
+    def build(self):
+        """Return the edited function, None if it has no sense."""
+        return self.editor.edited(self)
+
+    def source(self):
+        """Return the source of the edited function."""
+        with self.editor.changed(self):
+            return ast.unparse(self.editor.definition)
+
+
+def in_words(node):
+    """Written only when asked for: of some thousand edits one is shown."""
+    return node if isinstance(node, str) else ast.unparse(node)
 
 
 class Unreadable(Exception):
@@ -64,7 +91,7 @@ class Editor:
         loops = [node for node in ast.walk(tree) if isinstance(node, ast.For)]
         self.in_loops = [node for loop in loops for node in ast.walk(loop)]
         self.place = dict(places_of(tree))
-        self.locals, self.inner = {}, []
+        self.locals, self.values, self.texts, self.inner = {}, {}, {}, []
         for name in (*self.function.__code__.co_names, *self.function.__code__.co_freevars):
             called = self.scope.get(name)
             if isinstance(called, types.FunctionType) and called not in seen and not is_library(called):
@@ -113,14 +140,21 @@ class Editor:
 
         It is a piece of the very source that the check has just run, so `eval` runs nothing that is new.
         """
+        if id(node) in self.values:
+            return self.values[id(node)]
         try:
-            return eval(
-                compile(ast.fix_missing_locations(ast.Expression(copy.deepcopy(node))), "", "eval"),
-                self.scope,
-                self.locals,
-            )
+            found = eval(compile(ast.Expression(located(node, self.definition)), "", "eval"), self.scope, self.locals)
         except Exception:
-            return None
+            found = None
+        if id(node) in self.place:  # it lives as long as the tree, so nobody else gets its id
+            self.values[id(node)] = found
+        return found
+
+    def words(self, node):
+        """Return the text of a node of the tree."""
+        if id(node) not in self.texts:
+            self.texts[id(node)] = ast.unparse(node)
+        return self.texts[id(node)]
 
     def kind_of(self, node):
         """Return the class of a factor: a number, a count, a mask, or another array."""
@@ -170,32 +204,35 @@ class Editor:
                     found.setdefault(length, f"{name}.shape[{axis}]")
         return found
 
-    def edited(self, changes, inserted=None):
-        """Return the function with nodes replaced, [(node, new), ...], and its source; (None, "") if it has no sense.
-
-        The tree itself is changed, compiled and changed back: copying it would cost more than all the rest. What is
-        executed is the author's own function, which the check has run before, but for one changed expression.
-        """
+    @contextlib.contextmanager
+    def changed(self, edit):
+        """The tree itself is changed and changed back: copying it would cost more than all the rest."""
         body, undo = self.definition.body, []
-        for node, new in changes:
+        for node, new in edit.nodes:
             parent, field, index = self.place[id(node)]
             undo.append((parent, field, index, node))
-            put(parent, field, index, new)
-        if inserted is not None:
-            body.insert(inserted[0], parse(inserted[1], "exec"))
+            put(parent, field, index, located(new, node))
+        if edit.inserted:
+            body.insert(edit.inserted[0], located(parse(edit.inserted[1], "exec"), self.definition))
         try:
-            ast.fix_missing_locations(self.tree)
-            scope = dict(self.scope)
-            exec(compile(self.tree, "<edited>", "exec"), scope)
-            function, source = scope[self.definition.name], ast.unparse(self.definition)
-        except (SyntaxError, ValueError, TypeError, NameError):
-            return None, ""
+            yield
         finally:
-            if inserted is not None:
-                del body[inserted[0]]
+            if edit.inserted:
+                del body[edit.inserted[0]]
             for parent, field, index, node in reversed(undo):
                 put(parent, field, index, node)
-        return self.rebuilt(function if self.bound is None else function.__get__(self.bound)), source
+
+    def edited(self, edit):
+        """Return the function as edited. It is the author's own, which the check has run, but for one change."""
+        try:
+            with self.changed(edit):
+                code = compile(self.tree, "<edited>", "exec")
+            scope = dict(self.scope)
+            exec(code, scope)
+            function = scope[self.definition.name]
+        except (SyntaxError, ValueError, TypeError, NameError):
+            return None
+        return self.rebuilt(function if self.bound is None else function.__get__(self.bound))
 
     def statements(self):
         """Yield (node, the statement it is part of) for all that may be edited."""
@@ -205,10 +242,6 @@ class Editor:
                 for node in ast.walk(statement):
                     if id(node) in self.place:
                         yield node, statement
-
-    def edit(self, kind, what, statement, old, new, nodes):
-        build = functools.partial(self.edited, nodes)
-        return Edit(kind, what, ast.unparse(statement), ast.unparse(old), ast.unparse(new), build)
 
     def bindings(self):
         """Return {name: place in the body} where arguments, and what comes out of a tuple, can be bound anew."""
@@ -243,6 +276,15 @@ def places_of(tree):
     for key, places in seen.items():
         if len(places) == 1:  # the parser shares nodes such as Load(), which nobody edits
             yield key, places[0]
+
+
+def located(new, node):
+    """Give the new parts of a node the line of the one in whose place it comes, as the compiler asks for one."""
+    for part in ast.walk(new):
+        if "lineno" in part._attributes and not hasattr(part, "lineno"):
+            part.lineno = part.end_lineno = node.lineno
+            part.col_offset = part.end_col_offset = 0
+    return new
 
 
 def put(parent, field, index, node):

@@ -1,7 +1,5 @@
 """What an edit of a backward's source means: as a fault of a right one, and as the repair of a wrong one."""
 
-from typing import NamedTuple
-
 from lora_np.gradcheck.edits import Editor
 from lora_np.gradcheck.rewrites import all_edits
 
@@ -57,15 +55,6 @@ ORDER = (
 )
 
 
-class Fault(NamedTuple):
-    cause: str
-    kind: str
-    line: str  # of the source as it was
-    old: str  # in that line
-    new: str
-    build: object  # build() returns the edited function, or None if it has no sense, and its source
-
-
 def meaning(edit, table):
     if edit.kind in table:
         return table[edit.kind].get(edit.what)
@@ -73,12 +62,12 @@ def meaning(edit, table):
 
 
 def faults(backward, doutput, cache):
-    """Yield a Fault for each single edit of a right backward, as it runs for one upstream and cache."""
+    """Yield (cause, Edit) for each single edit of a right backward, as it runs for one upstream and cache."""
     yield from understood(backward, doutput, cache, AS_FAULT)
 
 
 def repairs(backward, doutput, cache):
-    """Yield a Fault for each single edit that may make a wrong backward right: its cause is what is wrong now."""
+    """Yield (cause, Edit) for each single edit that may make a wrong backward right: the cause is what is wrong now."""
     yield from understood(backward, doutput, cache, AS_REPAIR)
 
 
@@ -88,4 +77,4 @@ def understood(backward, doutput, cache, table):
     edits = [edit for part in editor.all() for edit in all_edits(part, additions=table is AS_REPAIR)]
     for edit in sorted(edits, key=lambda edit: ORDER.index(edit.kind)):
         if cause := meaning(edit, table):
-            yield Fault(cause, edit.kind, edit.line, edit.old, edit.new, edit.build)
+            yield cause, edit

@@ -51,10 +51,10 @@ def mutants(op, seed=0):
     seen = []
     edited = list(faults(case.backward, doutput, cache))
     for k in rng.permutation(len(edited)):
-        fault = edited[k]
+        cause, edit = edited[k]
         try:
             with np.errstate(all="ignore"):
-                function, source = fault.build()
+                function = edit.build()
                 grads = by_name(function(doutput, cache), case.inputs)
             fits = all(
                 np.shape(grads[name]) == np.shape(g) and np.isfinite(grads[name]).all() for name, g in right.items()
@@ -66,6 +66,6 @@ def mutants(op, seed=0):
         if not wrong or any(close(numbers, other, 1e-9) for other in seen):
             continue
         seen.append(numbers)
-        cause = "wrong_derivative" if op in ENTRYWISE and fault.cause != "mask_ignored" else fault.cause
-        sentence = f"in `{fault.line}`, `{fault.new}` stands where `{fault.old}` belongs"
-        yield Mutant(case, function, source, wrong, cause, sentence)
+        cause = "wrong_derivative" if op in ENTRYWISE and cause != "mask_ignored" else cause
+        sentence = f"in `{edit.line}`, `{edit.new}` stands where `{edit.old}` belongs"
+        yield Mutant(case, function, edit.source(), wrong, cause, sentence)

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import functools
 import itertools
 
 import numpy as np
@@ -20,15 +19,24 @@ def all_edits(editor, additions):
         except Exception:  # an expression of a form that nobody foresaw
             continue
         for kind, what, new in found:
-            edit = editor.edit(kind, what, statement, node, new, [(node, new)])
-            yield edit
-            same.setdefault((kind, what, edit.old, edit.new), []).append((node, new))
-    for (kind, what, old, new), nodes in same.items():
-        if len(nodes) > 1:
-            yield Edit(kind, what, f"{old}, everywhere", old, new, functools.partial(editor.edited, nodes))
+            yield Edit(kind, what, editor, statement, node, new, ((node, new),))
+            same.setdefault((kind, what, editor.words(node)), []).append((node, new))
+    for (kind, what, old), nodes in same.items():
+        if len({id(node) for node, _ in nodes}) > 1:
+            yield from everywhere_alike(editor, kind, what, old, nodes)
     for several in (together, rebindings, moves):
         with contextlib.suppress(Exception):
             yield from several(editor)
+
+
+def everywhere_alike(editor, kind, what, old, nodes):
+    """Yield an Edit for each new text that an expression can be given in all places where it stands."""
+    by_text = {}
+    for node, new in nodes:
+        by_text.setdefault(ast.unparse(new), []).append((node, new))
+    for text, pairs in by_text.items():
+        if len(pairs) > 1:
+            yield Edit(kind, what, editor, f"{old}, everywhere", old, text, tuple(pairs))
 
 
 def together(editor):
@@ -43,21 +51,19 @@ def together(editor):
                     calls.setdefault(key, {}).setdefault(id(node), (node, new))
     for (kind, name, axis), found in calls.items():
         if len(found) > 1:
-            nodes = list(found.values())
             words = (
                 f"each {name} over axis {axis}"
                 if kind == "axis"
                 else f"each {name} as a {'mean' if name == 'sum' else 'sum'}"
             )
-            yield Edit(kind, "", "the whole function", name, words, functools.partial(editor.edited, nodes))
+            yield Edit(kind, "", editor, "the whole function", name, words, tuple(found.values()))
 
 
 def rebindings(editor):
     """Yield an Edit for each argument, or part of the cache, that is changed for all its uses at once."""
     for name, place in editor.bindings().items():
         for kind, what, value in everywhere(editor, name):
-            build = functools.partial(editor.edited, [], (place, f"{name} = {value}"))
-            yield Edit(kind, what, f"{name}, everywhere", name, value, build)
+            yield Edit(kind, what, editor, f"{name}, everywhere", name, value, (), (place, f"{name} = {value}"))
 
 
 def everywhere(editor, name):
@@ -90,12 +96,10 @@ def moves(editor):
         value, words = editor.value(factor), ast.unparse(factor)
         for name, place in editor.bindings().items() if value is not None else ():
             if np.ndim(editor.names[name]) and fits(value, editor.names[name]):
-                new = parse(f"{name} * {words}")
-                edit = editor.edit("move factor", "array", statement, parse(name), new, [])
-                yield edit._replace(
-                    build=functools.partial(editor.edited, [(node, other)], (place, f"{name} = {name} * {words}"))
-                )
+                new = f"{name} * {words}"
+                inserted = (place, f"{name} = {new}")
+                yield Edit("move factor", "array", editor, statement, name, new, ((node, other),), inserted)
     for (node, factor, other, statement), root in itertools.product(factors, roots):
         if node not in ast.walk(root) and root not in ast.walk(node):
             new = ast.BinOp(root, ast.Mult(), factor)
-            yield editor.edit("move factor", "array", statement, root, new, [(node, other), (root, new)])
+            yield Edit("move factor", "array", editor, statement, root, new, ((node, other), (root, new)))
