@@ -10,6 +10,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import math
 import sys
 import textwrap
 import types
@@ -20,6 +21,7 @@ import numpy as np
 from lora_np.gradcheck.calls import LIBRARIES
 
 NUMBERS = (np.ndarray, np.number, float, int)
+SIMPLE = {"2.0": 2.0, "3.0": 3.0, "1.5": 1.5, "4.0": 4.0}
 
 
 class Edit(NamedTuple):
@@ -31,6 +33,7 @@ class Edit(NamedTuple):
     after: object
     nodes: tuple  # (node, the new one), ...
     inserted: tuple = ()  # (place in the body, a statement)
+    coefficient: object = None  # the constant in `after` whose value is still to be found
 
     @property
     def line(self):
@@ -111,7 +114,7 @@ class Editor:
         new.__kwdefaults__ = f.__kwdefaults__
         return self.rebuilt(new if self.bound is None else new.__get__(self.bound))
 
-    def watch(self, *arguments):
+    def watch(self, *arguments, **named):
         """Call the function once, and keep the local variables of all that are read here."""
         editors = {editor.function.__code__: editor for editor in self.all()}
 
@@ -125,7 +128,7 @@ class Editor:
         before = sys.gettrace()
         sys.settrace(trace)
         try:
-            self.function(*(() if self.bound is None else (self.bound,)), *arguments)
+            self.function(*(() if self.bound is None else (self.bound,)), *arguments, **named)
         finally:
             sys.settrace(before)
         for editor in self.all():
@@ -195,13 +198,21 @@ class Editor:
                 seen |= {id(value)} if isinstance(value, np.ndarray) else set()  # one array, two names: the first
         return values
 
-    def lengths(self):
-        """Return {length: an expression for it} for the axes of the tensors at hand."""
-        found = {}
+    def numbers(self):
+        """Return [(words, class, value), ...] of the numbers that a factor may be: small ones, lengths, scalars."""
+        found = [(words, "constant", value) for words, value in SIMPLE.items()]
+        arrays = {name: np.shape(value) for name, value in self.names.items() if np.ndim(value)}
+        for name, shape in arrays.items():
+            for count in range(1, len(shape) + 1):
+                for axes in itertools.combinations(range(len(shape)), count):
+                    words = "*".join(f"{name}.shape[{axis}]" for axis in axes)
+                    found.append((f"({words})" if count > 1 else words, "count", math.prod(shape[a] for a in axes)))
         for name, value in self.names.items():
-            for axis, length in enumerate(np.shape(value)):
-                if length > 1:
-                    found.setdefault(length, f"{name}.shape[{axis}]")
+            if not np.ndim(value) and value and np.isfinite(value):
+                number, what = float(value), self.kind_of(parse(name))
+                found += [(name, what, number), (f"{name}**2", what, number**2)]
+                found += [(f"(1 - {name})", what, 1 - number)] if 0 < number < 1 else []
+                found += [(f"np.sqrt({name})", what, number**0.5)] if number > 0 else []
         return found
 
     @contextlib.contextmanager

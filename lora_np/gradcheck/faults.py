@@ -24,7 +24,7 @@ BOTH = {
 BOTH_BY_CLASS = {
     "rename": {"array": "wrong_cached_value", "constant": "constant_factor"},
     "power": {"array": "wrong_derivative", "constant": "constant_factor"},
-    "constant": {"constant": "constant_factor"},
+    "scale": {"": "constant_factor"},
     "double factor": FACTOR,
     "invert factor": FACTOR,
 }
@@ -50,7 +50,7 @@ AS_REPAIR = {
 }
 ORDER = (
     *("flip sign", "transpose", "drop factor", "double factor", "power", "mean or sum", "axis", "drop reduction"),
-    *("constant", "accumulate", "keep the last", "drop term", "add factor", "rename", "add factor everywhere"),
+    *("scale", "accumulate", "keep the last", "drop term", "add factor", "rename", "add factor everywhere"),
     *("invert factor", "move factor", "normalise", "compare", "add term", "drop call", "add product"),
 )
 

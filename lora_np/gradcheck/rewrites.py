@@ -9,6 +9,8 @@ import numpy as np
 from lora_np.gradcheck.edits import Edit, parse
 from lora_np.gradcheck.slips import changes, fits, is_root, of_call
 
+TO_BE_FOUND = ("scale", "add term", "add product")  # those with a coefficient
+
 
 def all_edits(editor, additions):
     """Yield an Edit for each slip there may be in a function; with `additions`, also those that put something in."""
@@ -19,8 +21,11 @@ def all_edits(editor, additions):
         except Exception:  # an expression of a form that nobody foresaw
             continue
         for kind, what, new in found:
-            yield Edit(kind, what, editor, statement, node, new, ((node, new),))
-            same.setdefault((kind, what, editor.words(node)), []).append((node, new))
+            coefficient = {"scale": lambda new: new.left}.get(kind, lambda new: new.right.left)
+            unknown = coefficient(new) if kind in TO_BE_FOUND else None
+            yield Edit(kind, what, editor, statement, node, new, ((node, new),), coefficient=unknown)
+            if kind not in TO_BE_FOUND:
+                same.setdefault((kind, what, editor.words(node)), []).append((node, new))
     for (kind, what, old), nodes in same.items():
         if len({id(node) for node, _ in nodes}) > 1:
             yield from everywhere_alike(editor, kind, what, old, nodes)

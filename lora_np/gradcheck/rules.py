@@ -9,7 +9,7 @@ import numpy as np
 
 from lora_np.gradcheck.calls import is_scalar
 from lora_np.gradcheck.laws import listed
-from lora_np.gradcheck.suspect import close
+from lora_np.gradcheck.suspect import close, ratio
 
 
 def zero(suspect, name):
@@ -87,14 +87,6 @@ def counted(suspect, name):
     roots = [count for count in counts if abs(size * count**0.5 - 1) < 1e-5 or abs(size / count**0.5 - 1) < 1e-5]
     root = f", the root of {roots[0]}, {counts[roots[0]]}" if roots else ""
     yield "constant_factor", f"{sign}d{name} is off by {off(factor)} everywhere{root}"
-
-
-def ratio(given, truth):
-    """Return c if given = c truth, c not 0 and not 1."""
-    if np.shape(given) != np.shape(truth):
-        return None
-    c = float(np.vdot(truth, given) / max(np.vdot(truth, truth), 1e-300))
-    return c if c and abs(c - 1) > 1e-6 and close(given, c * truth, max(1e-6, 1e-6 * abs(c))) else None
 
 
 def permuted(suspect, name):
@@ -201,11 +193,7 @@ def alternatives(suspect, name):
 def modified(suspect, name):
     """The gradient is right, but of another function."""
     for other, value, cause, words in alternatives(suspect, name):
-        try:
-            truth = suspect.truth(name, **{other: value})
-        except Exception:
-            continue
-        if close(suspect.given[name], truth) and truth.any():
+        if suspect.is_gradient(suspect.given[name], name, **{other: value}):
             yield cause, f"d{name} is the gradient of the same function {words}"
 
 
@@ -244,25 +232,18 @@ def special(suspect, name):
         if other == name or not (is_scalar(x) or (isinstance(x, np.ndarray) and x.dtype.kind in "fb")):
             continue
         one = np.ones_like(x) if isinstance(x, np.ndarray) else 1.0
-        try:
-            if not close(*suspect.at(name, **{other: one})):
-                continue
-            if is_mask(x) or (isinstance(x, np.ndarray) and x.dtype == bool):
-                yield (
-                    "mask_ignored",
-                    f"d{name} is right only without {other}: somewhere on the way back it is not applied",
-                )
-            elif close(*suspect.at(name, **{other: 2.0 * one})):
-                words = f"{other} must multiply before the sum or mean is taken"
-                yield "factor_order", f"d{name} is right only when {other} is the same everywhere: {words}"
-            else:
-                cause = "constant_factor" if is_scalar(x) else "elementwise_factor"
-                yield (
-                    cause,
-                    f"d{name} is right only when {other} = 1: {other} is missing as a factor in one of its terms",
-                )
-        except Exception:
+        if not suspect.is_right(name, **{other: one}):
             continue
+        if is_mask(x) or (isinstance(x, np.ndarray) and x.dtype == bool):
+            words = "somewhere on the way back it is not applied"
+            yield "mask_ignored", f"d{name} is right only without {other}: {words}"
+        elif suspect.is_right(name, **{other: 2.0 * one}):
+            words = f"{other} must multiply before the sum or mean is taken"
+            yield "factor_order", f"d{name} is right only when {other} is the same everywhere: {words}"
+        else:
+            cause = "constant_factor" if is_scalar(x) else "elementwise_factor"
+            words = f"{other} is missing as a factor in one of its terms"
+            yield cause, f"d{name} is right only when {other} = 1: {words}"
 
 
 def vanishing(suspect, name):
@@ -270,11 +251,7 @@ def vanishing(suspect, name):
     for other, x in suspect.arguments().items():
         if other == name or not isinstance(x, np.ndarray) or x.dtype.kind != "f" or is_mask(x):
             continue
-        try:
-            given, truth = suspect.at(name, **{other: np.zeros_like(x)})
-        except Exception:
-            continue
-        if close(given, truth) and truth.any():
+        if suspect.is_right(name, **{other: np.zeros_like(x)}):
             yield "missing_path", f"d{name} is right only when {other} = 0: look at the way through {other}"
 
 
@@ -337,22 +314,6 @@ def farther(suspect, name):
         yield "extra_term", f"d{name} lets entries of the output count that do not depend on {name} there"
     elif np.array_equal(mine, theirs) and len(theirs) > 1 and theirs.sum(0).max() == theirs.sum(1).max() == 1:
         yield "wrong_derivative", f"each entry of {name} moves one entry of the output; the derivative itself is wrong"
-
-
-def is_entrywise(suspect, name):
-    """Does each entry of the argument move one entry of the output, and not by a constant?"""
-    x = suspect.inputs[name]
-    if np.shape(x) != np.shape(suspect.doutput) or not np.ndim(x):
-        return False
-    if "entrywise " + name not in suspect.truths:
-        found = suspect.jacobians(name)
-        diagonal = found is not None and not np.any(
-            np.abs(found[1] - np.diag(np.diag(found[1]))) > 1e-7 * np.max(np.abs(found[1]))
-        )
-        suspect.truths["entrywise " + name] = diagonal and not close(
-            suspect.truth(name), suspect.truth(name, **{name: 1.3 * x}), 1e-3
-        )
-    return suspect.truths["entrywise " + name]
 
 
 FIRST = (zero, swapped, misshapen, constant)

@@ -45,12 +45,13 @@ def changes(editor, node, statement, additions):
                 yield "rename", "array" if np.ndim(value) else "constant", parse(other)
         if np.ndim(editor.names[ast.unparse(node)]) >= 2 and not is_reduced(editor, node, statement):
             yield "transpose", "", flip(node)
+    if additions and is_scaled(editor, node):
+        yield "scale", "", ast.BinOp(ast.Constant(2.0), ast.Mult(), node)
     if additions and is_root(node, statement) and isinstance(here := editor.value(node), np.ndarray):
         for what, words in products(editor, here):
-            yield "add product", what, ast.BinOp(node, ast.Add(), parse(words))
-            yield "add product", what, ast.BinOp(node, ast.Sub(), parse(words))
+            yield "add product", what, plus(node, words)
     if additions and (is_root(node, statement) or is_operand(editor, node, statement)):
-        yield from insertions(editor, node, is_reduced(editor, node, statement))
+        yield from insertions(editor, node)
 
 
 def is_atom(editor, node):
@@ -124,11 +125,6 @@ def of_quotient(editor, node):
     yield "drop factor", what, node.left
     yield "invert factor", what, ast.BinOp(node.left, ast.Mult(), node.right)
     yield "double factor", what, ast.BinOp(node, ast.Div(), node.right)
-    yield (
-        "constant",
-        "constant",
-        ast.BinOp(node.left, ast.Div(), ast.BinOp(node.right, ast.Pow(), ast.Constant(0.5))),
-    )
 
 
 def of_power(editor, node):
@@ -238,41 +234,45 @@ def ids(editor):
     return next((name for name, value in arrays.items() if value.dtype.kind in "iu"), None)
 
 
-def insertions(editor, node, reduced):
+def insertions(editor, node):
     """Yield the node times, and plus, what is at hand."""
     here = editor.value(node)
     if here is None or not isinstance(here, NUMBERS):
         return
-    if not reduced:
-        yield "flip sign", "", ast.UnaryOp(ast.USub(), node)
-    for constant in (2.0, 0.5, 3.0):
-        yield "constant", "constant", ast.BinOp(ast.Constant(constant), ast.Mult(), node)
-    for words in editor.lengths().values():
-        yield "add factor", "count", ast.BinOp(node, ast.Mult(), parse(words))
-        yield "add factor", "count", ast.BinOp(node, ast.Div(), parse(words))
     for other, value in editor.names.items():
-        if not fits(value, here):
+        if not np.ndim(value) or not fits(value, here):
             continue
         what = editor.kind_of(parse(other))
         yield "add factor", what, ast.BinOp(node, ast.Mult(), parse(other))
         yield "add factor", what, ast.BinOp(node, ast.Div(), parse(other))
-        if np.ndim(value) == 0 and 0 < value < 1:
-            yield "add factor", what, ast.BinOp(node, ast.Mult(), parse(f"(1 - {other})"))
-            yield "add factor", what, ast.BinOp(node, ast.Div(), parse(f"(1 - {other})"))
-        if np.ndim(value):
-            yield "add term", "term", ast.BinOp(node, ast.Add(), parse(other))
-            yield "add term", "term", ast.BinOp(node, ast.Sub(), parse(other))
-        if np.ndim(value) and np.shape(value) == np.shape(here):
-            for reduction, axis in itertools.product(REDUCTIONS, (-1, 0)):
-                words = f"(({ast.unparse(node)}) * {other}).{reduction}(axis={axis}, keepdims=True)"
-                yield "add term", "way", ast.BinOp(node, ast.Sub(), parse(words))
-                yield "add term", "way", ast.BinOp(node, ast.Sub(), parse(f"{other} * {words}"))
-    if np.ndim(here):
-        yield (
-            "add term",
-            "way",
-            ast.BinOp(node, ast.Sub(), parse(f"({ast.unparse(node)}).mean(axis=-1, keepdims=True)")),
-        )
+        yield "add term", "term", plus(node, other)
+        if np.shape(value) == np.shape(here):
+            for axes in axes_of(here):
+                words = f"(({ast.unparse(node)}) * {other}).sum(axis={axes}, keepdims=True)"
+                yield "add term", "way", plus(node, words)
+                yield "add term", "way", plus(node, f"{other} * {words}")
+    for axes in axes_of(here):
+        yield "add term", "way", plus(node, f"({ast.unparse(node)}).mean(axis={axes}, keepdims=True)")
+
+
+def axes_of(here):
+    """Return the axes that a mean may run over: the last, the first, and all but one."""
+    axes = range(np.ndim(here))
+    but_one = [tuple(a for a in axes if a != kept) for kept in axes] if len(axes) > 2 else []
+    return [-1, 0, *but_one] if len(axes) > 1 else [-1] * len(axes)
+
+
+def plus(node, words):
+    """Return the node with a term added, times a coefficient that is still to be found."""
+    return ast.BinOp(node, ast.Add(), ast.BinOp(ast.Constant(1.0), ast.Mult(), parse(words)))
+
+
+def is_scaled(editor, node):
+    """May it have a wrong factor: is it a floating-point number, or an array of them?"""
+    if not isinstance(node, ast.expr) or not isinstance(getattr(node, "ctx", ast.Load()), ast.Load):
+        return False
+    value = editor.value(node)
+    return isinstance(value, (float, np.ndarray, np.floating)) and np.asarray(value).dtype.kind == "f"
 
 
 def products(editor, here):

@@ -13,6 +13,8 @@ from lora_np.gradcheck.snapshots import leaves
 ALIKE = 1e-6  # relative to the largest entry: beyond the oracle's error, far below any mistake
 LARGEST = 4000  # entries of a gradient; a larger one is not diagnosed, as it would take seconds
 JACOBIAN = 40_000  # entries
+DIRECTIONS = 3
+COARSE, FINE = 1e-3, 1e-7  # of a slope along a direction, from two points and from four, relative to the gradient
 
 
 class Suspect:
@@ -22,7 +24,7 @@ class Suspect:
         self.forward, self.backward, self.doutput = forward, backward, widened(doutput)
         self.inputs, self.fixed = widened(inputs), widened(fixed)
         self.given = self.student(self.inputs, self.fixed)
-        self.truths = {}
+        self.truths, self.entrywise = {}, {}
 
     def student(self, inputs, fixed, doutput=None, change=None):
         """Return the learner's gradients as float64 arrays; `change` may edit the cache first."""
@@ -33,25 +35,68 @@ class Suspect:
         found = by_name(returned, inputs)
         return {name: np.array(g, float) for name, g in found.items() if isinstance(g, (np.ndarray, float, np.number))}
 
-    def truth(self, name, **changed):
-        """Return the numerical gradient of one argument, where some arguments have other values."""
-        key = name if not changed else None
-        if key in self.truths:
-            return self.truths[key]
-        inputs = {other: changed.get(other, x) for other, x in self.inputs.items()}
-        fixed = {other: changed.get(other, x) for other, x in self.fixed.items()}
-        constant = {other: x for other, x in inputs.items() if other != name}
-        with np.errstate(all="ignore"):
-            found = numeric_gradients(self.forward, {name: inputs[name]}, self.doutput, {**constant, **fixed})[name]
-        if key:
-            self.truths[key] = found
-        return found
+    def truth(self, name):
+        """Return the numerical gradient of one argument."""
+        if name not in self.truths:
+            others = {other: x for other, x in self.arguments().items() if other != name}
+            variable = {name: self.inputs[name]}
+            with np.errstate(all="ignore"):
+                self.truths[name] = numeric_gradients(self.forward, variable, self.doutput, others)[name]
+        return self.truths[name]
+
+    def elsewhere(self, **changed):
+        """Return the inputs, and the fixed arguments, where some have other values."""
+        return tuple({name: changed.get(name, x) for name, x in values.items()} for values in (self.inputs, self.fixed))
+
+    def is_right(self, name, **changed):
+        """Is the learner's gradient of an argument right, and not zero, where others have other values?"""
+        try:
+            given = self.student(*self.elsewhere(**changed))[name]
+        except Exception:
+            return False
+        return self.is_gradient(given, name, **changed)
+
+    def is_gradient(self, given, name, forward=None, **changed):
+        """Is this the gradient of an argument, not zero, where others have other values, or that of another forward?
+
+        Asked along some random directions, which costs four forwards each; the whole gradient would cost hundreds. Two
+        points of the first one are enough to leave most hypotheses.
+        """
+        x, given = np.asarray(self.inputs[name]), np.asarray(given)
+        if given.shape != x.shape or not given.any() or not np.isfinite(given).all():
+            return False
+        step, rng = 1e-3 * (float(np.sqrt(np.mean(x * x))) or 1.0), np.random.default_rng(0)
+        for _ in range(DIRECTIONS):
+            direction = rng.standard_normal(x.shape)
+            slope, size = np.vdot(given, direction), np.linalg.norm(given) * np.linalg.norm(direction)
+
+            def at(k, direction=direction):
+                moved = x + k * step * direction
+                return self.weighed(forward or self.forward, **{**changed, name: moved if x.ndim else float(moved)})
+
+            one, two = at(-1), at(1)
+            if not abs((two - one) / (2 * step) - slope) <= COARSE * size:
+                return False
+            if not abs((at(-2) - 8 * one + 8 * two - at(2)) / (12 * step) - slope) <= FINE * size:
+                return False
+        return True
+
+    def weighed(self, forward, **changed):
+        """Return sum(output * doutput) where some arguments have other values, nan if the forward does not run."""
+        try:
+            with np.errstate(all="ignore"):
+                output = flat(forward(**fresh({**self.arguments(), **changed}))[0])
+            return float(output @ flat(self.doutput))
+        except Exception:
+            return float("nan")
 
     def at(self, name, **changed):
         """Return the learner's gradient and the true one of an argument where some arguments have other values."""
-        inputs = {other: changed.get(other, x) for other, x in self.inputs.items()}
-        fixed = {other: changed.get(other, x) for other, x in self.fixed.items()}
-        return self.student(inputs, fixed)[name], self.truth(name, **changed)
+        inputs, fixed = self.elsewhere(**changed)
+        others = {other: value for other, value in {**inputs, **fixed}.items() if other != name}
+        with np.errstate(all="ignore"):
+            truth = numeric_gradients(self.forward, {name: inputs[name]}, self.doutput, others)[name]
+        return self.student(inputs, fixed)[name], truth
 
     @property
     def upstream(self):
@@ -124,9 +169,37 @@ class Suspect:
         smallest = 1e-7 * np.max(np.abs(found[1]), initial=1e-300)
         return *found, *(np.abs(J) > smallest for J in found)
 
+    def is_entrywise(self, name):
+        """Does each entry of the argument move one entry of the output, and not by a constant?"""
+        x = self.inputs[name]
+        if np.shape(x) != np.shape(self.doutput) or not np.ndim(x):
+            return False
+        if name not in self.entrywise:
+            found = self.jacobians(name)
+            off = None if found is None else found[1] - np.diag(np.diag(found[1]))
+            diagonal = found is not None and not np.any(np.abs(off) > 1e-7 * np.max(np.abs(found[1])))
+            self.entrywise[name] = diagonal and not close(self.truth(name), self.at(name, **{name: 1.3 * x})[1], 1e-3)
+        return self.entrywise[name]
+
 
 def close(a, b, tolerance=ALIKE):
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or not np.isfinite(a).all() or not np.isfinite(b).all():
         return False
     return bool(np.max(np.abs(a - b), initial=0.0) <= tolerance * max(np.max(np.abs(b), initial=0.0), 1e-300))
+
+
+def ratio(given, truth):
+    """Return c if given = c truth, c not 0 and not 1."""
+    if np.shape(given) != np.shape(truth):
+        return None
+    c = float(np.vdot(truth, given) / max(np.vdot(truth, truth), 1e-300))
+    return c if c and abs(c - 1) > 1e-6 and close(given, c * truth, max(1e-6, 1e-6 * abs(c))) else None
+
+
+def derivative(suspect, name, cause):
+    """Inside the derivative of a function that acts entry by entry, every slip is a wrong derivative."""
+    inside = ("missing_term", "missing_path", "extra_term", "constant_factor", "elementwise_factor")
+    if cause not in inside or ratio(suspect.given[name], suspect.truth(name)) is not None:
+        return cause
+    return "wrong_derivative" if suspect.is_entrywise(name) else cause
