@@ -33,10 +33,10 @@ OF_ONE_FACTOR = (
 def diagnose(trial, evidence, wrong):
     """Return a list of Diagnosis for the failures of a trial; `wrong` names the arguments whose gradient is wrong."""
     found = [named(key, cause, sentence) for key, cause, sentence in trial.causes]
-    values = []
+    values, linear = [], not any("not linear" in d.sentence for d in found)
     if evidence.steady and all(np.size(trial.inputs[name]) <= LARGEST for name in wrong):
         with contextlib.suppress(Exception), contextlib.redirect_stdout(io.StringIO()):  # a learner's prints, once more
-            suspect = Suspect(trial.forward, trial.backward, trial.inputs, trial.fixed, evidence.doutput)
+            suspect = Suspect(trial.forward, trial.backward, trial.inputs, trial.fixed, evidence.doutput, linear)
             values = of_values(suspect, wrong)
     soft = [d for d in found if d.cause in ("shape", "dtype") or "not linear" in d.sentence]
     return [*(d for d in found if d not in soft), *values, *soft]
@@ -47,17 +47,16 @@ def of_values(suspect, wrong):
     wrong = [name for name in wrong if name in suspect.given and not close(suspect.given[name], suspect.truth(name))]
     if not wrong:
         return []
-    searches = Repairs(suspect, wrong), Dictionary(suspect)
-    forwards = Forwards(suspect, wrong)
-    return [diagnosis for name in wrong for diagnosis in of_gradient(suspect, name, searches, forwards)]
+    repairs, dictionary, forwards = Repairs(suspect, wrong), Dictionary(suspect), Forwards(suspect, wrong)
+    searches = (repairs.plain, dictionary.plain, forwards), (repairs.rest, dictionary.rest)
+    return [diagnosis for name in wrong for diagnosis in of_gradient(suspect, name, *searches)]
 
 
-def of_gradient(suspect, name, searches, forwards):
+def of_gradient(suspect, name, early, late):
     """Return up to three diagnoses of one gradient."""
     found, scaled = {}, ratio(suspect.given[name], suspect.truth(name)) is not None
-    exact = [search.without_renaming for search in searches]
     fits = suspect.given[name].shape == suspect.truth(name).shape
-    for rule in (*FIRST, *exact, forwards, *SHAPES, *searches, *RULES, *LAST) if fits else (*FIRST, *exact):
+    for rule in (*FIRST, *early, *SHAPES, *late, *RULES, *LAST) if fits else (*FIRST, *early):
         if len(found) >= MOST or (found and rule in LAST):
             break
         try:

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 
 from lora_np import ops
-from lora_np.gradcheck.calls import fresh
+from lora_np.gradcheck.calls import fresh, widened
 from lora_np.gradcheck.faults import faults
 from lora_np.gradcheck.placement import by_name
 from lora_np.gradcheck.suspect import close, derivative
@@ -37,23 +37,26 @@ class Dictionary:
         if found:
             op, mapping, cache = found
             with np.errstate(all="ignore"):
-                for cause, edit in faults(getattr(ops, f"{op}_backward"), suspect.doutput, cache):
+                for cause, edit in faults(getattr(ops, f"{op}_backward"), widened(suspect.doutput), widened(cache)):
                     try:
                         function = edit.build()
-                        grads = by_name(function(suspect.doutput, cache), VARIABLES[op])
+                        grads = by_name(function(widened(suspect.doutput), widened(cache)), VARIABLES[op])
                     except Exception:
                         continue
                     grads = {mapping.get(name): np.asarray(g) for name, g in grads.items() if g is not None}
                     self.edits.append((cause, edit, grads))
 
-    def without_renaming(self, suspect, name):
-        return self(suspect, name, ("rename",))
+    def plain(self, suspect, name):
+        return self.fitting(suspect, name, without="rename")
 
-    def __call__(self, suspect, name, without=()):
+    def rest(self, suspect, name):
+        return self.fitting(suspect, name)
+
+    def fitting(self, suspect, name, without=None):
         fitting = []
         for cause, edit, grads in self.edits:
             g = grads.get(name)
-            if edit.kind in without or g is None or not close(suspect.given[name], g) or close(g, suspect.truth(name)):
+            if edit.kind == without or g is None or not close(suspect.given[name], g) or close(g, suspect.truth(name)):
                 continue
             elsewhere = sum(other in grads and close(suspect.given[other], grads[other]) for other in suspect.given)
             fitting.append((-elsewhere, cause, edit))

@@ -26,7 +26,7 @@ SIMPLE = {"2.0": 2.0, "3.0": 3.0, "1.5": 1.5, "4.0": 4.0}
 
 class Edit(NamedTuple):
     kind: str  # what was done: "drop term", "flip sign", ...
-    what: str  # the class of what it was done to: "constant", "count", "mask", "array" or ""
+    what: str  # the class of what it was done to: "constant", "minus", "count", "mask", "array" or ""
     editor: object
     place: object  # the statement as it was; here and below a node, or words
     before: object
@@ -59,6 +59,8 @@ class Edit(NamedTuple):
 
 def in_words(node):
     """Written only when asked for: of some thousand edits one is shown."""
+    if isinstance(node, ast.For):
+        return f"for {ast.unparse(node.target)} in {ast.unparse(node.iter)}"
     return node if isinstance(node, str) else ast.unparse(node)
 
 
@@ -91,9 +93,9 @@ class Editor:
         self.tree, self.definition = tree, tree.body[0]
         cells = zip(self.function.__code__.co_freevars, self.function.__closure__ or ())
         self.scope = {**self.function.__globals__, **{name: cell.cell_contents for name, cell in cells}}
-        loops = [node for node in ast.walk(tree) if isinstance(node, ast.For)]
-        self.in_loops = [node for loop in loops for node in ast.walk(loop)]
+        self.in_loops = [node for loop in self.loops() for node in ast.walk(loop)]
         self.place = dict(places_of(tree))
+        self.commands = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # they change things
         self.locals, self.values, self.texts, self.inner = {}, {}, {}, []
         for name in (*self.function.__code__.co_names, *self.function.__code__.co_freevars):
             called = self.scope.get(name)
@@ -145,13 +147,21 @@ class Editor:
         """
         if id(node) in self.values:
             return self.values[id(node)]
-        try:
-            found = eval(compile(ast.Expression(located(node, self.definition)), "", "eval"), self.scope, self.locals)
-        except Exception:
-            found = None
+        found = self.computed(node, self.locals)
         if id(node) in self.place:  # it lives as long as the tree, so nobody else gets its id
             self.values[id(node)] = found
         return found
+
+    def computed(self, node, values):
+        """Return what an expression is worth for some local variables, None if that cannot be told."""
+        if id(node) in self.commands:
+            return None
+        try:
+            with np.errstate(all="ignore"):
+                code = compile(ast.Expression(located(node, self.definition)), "", "eval")
+                return eval(code, self.scope, values)
+        except Exception:
+            return None
 
     def words(self, node):
         """Return the text of a node of the tree."""
@@ -160,7 +170,7 @@ class Editor:
         return self.texts[id(node)]
 
     def kind_of(self, node):
-        """Return the class of a factor: a number, a count, a mask, or another array."""
+        """Return the class of a factor: minus one, another number, a count, a mask, or another array."""
         value = self.value(node)
         if value is None:
             return "mask" if "mask" in ast.unparse(node) else "array"
@@ -170,9 +180,11 @@ class Editor:
                 return "mask"
             return "count" if found[-1] > 1 and np.array_equal(found, np.rint(found)) else "array"
         try:
-            value = abs(float(value))
+            minus, value = value == -1, abs(float(value))
         except (TypeError, ValueError):
             return "array"
+        if minus:
+            return "minus"
         whole = [v for v in (value, 1 / value if value else 0.0) if v > 2.5 and abs(v - round(v)) < 1e-9]
         return "count" if whole else "constant"
 
@@ -193,7 +205,8 @@ class Editor:
         values, seen = {}, set()
         for name in dict.fromkeys(found):
             value = self.value(parse(name))
-            if isinstance(value, NUMBERS) and not isinstance(value, bool) and id(value) not in seen:
+            known = isinstance(value, NUMBERS) and not isinstance(value, bool) and not name.startswith("_")
+            if known and id(value) not in seen:
                 values[name] = value
                 seen |= {id(value)} if isinstance(value, np.ndarray) else set()  # one array, two names: the first
         return values
@@ -218,19 +231,18 @@ class Editor:
     @contextlib.contextmanager
     def changed(self, edit):
         """The tree itself is changed and changed back: copying it would cost more than all the rest."""
-        body, undo = self.definition.body, []
-        for node, new in edit.nodes:
-            parent, field, index = self.place[id(node)]
-            undo.append((parent, field, index, node))
+        body, places = self.definition.body, [(*self.place[id(node)], node) for node, _ in edit.nodes]
+        inserted = [located(parse(edit.inserted[1], "exec"), self.definition)] if edit.inserted else []
+        for (parent, field, index, node), (_, new) in zip(places, edit.nodes):
             put(parent, field, index, located(new, node))
-        if edit.inserted:
-            body.insert(edit.inserted[0], located(parse(edit.inserted[1], "exec"), self.definition))
+        if inserted:
+            body.insert(edit.inserted[0], *inserted)
         try:
             yield
         finally:
-            if edit.inserted:
+            if inserted:
                 del body[edit.inserted[0]]
-            for parent, field, index, node in reversed(undo):
+            for parent, field, index, node in places:
                 put(parent, field, index, node)
 
     def edited(self, edit):
@@ -241,24 +253,34 @@ class Editor:
             scope = dict(self.scope)
             exec(code, scope)
             function = scope[self.definition.name]
-        except (SyntaxError, ValueError, TypeError, NameError):
+        except (SyntaxError, ValueError, TypeError, NameError, KeyError):
             return None
         return self.rebuilt(function if self.bound is None else function.__get__(self.bound))
+
+    def loops(self):
+        return [node for node in ast.walk(self.definition) if isinstance(node, ast.For)]
+
+    def start(self):
+        """Return the place in the body behind the docstring."""
+        first = self.definition.body[0]
+        return 1 if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) else 0
 
     def statements(self):
         """Yield (node, the statement it is part of) for all that may be edited."""
         plain = (ast.Assign, ast.AugAssign, ast.Return, ast.Expr)
         for statement in ast.walk(self.definition):
             if isinstance(statement, plain) and not isinstance(getattr(statement, "value", None), ast.Constant):
+                written = written_to(statement)
                 for node in ast.walk(statement):
-                    if id(node) in self.place:
+                    if id(node) in self.place and node not in written:
                         yield node, statement
+            elif isinstance(statement, ast.For):
+                yield from ((node, statement) for node in ast.walk(statement.iter) if id(node) in self.place)
 
     def bindings(self):
         """Return {name: place in the body} where arguments, and what comes out of a tuple, can be bound anew."""
         body = self.definition.body
-        start = 1 if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) else 0
-        found = {arg.arg: start for arg in self.definition.args.args}
+        found = {arg.arg: self.start() for arg in self.definition.args.args}
         for place, statement in enumerate(body):
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple):
                 found |= {n.id: place + 1 for n in statement.targets[0].elts if isinstance(n, ast.Name)}
@@ -287,6 +309,13 @@ def places_of(tree):
     for key, places in seen.items():
         if len(places) == 1:  # the parser shares nodes such as Load(), which nobody edits
             yield key, places[0]
+
+
+def written_to(statement):
+    """Return the nodes of the array that a statement writes into: `a` and all in it, of `a[i] = ...`."""
+    targets = [statement.target] if isinstance(statement, ast.AugAssign) else getattr(statement, "targets", [])
+    arrays = [target.value for target in targets if isinstance(target, ast.Subscript)]
+    return [node for array in arrays for node in ast.walk(array)]
 
 
 def located(new, node):

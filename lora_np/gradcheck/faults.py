@@ -5,6 +5,7 @@ from lora_np.gradcheck.rewrites import all_edits
 
 FACTOR = {
     "constant": "constant_factor",
+    "minus": "sign",
     "count": "mean_vs_sum",
     "mask": "elementwise_factor",
     "array": "elementwise_factor",
@@ -20,10 +21,19 @@ BOTH = {
     "drop call": "wrong_derivative",
     "compare": "wrong_derivative",
     "normalise": "wrong_cached_value",
+    "exchange": "wrong_cached_value",
+    "overwritten": "wrong_cached_value",
+    "flip axes": "transpose",
+    "range": "missing_term",
 }
 BOTH_BY_CLASS = {
     "rename": {"array": "wrong_cached_value", "constant": "constant_factor"},
-    "power": {"array": "wrong_derivative", "constant": "constant_factor"},
+    "power": {
+        "array": "wrong_derivative",
+        "constant": "constant_factor",
+        "count": "mean_vs_sum",
+        "mask": "elementwise_factor",
+    },
     "scale": {"": "constant_factor"},
     "double factor": FACTOR,
     "invert factor": FACTOR,
@@ -37,12 +47,17 @@ AS_FAULT = {
     },
     "drop factor": MISSING,
     "keep the last": {"": "not_accumulated"},
+    "choose": {"mask": "mask_ignored"},
 }
 AS_REPAIR = {
     "drop term": {"way": "extra_term", "term": "extra_term", "constant": "extra_term", "number": "constant_factor"},
     "add term": {"term": "missing_term", "way": "missing_path"},
     "add product": {"term": "missing_term", "way": "missing_path"},
     "drop factor": FACTOR,
+    "put a name": {"array": "wrong_cached_value"},
+    "choose": {"mask": "elementwise_factor"},
+    "wrap": {"array": "wrong_cached_value", "slope": "wrong_derivative"},
+    "add slope": {"array": "elementwise_factor", "slope": "wrong_derivative"},
     "add factor": MISSING,
     "add factor everywhere": MISSING,
     "double factor": MISSING,
@@ -50,8 +65,9 @@ AS_REPAIR = {
 }
 ORDER = (
     *("flip sign", "transpose", "drop factor", "double factor", "power", "mean or sum", "axis", "drop reduction"),
-    *("scale", "accumulate", "keep the last", "drop term", "add factor", "rename", "add factor everywhere"),
-    *("invert factor", "move factor", "normalise", "compare", "add term", "drop call", "add product"),
+    *("scale", "accumulate", "keep the last", "range", "drop term", "add factor", "rename", "exchange", "overwritten"),
+    *("add factor everywhere", "invert factor", "move factor", "flip axes", "normalise", "compare", "choose"),
+    *("put a name", "add slope", "wrap", "add term", "drop call", "add product"),
 )
 
 

@@ -9,6 +9,7 @@ gradient of such a forward is the learner's, that step is where the two part.
 """
 
 import ast
+import itertools
 
 import numpy as np
 
@@ -18,25 +19,57 @@ from lora_np.gradcheck.faults import AS_FAULT, ORDER, meaning
 from lora_np.gradcheck.slips import changes
 from lora_np.gradcheck.suspect import derivative
 
+MOST_HOLDS = 30  # of which pairs are tried
+
 
 class Forwards:
     """A rule: which step of the forward the learner's gradient takes for constant, or for another."""
 
     def __init__(self, suspect, wrong):
-        self.suspect, self.working = suspect, []
-        arguments = {**fresh(suspect.inputs), **fresh(suspect.fixed)}
-        try:
-            self.editor = Editor(suspect.forward)
-            self.editor.watch(**arguments)
-        except Exception:  # its source cannot be read
+        self.suspect, self.wrong, self.working = suspect, wrong, None
+
+    def search(self):
+        """Find the edits of the forward that make the learner's gradients right, once for all of them."""
+        self.working = []
+        arguments = {**fresh(self.suspect.inputs), **fresh(self.suspect.fixed)}
+        self.editor = Editor(self.suspect.forward)
+        self.movers = {}
+        for name, x in self.suspect.inputs.items():
+            self.editor.watch(**{**arguments, name: 1.01 * x + 0.01})
+            for part in self.editor.all():
+                self.movers.setdefault(part, {})[name] = part.locals
+        self.editor.watch(**arguments)
+        self.output = self.suspect.weighed(self.suspect.forward)
+        hypotheses = self.hypotheses()
+        for cause, edit in hypotheses:
+            self.try_out(cause, edit)
+        if not any(set(self.wrong) <= right for *_, right in self.working):
+            for edit in pairs([edit for _, edit in hypotheses if edit.kind == "hold"]):
+                self.try_out("missing_path", edit)
+
+    def try_out(self, cause, edit):
+        """Note an edit if the learner's gradients are those of the forward that it makes."""
+        suspect, forward = self.suspect, edit.build()
+        if forward is None or not abs(suspect.weighed(forward) - self.output) <= 1e-9 * max(abs(self.output), 1):
             return
-        output = suspect.weighed(suspect.forward)
-        for cause, edit in self.hypotheses():
-            forward = edit.build()
-            if forward is None or not abs(suspect.weighed(forward) - output) <= 1e-9 * max(abs(output), 1):
-                continue
-            if right := {name for name in wrong if suspect.is_gradient(suspect.given[name], name, forward)}:
-                self.working.append((cause, edit, right))
+        if right := {name for name in self.wrong if suspect.is_gradient(suspect.given[name], name, forward=forward)}:
+            self.working.append((self.of_one_function(cause, edit), edit, right))
+
+    def of_one_function(self, cause, edit):
+        """In a product of two functions of the same, such as x sigmoid(x), a factor that is lost is a derivative."""
+        node, new = edit.before, edit.after
+        if edit.kind != "drop factor" or not isinstance(node, ast.BinOp):
+            return cause
+        lost = node.left if new is node.right else node.right
+        alike = np.shape(edit.editor.value(lost)) == np.shape(edit.editor.value(new))
+        movers = self.moves(edit.editor, lost)
+        return "wrong_derivative" if alike and movers and movers == self.moves(edit.editor, new) else cause
+
+    def moves(self, part, node):
+        """Return the names of the inputs that an expression of the forward depends on."""
+        here = part.value(node)
+        there = {name: part.computed(node, values) for name, values in self.movers[part].items()}
+        return {name for name, value in there.items() if not np.array_equal(value, here)}
 
     def hypotheses(self):
         """Yield (cause, Edit), the simplest kind first."""
@@ -51,7 +84,7 @@ class Forwards:
             yield "missing_path", Edit("hold", "", part, statement, node, "constant", ((node, held),))
             for kind, what, new in changes(part, node, statement, additions=False):
                 cause = meaning(Edit(kind, what, part, statement, node, new, ()), AS_FAULT)
-                other = part.value(new) if cause and isinstance(new, ast.expr) else None
+                other = part.value(new) if cause and kind != "rename" and isinstance(new, ast.expr) else None
                 if is_number(other) and fits_in(other, value):
                     moving = ast.BinOp(new, ast.Sub(), parse(self.kept(part, other)))
                     mistaken = ast.BinOp(held, ast.Add(), moving)
@@ -64,6 +97,8 @@ class Forwards:
         return name
 
     def __call__(self, suspect, name):
+        if self.working is None:
+            self.search()
         fitting = [(-len(right), cause, edit) for cause, edit, right in self.working if name in right]
         most = min((count for count, *_ in fitting), default=0)
         for count, cause, edit in fitting:
@@ -74,6 +109,15 @@ class Forwards:
                 else:
                     words = f"is that of another forward, with `{edit.new}` in place of `{edit.old}`{place}"
                 yield derivative(suspect, name, cause), f"d{name} {words}"
+
+
+def pairs(holds):
+    """Yield an Edit for two steps that are held at once, the mean and the variance, say."""
+    for one, other in itertools.combinations(holds[:MOST_HOLDS], 2):
+        same = one.editor is other.editor
+        if same and other.before not in ast.walk(one.before) and one.before not in ast.walk(other.before):
+            words = f"{one.old}` and `{other.old}"
+            yield one._replace(place=words, before=words, nodes=(*one.nodes, *other.nodes))
 
 
 def is_number(value):

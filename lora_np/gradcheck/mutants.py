@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lora_np.gradcheck.calls import widened
 from lora_np.gradcheck.faults import faults
 from lora_np.gradcheck.placement import by_name
 from lora_np.gradcheck.suspect import close
@@ -49,13 +50,13 @@ def mutants(op, seed=0):
     doutput = rng.standard_normal(np.shape(output)) if np.shape(output) else float(rng.standard_normal())
     right = by_name(case.backward(doutput, cache), case.inputs)
     seen = []
-    edited = list(faults(case.backward, doutput, cache))
+    edited = list(faults(case.backward, widened(doutput), widened(cache)))
     for k in rng.permutation(len(edited)):
         cause, edit = edited[k]
         try:
             with np.errstate(all="ignore"):
                 function = edit.build()
-                grads = by_name(function(doutput, cache), case.inputs)
+                grads = by_name(function(widened(doutput), widened(cache)), case.inputs)
             fits = all(
                 np.shape(grads[name]) == np.shape(g) and np.isfinite(grads[name]).all() for name, g in right.items()
             )

@@ -1,15 +1,19 @@
 """Which single change of the learner's own source makes the gradient right."""
 
 import ast
+import fractions
 import itertools
 
 import numpy as np
 
 from lora_np.gradcheck.calls import fresh, widened
+from lora_np.gradcheck.edits import parse
 from lora_np.gradcheck.faults import AS_REPAIR, meaning, repairs
 from lora_np.gradcheck.placement import by_name
 from lora_np.gradcheck.suspect import close, derivative
 
+LATE = ("rename", "exchange", "overwritten", "put a name", "wrap", "add term", "add product", "drop call")
+LARGEST_NUMBER = 20  # above and below the line of a factor that a person may have lost
 FEW = 3  # a gradient of fewer entries is right with any factor somewhere
 
 
@@ -23,16 +27,30 @@ class Repairs:
     def __init__(self, suspect, wrong):
         self.suspect, self.wrong, self.working = suspect, wrong, []
         self.right = {name for name in suspect.given if close(suspect.given[name], suspect.truth(name))}
+        self.candidates = []
         try:
             _, self.cache = suspect.forward(**fresh(suspect.inputs), **fresh(suspect.fixed))
-            candidates = repairs(suspect.backward, widened(suspect.doutput), widened(self.cache))
-            for _, kind in itertools.groupby(candidates, key=lambda repair: repair[1].kind):
-                for cause, edit in kind:
-                    self.try_out(cause, edit)
-                if any(set(wrong) <= right for *_, right in self.working):
-                    return  # a rarer kind of slip would say less
+            self.candidates = list(repairs(suspect.backward, widened(suspect.doutput), widened(self.cache)))
         except Exception:  # its source cannot be read, or it does not run twice
             return
+
+    def search(self, late):
+        """Try the candidates, kind by kind, until one kind makes all right: a rarer kind of slip would say less."""
+        for kind, group in itertools.groupby(self.candidates, key=lambda repair: repair[1].kind):
+            if (kind in LATE) == late and not any(set(self.wrong) <= right for *_, right in self.working):
+                for cause, edit in group:
+                    self.try_out(cause, edit)
+        self.candidates = [(cause, edit) for cause, edit in self.candidates if (edit.kind in LATE) != late]
+
+    def plain(self, suspect, name):
+        """What is simply written otherwise."""
+        self.search(late=False)
+        return self.fitting(name)
+
+    def rest(self, suspect, name):
+        """And what takes a new term, or another name."""
+        self.search(late=True)
+        return self.fitting(name)
 
     def try_out(self, cause, edit):
         grads = self.run(edit)
@@ -43,7 +61,8 @@ class Repairs:
             return
         for value in dict.fromkeys(value for name in self.wrong for value in self.values(edit, name, grads)):
             edit.coefficient.value = value
-            if self.keep(*solved(cause, edit), self.run(edit)):
+            found = solved(cause, edit)
+            if found and self.keep(*found, self.run(edit)):
                 return
 
     def run(self, edit):
@@ -72,6 +91,8 @@ class Repairs:
             return
         share = float(np.vdot(change, lacking) / np.vdot(change, change))
         off = np.max(np.abs(lacking - share * change))
+        if edit.kind == "scale" and abs(1 + share) < 1e-6:  # without it, which `drop term` says better
+            return
         if off > 1e-6 * np.max(np.abs(truth)) or off > 1e-3 * np.max(np.abs(lacking)):
             return
         if edit.kind != "scale":  # the term counted 0 times, and once in the trial
@@ -81,38 +102,38 @@ class Repairs:
         yield from (1 / (1 - share / 2),) if share != 2 else ()  # with one over it,
         yield from ((1 + 3 * share) ** 0.5,) if share > -1 / 3 else ()  # or with its square
 
-    def without_renaming(self, suspect, name):
-        return self(suspect, name, ("rename",))
-
-    def __call__(self, suspect, name, without=()):
-        fitting = [
-            (-len(right), cause, edit)
-            for cause, edit, right in self.working
-            if name in right and edit.kind not in without
-        ]
-        most = min((count for count, *_ in fitting), default=0)
-        for count, cause, edit in fitting:
+    def fitting(self, name):
+        found = [(-len(right), cause, edit) for cause, edit, right in self.working if name in right]
+        most = min((count for count, *_ in found), default=0)
+        for count, cause, edit in found:
             if count == most:
                 place = "" if edit.old == edit.line else f" in `{edit.line}`"
-                words = f"d{name} is right with `{edit.new}` in place of `{edit.old}`{place}"
-                yield derivative(suspect, name, cause), words
+                words = f"with `{edit.new}` in place of `{edit.old}`{place}"
+                words = f"without `{edit.old}`" if edit.new == "pass" else words
+                yield derivative(self.suspect, name, cause), f"d{name} is right {words}"
 
 
 def solved(cause, edit):
-    """Return (cause, edit) for a coefficient that has been found, written as a person would."""
+    """Return (cause, edit) for a coefficient that was found, as a person would write it; None for an odd number."""
     value, node = edit.coefficient.value, edit.before
-    if edit.kind != "scale":
-        other = edit.after.right.right
-        if abs(abs(value) - 1) < 1e-6:
-            return cause, edit._replace(after=ast.BinOp(node, ast.Add() if value > 0 else ast.Sub(), other))
-        edit.coefficient.value = float(f"{value:.6g}")
-        return cause, edit
-    if abs(value + 1) < 1e-6:
-        return "sign", edit._replace(after=ast.UnaryOp(ast.USub(), node))
-    for words, what, number in edit.editor.numbers():
+    if edit.kind == "scale":
+        if abs(value + 1) < 1e-6:
+            return "sign", edit._replace(after=ast.UnaryOp(ast.USub(), node))
+        what, new = times(edit.editor, node, value)
+        return new and (meaning(edit._replace(kind="add factor", what=what), AS_REPAIR), edit._replace(after=new))
+    _, term = times(edit.editor, edit.after.right.right, abs(value))
+    return term and (cause, edit._replace(after=ast.BinOp(node, ast.Add() if value > 0 else ast.Sub(), term)))
+
+
+def times(editor, node, value):
+    """Return (class, node) for a node times a number, written with what is at hand; ("", None) for an odd number."""
+    if abs(value - 1) < 1e-6:
+        return "constant", node
+    for words, what, number in editor.numbers():
         for op, power in ((ast.Mult(), 1), (ast.Div(), -1)):
             if abs(value / number**power - 1) < 1e-6:
-                new = ast.BinOp(node, op, ast.parse(words, mode="eval").body)
-                return meaning(edit._replace(kind="add factor", what=what), AS_REPAIR), edit._replace(after=new)
-    edit.coefficient.value = float(f"{value:.6g}")
-    return cause, edit
+                return what, ast.BinOp(node, op, parse(words))
+    ratio = fractions.Fraction(value).limit_denominator(LARGEST_NUMBER)
+    if abs(ratio - value) > 1e-6 * abs(value) or abs(ratio.numerator) > LARGEST_NUMBER:
+        return "", None
+    return "constant", ast.BinOp(parse(str(ratio)), ast.Mult(), node)

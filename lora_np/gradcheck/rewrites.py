@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 
-from lora_np.gradcheck.edits import Edit, parse
-from lora_np.gradcheck.slips import changes, fits, is_root, of_call
+from lora_np.gradcheck.call_slips import of_call, reduced, with_reduced
+from lora_np.gradcheck.edits import Edit, parse, written_to
+from lora_np.gradcheck.slips import changes, fits, is_reduction, is_root
 
 TO_BE_FOUND = ("scale", "add term", "add product")  # those with a coefficient
 
@@ -29,7 +30,7 @@ def all_edits(editor, additions):
     for (kind, what, old), nodes in same.items():
         if len({id(node) for node, _ in nodes}) > 1:
             yield from everywhere_alike(editor, kind, what, old, nodes)
-    for several in (together, rebindings, moves):
+    for several in (together, rebindings, exchanges, overwritten, sums_of_loops, moves):
         with contextlib.suppress(Exception):
             yield from several(editor)
 
@@ -71,6 +72,38 @@ def rebindings(editor):
             yield Edit(kind, what, editor, f"{name}, everywhere", name, value, (), (place, f"{name} = {value}"))
 
 
+def exchanges(editor):
+    """Yield an Edit for two tensors that may have been unpacked in each other's place."""
+    for (a, first), (b, second) in itertools.combinations(editor.bindings().items(), 2):
+        values = editor.names[a], editor.names[b]
+        if np.ndim(values[0]) and np.shape(values[0]) == np.shape(values[1]):
+            inserted = (max(first, second), f"{a}, {b} = {b}, {a}")
+            yield Edit("exchange", "array", editor, "the whole function", f"{a}, {b}", f"{b}, {a}", (), inserted)
+
+
+def overwritten(editor):
+    """Yield an Edit for each array whose parts are overwritten one after the other: the later ones need the first."""
+    body = editor.definition.body
+    for name in editor.names:
+        stores = [s for s in body if isinstance(s, ast.Assign) and ast.unparse(written_to(s)[:1] or s) == name]
+        reads = [n for s in stores[1:] for n in ast.walk(s.value) if isinstance(n, ast.Name) and n.id == name]
+        if reads:
+            first = (body.index(stores[0]), f"_before = {name}.copy()")
+            nodes = tuple((node, parse("_before")) for node in reads)
+            yield Edit("overwritten", "", editor, stores[0], name, f"{name} as it was before", nodes, first)
+
+
+def sums_of_loops(editor):
+    """Yield an Edit for each name that a loop gives a new value at each step, where it may have to add them up."""
+    for loop in editor.loops():
+        for node in ast.walk(loop):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id
+                new = ast.AugAssign(ast.Name(name, ast.Store()), ast.Add(), node.value)
+                start = (editor.start(), f"{name} = 0.0")
+                yield Edit("accumulate", "loop", editor, node, node, new, ((node, new),), start)
+
+
 def everywhere(editor, name):
     mine = editor.names[name]
     if np.ndim(mine) >= 2:
@@ -94,17 +127,31 @@ def moves(editor):
         for node, statement in places
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
         for factor, other in ((node.left, node.right), (node.right, node.left))
-        if editor.kind_of(factor) in ("array", "mask")
+        if editor.kind_of(factor) in ("array", "mask") or is_reduction(factor)
     ]
     roots = [node for node, statement in places if is_root(node, statement)]
     for node, factor, other, statement in factors:
+        if is_reduction(factor):
+            factor = reduced(factor)
         value, words = editor.value(factor), ast.unparse(factor)
-        for name, place in editor.bindings().items() if value is not None else ():
-            if np.ndim(editor.names[name]) and fits(value, editor.names[name]):
-                new = f"{name} * {words}"
-                inserted = (place, f"{name} = {new}")
-                yield Edit("move factor", "array", editor, statement, name, new, ((node, other),), inserted)
+        forms = [words, f"({words})[:, None]"] if np.ndim(value) == 1 else [words]
+        for form in forms:
+            if is_reduction(other):
+                new = with_reduced(other, ast.BinOp(reduced(other), ast.Mult(), parse(form)))
+                yield Edit("move factor", "array", editor, statement, node, new, ((node, new),))
+            yield from moved(editor, node, other, statement, form)
     for (node, factor, other, statement), root in itertools.product(factors, roots):
         if node not in ast.walk(root) and root not in ast.walk(node):
             new = ast.BinOp(root, ast.Mult(), factor)
             yield Edit("move factor", "array", editor, statement, root, new, ((node, other), (root, new)))
+
+
+def moved(editor, node, other, statement, words):
+    """Yield an Edit for each tensor that a factor may belong to."""
+    value = editor.value(parse(words))
+    for name, place in editor.bindings().items() if value is not None else ():
+        if np.ndim(editor.names[name]) and fits(value, editor.names[name]):
+            new = f"{name} * {words}"
+            yield Edit(
+                "move factor", "array", editor, statement, name, new, ((node, other),), (place, f"{name} = {new}")
+            )

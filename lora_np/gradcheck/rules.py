@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 
-from lora_np.gradcheck.calls import is_scalar
+from lora_np.gradcheck.calls import fresh, is_scalar
 from lora_np.gradcheck.laws import listed
 from lora_np.gradcheck.suspect import close, ratio
 
@@ -18,8 +18,9 @@ def zero(suspect, name):
 
 
 def swapped(suspect, name):
+    opposite = close(suspect.given[name], -suspect.truth(name))
     for other in suspect.given:
-        if other != name and close(suspect.given[name], suspect.truth(other)):
+        if other != name and not opposite and close(suspect.given[name], suspect.truth(other)):
             yield "swapped", f"d{name} holds the gradient of {other}: return them in the order of the inputs"
 
 
@@ -52,7 +53,7 @@ def constant(suspect, name):
 def exponent(suspect, name, factor, scalar, value):
     """Return the power of a scalar that the factor goes with, None if it does not."""
     try:
-        again = ratio(*suspect.at(name, **{scalar: 1.3 * value}))
+        again = ratio(*suspect.at(name, {scalar: 1.3 * value}))
     except Exception:
         return None
     if again is None or again * factor <= 0:
@@ -69,7 +70,7 @@ def off(factor):
 def counted(suspect, name):
     """One factor for all entries that no scalar explains: a length, or some other number."""
     factor = ratio(suspect.given[name], suspect.truth(name))
-    if factor is None:
+    if factor is None or abs(factor + 1) < 1e-5:
         return
     sign, size = ("its sign is wrong, and " if factor < 0 else ""), abs(factor)
     counts = suspect.counts()
@@ -107,6 +108,13 @@ def permuted(suspect, name):
     for axis in range(given.ndim):
         if close(given, np.flip(truth, axis)):
             yield "transpose", f"d{name} runs backwards along axis {axis}"
+            return
+
+
+def scattered(suspect, name):
+    given, truth = suspect.given[name], suspect.truth(name)
+    if given.shape == truth.shape and close(np.sort(given, None), np.sort(truth, None)):
+        yield "transpose", f"d{name} holds the right numbers, but not in their places"
 
 
 def misshapen(suspect, name):
@@ -156,10 +164,9 @@ def subset(suspect, name):
                 yield "not_accumulated", words
                 return
     if not given[bad].any():
-        yield (
-            "not_accumulated",
-            f"d{name} is right in {(~bad).sum()} of {bad.size} entries and zero in the others, which do have an effect",
-        )
+        cause = "wrong_derivative" if suspect.is_entrywise(name) else "missing_path"
+        words = f"right in {(~bad).sum()} of {bad.size} entries and zero in the others, which do have an effect"
+        yield cause, f"d{name} is {words}"
 
 
 def is_mask(x):
@@ -193,7 +200,7 @@ def alternatives(suspect, name):
 def modified(suspect, name):
     """The gradient is right, but of another function."""
     for other, value, cause, words in alternatives(suspect, name):
-        if suspect.is_gradient(suspect.given[name], name, **{other: value}):
+        if suspect.is_gradient(suspect.given[name], name, {other: value}):
             yield cause, f"d{name} is the gradient of the same function {words}"
 
 
@@ -226,18 +233,36 @@ def elementwise(suspect, name):
                     yield cause, f"d{name} lacks the factor {other}"
 
 
+def weighted(suspect, name):
+    """The gradient is right for another upstream: for the given one times something."""
+    if not isinstance(suspect.doutput, np.ndarray):
+        return
+    y = suspect.forward(**fresh(suspect.inputs), **fresh(suspect.fixed))[0]
+    with np.errstate(all="ignore"):
+        slopes = {"exp(output)": np.exp(y), "(1 - output**2)": 1 - y * y, "output (1 - output)": y * (1 - y)}
+        slopes |= {"1/output": 1 / y, "the sign of the output": np.sign(y)}
+    factors = [(words, t, "wrong_derivative") for words, t in slopes.items()]
+    factors += [("output", y, "elementwise_factor"), ("(output > 0)", y > 0, "elementwise_factor")]
+    for other, t in suspect.tensors().items():
+        if t.shape == y.shape and other != suspect.upstream:
+            factors.append((other, t, "mask_ignored" if is_mask(t) else "elementwise_factor"))
+    for words, t, cause in factors:
+        if suspect.is_gradient(suspect.given[name], name, doutput=suspect.doutput * t):
+            yield cause, f"d{name} is right for an upstream gradient that is multiplied by {words}"
+
+
 def special(suspect, name):
     """The error vanishes at a special value of another argument: there the missing thing does nothing."""
     for other, x in suspect.arguments().items():
         if other == name or not (is_scalar(x) or (isinstance(x, np.ndarray) and x.dtype.kind in "fb")):
             continue
         one = np.ones_like(x) if isinstance(x, np.ndarray) else 1.0
-        if not suspect.is_right(name, **{other: one}):
+        if not suspect.is_right(name, {other: one}):
             continue
         if is_mask(x) or (isinstance(x, np.ndarray) and x.dtype == bool):
             words = "somewhere on the way back it is not applied"
             yield "mask_ignored", f"d{name} is right only without {other}: {words}"
-        elif suspect.is_right(name, **{other: 2.0 * one}):
+        elif suspect.is_right(name, {other: 2.0 * one}):
             words = f"{other} must multiply before the sum or mean is taken"
             yield "factor_order", f"d{name} is right only when {other} is the same everywhere: {words}"
         else:
@@ -251,7 +276,7 @@ def vanishing(suspect, name):
     for other, x in suspect.arguments().items():
         if other == name or not isinstance(x, np.ndarray) or x.dtype.kind != "f" or is_mask(x):
             continue
-        if suspect.is_right(name, **{other: np.zeros_like(x)}):
+        if suspect.is_right(name, {other: np.zeros_like(x)}):
             yield "missing_path", f"d{name} is right only when {other} = 0: look at the way through {other}"
 
 
@@ -287,21 +312,39 @@ def substituted(suspect, name):
             yield "wrong_cached_value", f"d{name} is right with {other} in place of {here}"
 
 
+def uses(suspect, name):
+    """Does an entry move one place of the output only, where it has several?"""
+    found = suspect.reached(name)
+    if found is None:
+        return
+    given, true, mine, theirs = found
+    shape = np.shape(suspect.doutput)
+    if not (theirs & ~mine).any() or not close(given, np.where(mine, true, 0)):
+        return
+    for axis in range(len(shape)):
+        kept, all_of_them = (along(J, shape, axis) for J in (mine, theirs))
+        if kept.max() == 1 < all_of_them.max():
+            words = f"each entry has the gradient of one use only, along axis {axis} of the output: add them up"
+            yield "not_accumulated", f"d{name} is not accumulated: {words}"
+            return
+
+
 def reach(suspect, name):
     """Which outputs an entry moves, beside which ones the learner lets it move."""
     found = suspect.reached(name)
     if found is None:
         return
-    given, true, mine, theirs = found
-    lost, rows = theirs & ~mine, mine.any(axis=1)
-    if np.ndim(suspect.doutput) and rows.any() and close(given[rows], true[rows]):
-        first = np.unravel_index(np.flatnonzero(rows), np.shape(suspect.doutput))[0]
-        if len(np.unique(first)) == 1 < len(suspect.doutput):
-            yield "not_accumulated", f"d{name} is that of row {first[0]} of the output alone: add up the rows"
-            return
+    *_, mine, theirs = found
+    lost = theirs & ~mine
     if lost.sum() > 0.05 * theirs.sum() and not (mine & ~theirs).any():
         share = f"{int(lost.sum())} of {int(theirs.sum())} derivatives are zero in yours"
         yield "missing_path", f"d{name} leaves out a way from {name} to the output: {share}"
+
+
+def along(reached, shape, axis):
+    """Return along how many places of an axis of the output each entry has an effect."""
+    others = tuple(k for k in range(len(shape)) if k != axis)
+    return reached.reshape(*shape, -1).any(axis=others).sum(axis=0)
 
 
 def farther(suspect, name):
@@ -317,6 +360,6 @@ def farther(suspect, name):
 
 
 FIRST = (zero, swapped, misshapen, constant)
-SHAPES = (counted, permuted, subset, reach)
-RULES = (modified, elementwise, special, substituted)
-LAST = (vanishing, farther)
+SHAPES = (counted, permuted, uses, subset)
+RULES = (reach, modified, elementwise, weighted, special, substituted)
+LAST = (vanishing, farther, scattered)

@@ -4,15 +4,16 @@ Each rule yields (kind, class of what it is done to, new node). What a kind mean
 """
 
 import ast
-import copy
 import functools
 import itertools
 
 import numpy as np
 
+from lora_np.gradcheck.call_slips import REDUCTIONS, flip, of_call, reduced, with_reduced
 from lora_np.gradcheck.edits import NUMBERS, parse
 
-REDUCTIONS = ("sum", "mean")
+WRAPS = ("np.exp({})", "np.log({})", "np.sqrt({})", "{}**2", "np.tanh({})")
+SLOPES = ("(1 - {})", "(1 - {}**2)", "{} * (1 - {})")
 
 
 def changes(editor, node, statement, additions):
@@ -35,16 +36,22 @@ def changes(editor, node, statement, additions):
         yield "transpose", "", node.value
     elif isinstance(node, (ast.Assign, ast.AugAssign)):
         yield from of_statement(editor, node)
+    elif isinstance(node, ast.Expr):
+        yield from of_expression(editor, node)
     elif isinstance(node, ast.Compare) and len(node.ops) == 1:
-        for op in (ast.Gt, ast.GtE, ast.Lt, ast.LtE, ast.Eq, ast.NotEq):
+        kinds = (ast.Gt, ast.GtE, ast.Lt, ast.LtE), (ast.Eq, ast.NotEq)
+        for op in next(ops for ops in (*kinds, ()) if isinstance(node.ops[0], ops) or not ops):
             if not isinstance(node.ops[0], op):
                 yield "compare", "", ast.Compare(node.left, [op()], node.comparators)
+    elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
+        for lower, upper in ((None, node.slice.upper), (node.slice.lower, None)):
+            yield "range", "", ast.Subscript(node.value, ast.Slice(lower, upper, node.slice.step), ast.Load())
     if is_atom(editor, node):
+        yield from of_atom(editor, node, is_reduced(editor, node, statement), additions)
+    elif additions and isinstance(node, (ast.BinOp, ast.Call, ast.Subscript)) and np.ndim(here := editor.value(node)):
         for other, value in editor.names.items():
-            if other != ast.unparse(node) and comparable(value, editor.names[ast.unparse(node)]):
-                yield "rename", "array" if np.ndim(value) else "constant", parse(other)
-        if np.ndim(editor.names[ast.unparse(node)]) >= 2 and not is_reduced(editor, node, statement):
-            yield "transpose", "", flip(node)
+            if np.ndim(value) and bare(value) == bare(here) and not np.array_equal(value, here):
+                yield "put a name", "array", parse(other)
     if additions and is_scaled(editor, node):
         yield "scale", "", ast.BinOp(ast.Constant(2.0), ast.Mult(), node)
     if additions and is_root(node, statement) and isinstance(here := editor.value(node), np.ndarray):
@@ -60,6 +67,33 @@ def is_atom(editor, node):
         and isinstance(node.ctx, ast.Load)
         and ast.unparse(node) in editor.names
     )
+
+
+def of_atom(editor, node, is_argument, additions):
+    """Another tensor in the place of one, its transpose, or a function of it."""
+    words = ast.unparse(node)
+    mine = editor.names[words]
+    for other, value in editor.names.items():
+        if other != words and comparable(value, mine):
+            yield "rename", "array" if np.ndim(value) else "constant", parse(other)
+    if np.ndim(mine) >= 2 and not is_argument:
+        yield "transpose", "", flip(node)
+    if not additions or not isinstance(mine, np.ndarray) or mine.dtype.kind != "f":
+        return
+    for axes in ((-1,), (-2,), (-2, -1)) if mine.ndim > 2 else ():
+        yield "flip axes", "", parse(f"np.flip({words}, {axes})")
+    for wrap in WRAPS:
+        yield "wrap", "array", parse(wrap.format(words))
+    for slope in SLOPES:
+        yield "wrap", "slope", parse(slope.format(words, words))
+
+
+def bare(value):
+    """Return a shape without the ones in front, which change nothing in a product."""
+    shape = list(np.shape(value))
+    while shape and shape[0] == 1:
+        shape.pop(0)
+    return shape
 
 
 def is_operand(editor, node, statement):
@@ -114,17 +148,25 @@ def of_product(editor, node):
         yield "double factor", what, ast.BinOp(node, ast.Mult(), factor)
         yield "invert factor", what, ast.BinOp(other, ast.Div(), factor)
 
+        if is_reduction(other) and what in ("array", "mask"):
+            yield "move factor", "array", with_reduced(other, ast.BinOp(reduced(other), ast.Mult(), factor))
+
     factors = chain(node)
     for pair in itertools.combinations(range(len(factors)), 2) if 2 < len(factors) < 6 else ():
         rest = [factor for k, factor in enumerate(factors) if k not in pair]
         yield "drop factor", "array", functools.reduce(lambda a, b: ast.BinOp(a, ast.Mult(), b), rest)
 
 
+def is_reduction(node):
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in REDUCTIONS
+
+
 def of_quotient(editor, node):
     what = editor.kind_of(node.right)
     yield "drop factor", what, node.left
     yield "invert factor", what, ast.BinOp(node.left, ast.Mult(), node.right)
-    yield "double factor", what, ast.BinOp(node, ast.Div(), node.right)
+    for power in (2, 3):  # 1 / s derived as if the slope were 1 / s
+        yield "power", what, ast.BinOp(node.left, ast.Div(), ast.BinOp(node.right, ast.Pow(), ast.Constant(power)))
 
 
 def of_power(editor, node):
@@ -135,6 +177,7 @@ def of_power(editor, node):
                 "array" if np.ndim(editor.value(node.left)) else "constant",
                 ast.BinOp(node.left, ast.Pow(), ast.Constant(power)),
             )
+        yield "power", "array", ast.Call(parse("np.abs"), [node.left], [])
 
 
 def of_matrices(editor, node):
@@ -145,71 +188,14 @@ def of_matrices(editor, node):
     yield "transpose", "", ast.BinOp(flip(node.left), ast.MatMult(), flip(node.right))
 
 
-def of_call(editor, node):
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else None
-    method = name in REDUCTIONS and not (isinstance(node.func.value, ast.Name) and node.func.value.id == "np")
-    if name in REDUCTIONS:
-        changed = copy.deepcopy(node)
-        changed.func.attr = "mean" if name == "sum" else "sum"
-        yield "mean or sum", "", changed
-        axes = (0, 1, 2, -1, None)
-        for axis, keep in itertools.product(axes, (None, True, False)):
-            changed = copy.deepcopy(node)
-            kept = [k for k in changed.keywords if k.arg != "axis" and (keep is None or k.arg != "keepdims")]
-            changed.keywords = [*kept, ast.keyword("axis", ast.Constant(axis))]
-            changed.keywords += [] if keep is None else [ast.keyword("keepdims", ast.Constant(keep))]
-            if not method:
-                changed.args = changed.args[:1]
-            else:
-                changed.args = []
-            yield "axis", "", changed
-        yield "drop reduction", "", node.func.value if method else node.args[0]
-    if name in ("transpose", "reshape", "swapaxes"):
-        first = 1 if isinstance(node.func.value, ast.Name) and node.func.value.id == "np" else 0
-        for k, m in itertools.combinations(range(first, len(node.args)), 2):
-            changed = copy.deepcopy(node)
-            changed.args[k], changed.args[m] = changed.args[m], changed.args[k]
-            yield "transpose", "", changed
-        if name in ("transpose", "swapaxes") and first == 0:
-            yield "transpose", "", node.func.value
-    if name == "reshape":
-        whole = node.args[0] if first else node.func.value
-        axes = np.ndim(editor.value(whole))
-        for k, m in itertools.permutations(range(axes), 2) if 1 < axes < 7 else ():
-            moved = parse(f"np.moveaxis({ast.unparse(whole)}, {k}, {m})")
-            changed = copy.deepcopy(node)
-            if first:
-                changed.args[0] = moved
-            else:
-                changed.func.value = moved
-            yield "transpose", "", changed
-    if name in ("reshape", "ravel", "flatten") and any(keyword.arg == "order" for keyword in node.keywords):
-        yield "transpose", "", ast.Call(node.func, node.args, [k for k in node.keywords if k.arg != "order"])
-    if name == "tile" and len(node.args) == 2 and isinstance(node.args[1], ast.Tuple):
-        times, axis = node.args[1].elts[0], ast.keyword("axis", ast.Constant(0))
-        yield "transpose", "", ast.Call(parse("np.repeat"), [node.args[0], times], [axis])
-    if name == "einsum" and isinstance(node.args[0], ast.Constant):
-        for text in subscripts(node.args[0].value):
-            yield "transpose", "", ast.Call(node.func, [ast.Constant(text), *node.args[1:]], node.keywords)
-    if name == "where" and len(node.args) == 3:
-        yield "compare", "", ast.Call(node.func, [node.args[0], node.args[2], node.args[1]], [])
-    if name in ("dot", "matmul") and len(node.args) == 2:
-        left, right = node.args
-        for sides in ((right, left), (flip(left), right), (left, flip(right)), (flip(left), flip(right))):
-            yield "transpose", "", ast.Call(node.func, list(sides), [])
-    if name == "reduceat":
-        return
-    if name in ("repeat", "tile", "exp", "sqrt", "log", "tanh", "abs"):
-        yield "drop call", "", node.args[0] if node.args else node.func.value
-
-
 def of_statement(editor, node):
     target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
     if isinstance(target, ast.Subscript):
         array, index = ast.unparse(target.value), ast.unparse(target.slice)
         if isinstance(node, ast.Assign):
             yield "accumulate", "loop", ast.AugAssign(target, ast.Add(), node.value)
-        if not any(isinstance(part, ast.Slice) for part in ast.walk(target.slice)):
+        parts = target.slice.elts if isinstance(target.slice, ast.Tuple) else [target.slice]
+        if not any(isinstance(part, ast.Slice) for part in parts):
             yield "accumulate", "loop", parse(f"np.add.at({array}, {index}, {ast.unparse(node.value)})", "exec")
         if rows := ids(editor):
             yield "keep the last", "", parse(f"{array}[{rows}] = {next(iter(editor.names))}", "exec")
@@ -228,6 +214,19 @@ def of_statement(editor, node):
         yield "accumulate", what, ast.AugAssign(ast.Name(target.id, ast.Store()), ast.Add(), node.value)
 
 
+def of_expression(editor, node):
+    """`np.put_along_axis` keeps the last of the values for one place."""
+    call = node.value
+    if not isinstance(call, ast.Call) or not ast.unparse(call.func).endswith("put_along_axis") or len(call.args) < 3:
+        return
+    axis = call.args[3] if len(call.args) > 3 else next((k.value for k in call.keywords if k.arg == "axis"), None)
+    array, where, values = (ast.unparse(part) for part in call.args[:3])
+    if axis is not None:
+        axis = editor.value(axis) % np.ndim(editor.value(call.args[1]))
+        grid = f"*np.indices({where}.shape)[:{axis}], {where}, *np.indices({where}.shape)[{axis + 1}:]"
+        yield "accumulate", "loop", parse(f"np.add.at({array}, ({grid}), {values})", "exec")
+
+
 def ids(editor):
     """Return the name of an array of integers, None if there is none."""
     arrays = {name: value for name, value in editor.names.items() if isinstance(value, np.ndarray)}
@@ -240,12 +239,23 @@ def insertions(editor, node):
     if here is None or not isinstance(here, NUMBERS):
         return
     for other, value in editor.names.items():
-        if not np.ndim(value) or not fits(value, here):
+        if not np.ndim(value):
+            continue
+        if np.ndim(value) == 1 and np.ndim(here) > 1 and len(value) == len(here):
+            column = parse(f"{other}[:, {', '.join(['None'] * (np.ndim(here) - 1))}]")
+            yield "add factor", "array", ast.BinOp(node, ast.Mult(), column)
+            yield "add factor", "array", ast.BinOp(node, ast.Div(), column)
+        if not fits(value, here):
             continue
         what = editor.kind_of(parse(other))
         yield "add factor", what, ast.BinOp(node, ast.Mult(), parse(other))
         yield "add factor", what, ast.BinOp(node, ast.Div(), parse(other))
         yield "add term", "term", plus(node, other)
+        if np.shape(value) == np.shape(here) and what == "array":
+            for slope in SLOPES:
+                yield "add slope", "slope", ast.BinOp(node, ast.Mult(), parse(slope.format(other, other)))
+            for side in "<>":
+                yield "add slope", "array", ast.BinOp(node, ast.Mult(), parse(f"({other} {side} 0)"))
         if np.shape(value) == np.shape(here):
             for axes in axes_of(here):
                 words = f"(({ast.unparse(node)}) * {other}).sum(axis={axes}, keepdims=True)"
@@ -272,7 +282,7 @@ def is_scaled(editor, node):
     if not isinstance(node, ast.expr) or not isinstance(getattr(node, "ctx", ast.Load()), ast.Load):
         return False
     value = editor.value(node)
-    return isinstance(value, (float, np.ndarray, np.floating)) and np.asarray(value).dtype.kind == "f"
+    return isinstance(value, NUMBERS) and not isinstance(value, bool) and np.asarray(value).dtype.kind in "fi"
 
 
 def products(editor, here):
@@ -310,23 +320,3 @@ def fits(value, here):
         return True
     except ValueError:
         return False
-
-
-def flip(node):
-    """Return the transpose of the last two axes, without the one that is there already."""
-    if isinstance(node, ast.Attribute) and node.attr == "T":
-        return node.value
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "swapaxes":
-        return node.func.value
-    return ast.Call(ast.Attribute(node, "swapaxes", ast.Load()), [parse("-1"), parse("-2")], [])
-
-
-def subscripts(text):
-    """Yield an einsum's subscripts with two letters of one operand exchanged."""
-    parts = text.replace(" ", "").replace("->", ",").split(",")
-    for k, part in enumerate(parts):
-        for i, j in itertools.combinations(range(len(part)), 2):
-            letters = list(part)
-            letters[i], letters[j] = letters[j], letters[i]
-            new = [*parts[:k], "".join(letters), *parts[k + 1 :]]
-            yield ",".join(new[:-1]) + "->" + new[-1] if "->" in text else ",".join(new)

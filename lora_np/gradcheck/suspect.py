@@ -20,11 +20,12 @@ COARSE, FINE = 1e-3, 1e-7  # of a slope along a direction, from two points and f
 class Suspect:
     """Forward, backward and values, all in float64; `given` and `truth` are gradients by argument."""
 
-    def __init__(self, forward, backward, inputs, fixed, doutput):
+    def __init__(self, forward, backward, inputs, fixed, doutput, linear=True):
         self.forward, self.backward, self.doutput = forward, backward, widened(doutput)
         self.inputs, self.fixed = widened(inputs), widened(fixed)
         self.given = self.student(self.inputs, self.fixed)
         self.truths, self.entrywise = {}, {}
+        self.linear = linear  # in the upstream gradient, as a backward is
 
     def student(self, inputs, fixed, doutput=None, change=None):
         """Return the learner's gradients as float64 arrays; `change` may edit the cache first."""
@@ -44,19 +45,19 @@ class Suspect:
                 self.truths[name] = numeric_gradients(self.forward, variable, self.doutput, others)[name]
         return self.truths[name]
 
-    def elsewhere(self, **changed):
+    def elsewhere(self, changed):
         """Return the inputs, and the fixed arguments, where some have other values."""
         return tuple({name: changed.get(name, x) for name, x in values.items()} for values in (self.inputs, self.fixed))
 
-    def is_right(self, name, **changed):
+    def is_right(self, name, changed):
         """Is the learner's gradient of an argument right, and not zero, where others have other values?"""
         try:
-            given = self.student(*self.elsewhere(**changed))[name]
+            given = self.student(*self.elsewhere(changed))[name]
         except Exception:
             return False
-        return self.is_gradient(given, name, **changed)
+        return self.is_gradient(given, name, changed)
 
-    def is_gradient(self, given, name, forward=None, **changed):
+    def is_gradient(self, given, name, changed=None, forward=None, doutput=None):
         """Is this the gradient of an argument, not zero, where others have other values, or that of another forward?
 
         Asked along some random directions, which costs four forwards each; the whole gradient would cost hundreds. Two
@@ -72,7 +73,8 @@ class Suspect:
 
             def at(k, direction=direction):
                 moved = x + k * step * direction
-                return self.weighed(forward or self.forward, **{**changed, name: moved if x.ndim else float(moved)})
+                there = {**(changed or {}), name: moved if x.ndim else float(moved)}
+                return self.weighed(forward or self.forward, there, doutput)
 
             one, two = at(-1), at(1)
             if not abs((two - one) / (2 * step) - slope) <= COARSE * size:
@@ -81,18 +83,18 @@ class Suspect:
                 return False
         return True
 
-    def weighed(self, forward, **changed):
+    def weighed(self, forward, changed=None, doutput=None):
         """Return sum(output * doutput) where some arguments have other values, nan if the forward does not run."""
         try:
             with np.errstate(all="ignore"):
-                output = flat(forward(**fresh({**self.arguments(), **changed}))[0])
-            return float(output @ flat(self.doutput))
+                output = flat(forward(**fresh({**self.arguments(), **(changed or {})}))[0])
+                return float(output @ flat(self.doutput if doutput is None else doutput))
         except Exception:
             return float("nan")
 
-    def at(self, name, **changed):
+    def at(self, name, changed):
         """Return the learner's gradient and the true one of an argument where some arguments have other values."""
-        inputs, fixed = self.elsewhere(**changed)
+        inputs, fixed = self.elsewhere(changed)
         others = {other: value for other, value in {**inputs, **fixed}.items() if other != name}
         with np.errstate(all="ignore"):
             truth = numeric_gradients(self.forward, {name: inputs[name]}, self.doutput, others)[name]
@@ -162,8 +164,8 @@ class Suspect:
         return given, true
 
     def reached(self, name):
-        """Return the two Jacobians, and where each is not zero; None if they are too large."""
-        found = self.jacobians(name)
+        """Return the two Jacobians, and where each is not zero; None if they are too large, or one is none."""
+        found = self.jacobians(name) if self.linear else None
         if found is None:
             return None
         smallest = 1e-7 * np.max(np.abs(found[1]), initial=1e-300)
@@ -178,7 +180,8 @@ class Suspect:
             found = self.jacobians(name)
             off = None if found is None else found[1] - np.diag(np.diag(found[1]))
             diagonal = found is not None and not np.any(np.abs(off) > 1e-7 * np.max(np.abs(found[1])))
-            self.entrywise[name] = diagonal and not close(self.truth(name), self.at(name, **{name: 1.3 * x})[1], 1e-3)
+            there = self.at(name, {name: -1.3 * x})[1]
+            self.entrywise[name] = diagonal and not close(self.truth(name), there, 1e-3)
         return self.entrywise[name]
 
 

@@ -39,7 +39,7 @@ def report_on(mistake):
         ("sign", "W", "sign", "dW has the wrong sign"),
         ("mean for sum", "b", "mean_vs_sum", "db"),
         ("zero", "A", "zero_gradient", "dA is zero everywhere"),
-        ("one entry's sign", "x", "sign", "with `-factor` in place of `factor` in `g.flat[4] *= factor`"),
+        ("one entry's sign", "x", "sign", "dx is right without `g.flat[4] *= factor`"),
     ],
 )
 def test_the_cause_is_named_in_the_learners_words(mistake, argument, cause, words):
