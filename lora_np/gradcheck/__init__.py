@@ -11,11 +11,25 @@
 
     print(check(square_forward, square_backward, {"x": np.array([0.5, -2.0, 3.0]), "a": 1.7}))
 
-A layer written as a class is checked by its methods: `check(layer.forward, layer.backward, {"x": x})`, where `forward`
-returns the output and a cache. In pytest, `assert_gradients` fails with the same report.
+A layer written as a class, whose `forward` returns the output and a cache, is checked by its methods:
+`check(layer.forward, layer.backward, {"x": x})`. One that keeps parameters, activations and gradients on itself takes
+four more lines:
+
+    def forward(x, W):
+        layer.W = W
+        return layer.forward(x), None
+
+    def backward(dy, _):
+        dx = layer.backward(dy)
+        return dx, layer.dW
+
+    print(check(forward, backward, {"x": x, "W": layer.W}))
+
+In pytest, `assert_gradients` fails with the same report.
 
 Read `check` first; then `structure` and `laws` (what a backward must be), `slopes` (the numerical derivative, and how
-far it can be trusted), `compare` (the tolerance) and `diagnose` (the cause).
+far it can be trusted), `compare` (the tolerance) and `diagnose` (the cause: rules about numbers, and
+edits of sources).
 """
 
 from lora_np.gradcheck.assertion import assert_gradients

@@ -11,6 +11,8 @@ import numpy as np
 HERE = str(Path(__file__).parent)
 LIBRARIES = (str(Path(np.__file__).parent), *(sysconfig.get_path(key) for key in ("stdlib", "purelib", "platlib")))
 
+OWN_SEED = 0x6C6F7261
+
 
 def is_scalar(value):
     """Is it a float, Python's or NumPy's, rather than an array?"""
@@ -102,6 +104,15 @@ def located(bad):
     if np.ndim(bad) == 0:
         return ""
     return f" in {np.sum(bad)} of {bad.size} entries, the first at {np.argwhere(bad)[0].tolist()}"
+
+
+def generator(rng):
+    """Return a generator; one from a number, or from None, that draws other numbers than the author's own does.
+
+    People draw their inputs from `default_rng(0)`. An upstream from the same seed would be equal to the first of them,
+    and along itself the gradient of anything normalised is zero.
+    """
+    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng([OWN_SEED, rng or 0])
 
 
 def draw_upstream(output, rng):

@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-from lora_np.gradcheck.calls import evaluator, fresh, in_words, is_scalar, widened
+from lora_np.gradcheck.calls import evaluator, fresh, generator, in_words, is_scalar, widened
 from lora_np.gradcheck.compare import DOUBLE, RTOL, Comparison, Precision, Subject
 from lora_np.gradcheck.diagnose import diagnose
 from lora_np.gradcheck.oracles import direction_slope, entry_slopes, outputs_at, random_direction, sizes_of
@@ -53,7 +53,7 @@ def check(forward, backward, inputs, fixed={}, rng=None) -> Report:  # noqa: B00
         If there is nothing to check: unusable arguments, or a forward that raises or gives no finite numbers.
     """
     _validate(forward, backward, inputs, fixed)
-    rng = np.random.default_rng(0 if rng is None else rng)
+    rng = generator(rng)
     report = _check_here(forward, backward, inputs, fixed, rng)
     if report.ok:
         for default, moved in replays(inputs, fixed, rng):

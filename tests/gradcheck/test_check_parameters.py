@@ -51,7 +51,7 @@ def test_right(seed):
 
 
 def test_the_same_call_gives_the_same_report():
-    reports = [check_parameters(forward, gradients, PARAMETERS, rng) for rng in (None, None, 5)]
+    reports = [check_parameters(forward, gradients, PARAMETERS, rng) for rng in (None, None, 2)]
     assert reports[0] == reports[1] != reports[2]
 
 

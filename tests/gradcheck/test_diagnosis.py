@@ -135,6 +135,115 @@ def test_repeated_ids_and_hidden_keys_are_tried_where_the_inputs_have_none():
     assert first(report, "x").cause == "mask_ignored"
 
 
+def test_a_batch_of_one_is_tried_with_two():
+    """The mean over a batch of one is its sum."""
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.standard_normal((1, 4)), "W": rng.standard_normal((4, 3))}
+
+    def forward(x, W):
+        return x @ W, (x, W)
+
+    report = check(forward, lambda dy, c: (dy @ c[1].T, c[0].T @ dy / len(dy)), inputs)
+    assert "right only where x holds one row" in report.failures["W"][0]
+    assert first(report, "W").cause == "mean_vs_sum"
+    assert check(forward, lambda dy, c: (dy @ c[1].T, c[0].T @ dy), inputs).ok
+
+
+def test_a_row_that_is_broadcast_is_not_taken_for_a_batch_of_one():
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.standard_normal((1, 4)), "b": rng.standard_normal((1, 4))}
+    assert check(lambda x, b: (x * b, (x, b)), lambda dy, c: (dy * c[1], (dy * c[0])), inputs).ok
+    inputs = {"b": rng.standard_normal((1, 4)), "x": rng.standard_normal((3, 4))}
+    assert check(lambda b, x: (b * x, (x, b)), lambda dy, c: ((dy * c[0]).sum(0, keepdims=True), dy * c[1]), inputs).ok
+
+
+def test_a_declared_constant_is_not_differentiated():
+    """DoRA (Liu et al. 2024, section 4.3) takes the norm of the weight for a constant on the way back."""
+    rng = np.random.default_rng(0)
+    inputs = {"V": rng.standard_normal((5, 3)), "m": rng.standard_normal(3)}
+
+    def forward(V, m, norm):
+        return m * V / norm, (V, m, norm)
+
+    def detached(dy, cache):
+        V, m, norm = cache
+        return dy * m / norm, (dy * V / norm).sum(axis=0)
+
+    def attached(dy, cache):
+        V, m, norm = cache
+        dV, dm = detached(dy, cache)
+        return dV - V / norm * (V / norm * dV).sum(axis=0), dm
+
+    def whole(V, m):
+        return forward(V, m, np.sqrt((V * V).sum(axis=0)))
+
+    norm = np.sqrt((inputs["V"] ** 2).sum(axis=0))
+    assert check(forward, detached, inputs, {"norm": norm}).ok
+    assert list(check(forward, attached, inputs, {"norm": norm}).failures) == ["V"]
+    assert check(whole, attached, inputs).ok
+    report = check(whole, detached, inputs)
+    assert first(report, "V").cause == "missing_path"
+    assert first(report, "V").sentence == (
+        "dV leaves out the way through `np.sqrt((V * V).sum(axis=0))`, as if it were constant, "
+        "in `return forward(V, m, np.sqrt((V * V).sum(axis=0)))`"
+    )
+
+
+def test_a_layer_that_keeps_its_numbers_on_itself():
+    class Dense:
+        def __init__(self, rng):
+            self.W = rng.standard_normal((4, 3))
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.W
+
+        def backward(self, dy):
+            self.dW = self.x.T @ dy
+            return dy @ self.W.T
+
+    rng = np.random.default_rng(0)
+    layer, x = Dense(rng), rng.standard_normal((5, 4))
+
+    def forward(x, W):
+        layer.W = W
+        return layer.forward(x), None
+
+    def backward(dy, _):
+        dx = layer.backward(dy)
+        return dx, layer.dW
+
+    assert check(forward, backward, {"x": x, "W": layer.W}).ok
+    Dense.backward = lambda self, dy: setattr(self, "dW", self.x.T @ dy / len(dy)) or dy @ self.W.T
+    assert list(check(forward, backward, {"x": x, "W": layer.W}).failures) == ["W"]
+
+
+def test_a_coefficient_is_found_and_written_with_what_is_at_hand():
+    rng = np.random.default_rng(0)
+
+    def forward(x, W, tau):
+        h = np.tanh(x @ W / tau)
+        return h, (x, W, tau, h)
+
+    def backward(dy, cache):
+        x, W, tau, h = cache
+        dz = dy * (1 - h * h) / x.shape[1] / tau
+        return dz @ W.T, x.T @ dz * tau
+
+    inputs = {"x": rng.standard_normal((5, 4)), "W": rng.standard_normal((4, 3))}
+    report = check(forward, backward, inputs, {"tau": 1.7})
+    assert first(report, "x").cause == "mean_vs_sum"
+    assert "dx is 4 times too small" in first(report, "x").sentence or "/ x.shape[1]" in first(report, "x").sentence
+
+
+def test_the_upstream_is_not_the_learners_first_draw():
+    """Both from default_rng(0): along x itself the gradient of x / |x| is zero, and a zero one would pass."""
+    x = np.random.default_rng(0).standard_normal((5, 4))
+    for rng in (None, 0):
+        report = check(lambda x: (x / np.sqrt((x * x).sum()), x), lambda dy, x: 0 * x, {"x": x}, rng=rng)
+        assert first(report, "x").cause == "zero_gradient"
+
+
 def test_a_permutation_is_not_made_to_repeat():
     def shuffle(x, order):
         return x[order], order

@@ -1,26 +1,27 @@
-"""The second suite: operations that the package does not have, written before anything that names causes."""
+"""The third suite, the blind one: no rule was made, and no entry looked at, with the two together in sight."""
 
-import unseen_batch
-import unseen_conv
-import unseen_products
-import unseen_right
-import unseen_rms
-import unseen_rope
-import unseen_rows
-import unseen_scalar
-import unseen_swiglu
+import unseen_batch_group
+import unseen_cells
+import unseen_conv_pool
+import unseen_logsoftmax_cosine
+import unseen_right_formulas
+import unseen_right_layers
+import unseen_rms_swiglu
+import unseen_rope_bilinear
+import unseen_scalars_losses
+import unseen_weighted_mean
 from suite_parts import CAUSES, Right, Wrong
 
 WRONG = [
-    *unseen_rms.WRONG,
-    *unseen_swiglu.WRONG,
-    *unseen_rope.WRONG,
-    *unseen_batch.WRONG,
-    *unseen_conv.WRONG,
-    *unseen_rows.WRONG,
-    *unseen_products.WRONG,
-    *unseen_scalar.WRONG,
+    *unseen_rms_swiglu.WRONG,
+    *unseen_rope_bilinear.WRONG,
+    *unseen_batch_group.WRONG,
+    *unseen_conv_pool.WRONG,
+    *unseen_logsoftmax_cosine.WRONG,
+    *unseen_cells.WRONG,
+    *unseen_scalars_losses.WRONG,
+    *unseen_weighted_mean.WRONG,
 ]
-RIGHT = unseen_right.RIGHT
+RIGHT = [*unseen_right_layers.RIGHT, *unseen_right_formulas.RIGHT]
 
 __all__ = ["CAUSES", "RIGHT", "WRONG", "Right", "Wrong"]

@@ -1,14 +1,14 @@
 """Right backwards of operations that the package does not have, in forms that look odd."""
 
+import foreign_batch
+import foreign_conv
+import foreign_products
+import foreign_rms
+import foreign_rope
+import foreign_rows
+import foreign_scalar
+import foreign_swiglu
 import numpy as np
-import unseen_batch
-import unseen_conv
-import unseen_products
-import unseen_rms
-import unseen_rope
-import unseen_rows
-import unseen_scalar
-import unseen_swiglu
 from suite_parts import Right, single
 
 RIGHT = []
@@ -22,15 +22,15 @@ def right(setting, dtype=np.float64):
             forward, inputs, fixed = setting(rng)
             return forward, backward, single(inputs) if dtype == np.float32 else inputs, fixed
 
-        words = "unseen " + backward.__name__.replace("_", " ")
+        words = "foreign " + backward.__name__.replace("_", " ")
         RIGHT.append(Right(words + " in float32" * (dtype == np.float32), make))
         return backward
 
     return keep
 
 
-@right(unseen_rms.plain)
-@right(unseen_rms.plain, np.float32)
+@right(foreign_rms.plain)
+@right(foreign_rms.plain, np.float32)
 def rms_norm_as_a_projection(dy, cache):
     """A matrix for each row: what is along x is taken away."""
     x, g, r, xhat = cache
@@ -39,7 +39,7 @@ def rms_norm_as_a_projection(dy, cache):
     return np.einsum("nij,nj->ni", jacobian, dy * g), np.diagonal(xhat.T @ dy)
 
 
-@right(unseen_rms.llama)
+@right(foreign_rms.llama)
 def rms_norm_with_the_weight_divided_out(dout, cache):
     """The sum of dx * x is that of dy * y but for eps, and y / weight is what was normalised."""
     w, h, inv = cache["weight"], cache["hidden"], cache["inv"]
@@ -48,8 +48,8 @@ def rms_norm_with_the_weight_divided_out(dout, cache):
     return ((dout * y) / w).sum((0, 1)), dhidden
 
 
-@right(unseen_swiglu.plain)
-@right(unseen_swiglu.plain, np.float32)
+@right(foreign_swiglu.plain)
+@right(foreign_swiglu.plain, np.float32)
 def swiglu_with_gate_and_up_in_one_matrix(dy, c):
     joined = np.concatenate([c.W_gate, c.W_up], axis=1)
     dh = dy @ c.W_down.T
@@ -59,7 +59,7 @@ def swiglu_with_gate_and_up_in_one_matrix(dy, c):
     return both @ joined.T, dW_gate, dW_up, (silu * c.b).T @ dy
 
 
-@right(unseen_swiglu.torch)
+@right(foreign_swiglu.torch)
 def swish_from_its_own_value(grad, cache):
     """swish' = sigmoid + beta * swish * (1 - sigmoid); 1 - sigmoid as the sigmoid of the other side."""
     (w1, w2, w3), x, up, beta = cache["w"], cache["x"], cache["up"], cache["beta"]
@@ -71,36 +71,36 @@ def swish_from_its_own_value(grad, cache):
     return (x.T @ dgate).T, (cache["hidden"].T @ grad).T, (x.T @ dup).T, dup @ w3 + dgate @ w1
 
 
-@right(unseen_rope.halves)
+@right(foreign_rope.halves)
 def rotation_by_minus_the_angle(dy, cache):
     cos, sin = cache
-    return unseen_rope.rotate_half(dy) * -sin + dy * cos
+    return foreign_rope.rotate_half(dy) * -sin + dy * cos
 
 
-@right(unseen_rope.pairs)
+@right(foreign_rope.pairs)
 def rotation_as_complex_numbers(dout, cache):
     turned = dout[..., ::2] + 1j * dout[..., 1::2]
     back = turned * np.conj(cache["cos"] + 1j * cache["sin"]) * cache["scale"]
     return np.ascontiguousarray(back).view(np.float64)
 
 
-@right(unseen_rope.learned)
+@right(foreign_rope.learned)
 def frequencies_by_the_tangent(dy, cache):
     """Turning back first: the derivative of a rotation is the rotation and a right angle."""
     u, v, c, s, positions = cache
-    back = unseen_rope.back_z(dy, c, s)
+    back = foreign_rope.back_z(dy, c, s)
     return back, np.tensordot(positions, u * back[..., 1] - v * back[..., 0], axes=1)
 
 
-@right(unseen_batch.course)
-@right(unseen_batch.course, np.float32)
+@right(foreign_batch.course)
+@right(foreign_batch.course, np.float32)
 def batch_norm_in_one_line(dout, cache):
     xhat, gamma, xmu, ivar, var, eps, x = cache
     n, dgamma, dbeta = len(x), (dout * xhat).sum(axis=0), dout.sum(axis=0)
     return gamma * ivar / n * (n * dout - dbeta - xhat * dgamma), dgamma, dbeta
 
 
-@right(unseen_batch.course)
+@right(foreign_batch.course)
 def batch_norm_without_the_way_through_the_mean_of_the_variance(dout, cache):
     """The variance does not move with the mean: the sum of the centred numbers is zero."""
     xhat, gamma, xmu, ivar, var, eps, x = cache
@@ -110,7 +110,7 @@ def batch_norm_without_the_way_through_the_mean_of_the_variance(dout, cache):
     return dxhat * ivar + (2 * dvar * xmu + dmu) / len(x), (dout * xhat).sum(axis=0), dout.sum(axis=0)
 
 
-@right(unseen_batch.images)
+@right(foreign_batch.images)
 def batch_norm_with_the_channels_moved_to_the_front(d, c):
     """All but the channels is one long axis."""
     front = d.swapaxes(0, 1).reshape(d.shape[1], -1)
@@ -122,7 +122,7 @@ def batch_norm_with_the_channels_moved_to_the_front(d, c):
     return dx, np.diag(front @ hat.T), front @ np.ones(front.shape[1])
 
 
-@right(unseen_conv.loops)
+@right(foreign_conv.loops)
 def convolution_as_a_sparse_matrix(dy, cache):
     """All the shifts as one array of zeros and ones."""
     x, w, stride = cache
@@ -134,8 +134,8 @@ def convolution_as_a_sparse_matrix(dy, cache):
     return dx, np.einsum("not,ncT,tkT->ock", dy, x, hit, optimize=True), np.einsum("not->o", dy)
 
 
-@right(unseen_conv.square)
-@right(unseen_conv.square, np.float32)
+@right(foreign_conv.square)
+@right(foreign_conv.square, np.float32)
 def full_convolution_with_the_flipped_kernel(dy, cache):
     x, w, _ = cache
     k = w.shape[2]
@@ -145,13 +145,13 @@ def full_convolution_with_the_flipped_kernel(dy, cache):
     return dx, dw, dy.sum(2).sum(0)
 
 
-@right(unseen_rows.plain)
+@right(foreign_rows.plain)
 def log_softmax_by_its_jacobian(dy, logp):
     jacobian = np.eye(dy.shape[1]) - np.exp(logp)[:, None, :]
     return (dy[:, None, :] @ jacobian)[:, 0]
 
 
-@right(unseen_rows.warm)
+@right(foreign_rows.warm)
 def log_softmax_of_what_takes_part_only(grad, cache):
     dscores = np.zeros_like(grad)
     for at in np.ndindex(grad.shape[:-1]):
@@ -161,66 +161,66 @@ def log_softmax_of_what_takes_part_only(grad, cache):
     return dscores
 
 
-@right(unseen_rows.overlap)
+@right(foreign_rows.overlap)
 def overlapping_maxima_by_counting(dy, cache):
     at, x = cache
     where = at + np.arange(len(x))[:, None] * x.shape[1]
     return np.bincount(where.reshape(-1), dy.reshape(-1), x.size).reshape(x.shape)
 
 
-@right(unseen_rows.image)
+@right(foreign_rows.image)
 def maximum_by_the_sign_of_the_gap(grad, cache):
     shape, _, blocks, out = cache
     hit = 1 + np.sign(blocks - out[:, :, None, :, None])
     return np.reshape(hit * grad[:, :, None, :, None], shape)
 
 
-@right(unseen_products.quadratic)
+@right(foreign_products.quadratic)
 def quadratic_form_with_a_symmetric_part(dout, cache):
     v, M = cache["v"], cache["M"]
     return 2 * dout[:, None] * (v @ ((M + M.T) / 2)), (v.T * dout) @ v
 
 
-@right(unseen_products.plain)
+@right(foreign_products.plain)
 def bilinear_form_by_kronecker_rows(dy, cache):
     x, W, z = cache
     rows = (x[:, :, None] * z[:, None, :]).reshape(len(x), -1)
     return (dy * (W @ z.T)).T, (dy @ rows).reshape(W.shape), (dy * (W.T @ x.T)).T
 
 
-@right(unseen_products.weighted)
+@right(foreign_products.weighted)
 def mse_by_the_mask_twice(dloss, cache):
     r, keep = cache["r"], cache["keep"]
     return np.where(keep, (dloss / cache["count"]) * (r + r) * cache["weight"][:, None], 0.0)
 
 
-@right(unseen_scalar.sharp)
+@right(foreign_scalar.sharp)
 def softplus_by_a_tanh(dy, cache):
     x, beta, out = cache
     return 0.5 * dy * (1 + np.tanh(beta * x / 2))
 
 
-@right(unseen_scalar.sharp)
+@right(foreign_scalar.sharp)
 def softplus_from_its_output(dy, cache):
     x, beta, out = cache
     return -dy * np.expm1(-beta * out)
 
 
-@right(unseen_scalar.prelu)
+@right(foreign_scalar.prelu)
 def leaky_relu_as_a_mixture(dy, cache):
     x, alpha = cache
     positive = np.heaviside(x, 0.5)
     return dy * (alpha + (1 - alpha) * positive), ((x - np.abs(x)) / 2 * dy).sum(axis=0)
 
 
-@right(unseen_scalar.grouped)
+@right(foreign_scalar.grouped)
 def groups_as_a_matrix_of_zeros_and_ones(dy, cache):
     rows, w, ids, count = cache
     hot = (ids[:, None] == np.arange(count)).astype(float)
     return (hot * w[:, None]) @ dy, np.diagonal(hot @ dy @ rows.T)
 
 
-@right(unseen_scalar.averaged)
+@right(foreign_scalar.averaged)
 def weights_through_the_shares(grad, cache):
     """First to the shares, as a softmax over each group has them, then to what is shared."""
     dst, total, weight = cache["dst"], cache["total"], cache["weight"]
