@@ -33,7 +33,7 @@ class Edit(NamedTuple):
     after: object
     nodes: tuple  # (node, the new one), ...
     inserted: tuple = ()  # (place in the body, a statement)
-    coefficient: object = None  # the constant in `after` whose value is still to be found
+    coefficient: object = None  # the constant in `after`, a factor, whose value is still to be found
 
     @property
     def line(self):

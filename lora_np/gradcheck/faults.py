@@ -12,15 +12,12 @@ FACTOR = {
 }
 MISSING = {**FACTOR, "mask": "mask_ignored"}
 BOTH = {
-    "flip sign": "sign",
     "transpose": "transpose",
     "mean or sum": "mean_vs_sum",
     "axis": "reduction_axis",
-    "drop reduction": "reduction_axis",
     "move factor": "factor_order",
     "drop call": "wrong_derivative",
     "compare": "wrong_derivative",
-    "normalise": "wrong_cached_value",
     "exchange": "wrong_cached_value",
     "overwritten": "wrong_cached_value",
     "flip axes": "transpose",
@@ -35,7 +32,6 @@ BOTH_BY_CLASS = {
         "mask": "elementwise_factor",
     },
     "scale": {"": "constant_factor"},
-    "double factor": FACTOR,
     "invert factor": FACTOR,
 }
 AS_FAULT = {
@@ -46,28 +42,25 @@ AS_FAULT = {
         "number": "constant_factor",
     },
     "drop factor": MISSING,
+    "flip sign": {"": "sign"},
+    "double factor": FACTOR,
+    "drop reduction": {"": "reduction_axis"},
     "keep the last": {"": "not_accumulated"},
     "choose": {"mask": "mask_ignored"},
 }
 AS_REPAIR = {
     "drop term": {"way": "extra_term", "term": "extra_term", "constant": "extra_term", "number": "constant_factor"},
-    "add term": {"term": "missing_term", "way": "missing_path"},
-    "add product": {"term": "missing_term", "way": "missing_path"},
     "drop factor": FACTOR,
     "put a name": {"array": "wrong_cached_value"},
     "choose": {"mask": "elementwise_factor"},
     "wrap": {"array": "wrong_cached_value", "slope": "wrong_derivative"},
-    "add slope": {"array": "elementwise_factor", "slope": "wrong_derivative"},
     "add factor": MISSING,
-    "add factor everywhere": MISSING,
-    "double factor": MISSING,
     "accumulate": {"loop": "not_accumulated", "way": "missing_path"},
 }
-ORDER = (
+ORDER = (  # the likeliest first; what several fit is named by the first
     *("flip sign", "transpose", "drop factor", "double factor", "power", "mean or sum", "axis", "drop reduction"),
     *("scale", "accumulate", "keep the last", "range", "drop term", "add factor", "rename", "exchange", "overwritten"),
-    *("add factor everywhere", "invert factor", "move factor", "flip axes", "normalise", "compare", "choose"),
-    *("put a name", "add slope", "wrap", "add term", "drop call", "add product"),
+    *("invert factor", "move factor", "flip axes", "compare", "choose", "put a name", "wrap", "drop call"),
 )
 
 

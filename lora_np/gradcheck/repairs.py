@@ -12,7 +12,7 @@ from lora_np.gradcheck.faults import AS_REPAIR, meaning, repairs
 from lora_np.gradcheck.placement import by_name
 from lora_np.gradcheck.suspect import close, derivative
 
-LATE = ("rename", "exchange", "overwritten", "put a name", "wrap", "add term", "add product", "drop call")
+LATE = ("rename", "exchange", "overwritten", "put a name", "wrap", "drop call")
 LARGEST_NUMBER = 20  # above and below the line of a factor that a person may have lost
 FEW = 3  # a gradient of fewer entries is right with any factor somewhere
 
@@ -20,8 +20,8 @@ FEW = 3  # a gradient of fewer entries is right with any factor somewhere
 class Repairs:
     """A rule: what to write, and in place of what.
 
-    Most edits are tried as they stand. Where one has a coefficient (a factor, or that of a term), one trial tells its
-    value: the change of the gradient has to be along what it lacks.
+    Most edits are tried as they stand. Of a factor, one trial with 2 tells the value: the change of the gradient has to
+    be along what it lacks.
     """
 
     def __init__(self, suspect, wrong):
@@ -43,12 +43,12 @@ class Repairs:
         self.candidates = [(cause, edit) for cause, edit in self.candidates if (edit.kind in LATE) != late]
 
     def plain(self, suspect, name):
-        """What is simply written otherwise."""
+        """What does the same tensors another way."""
         self.search(late=False)
         return self.fitting(name)
 
     def rest(self, suspect, name):
-        """And what takes a new term, or another name."""
+        """And what puts another tensor in the place of one."""
         self.search(late=True)
         return self.fitting(name)
 
@@ -59,9 +59,9 @@ class Repairs:
         if edit.coefficient is None:
             self.keep(cause, edit, grads)
             return
-        for value in dict.fromkeys(value for name in self.wrong for value in self.values(edit, name, grads)):
+        for value in dict.fromkeys(value for name in self.wrong for value in self.factors(name, grads)):
             edit.coefficient.value = value
-            found = solved(cause, edit)
+            found = solved(edit)
             if found and self.keep(*found, self.run(edit)):
                 return
 
@@ -81,8 +81,8 @@ class Repairs:
             self.working.append((cause, edit, right))
         return bool(right - self.right)
 
-    def values(self, edit, name, grads):
-        """Yield what the coefficient must be for one gradient, if it goes with its value in a simple way."""
+    def factors(self, name, grads):
+        """Yield what a factor must be for one gradient, if that goes with it in a simple way."""
         given, truth = self.suspect.given[name], self.suspect.truth(name)
         if given.size < FEW or grads[name].shape != truth.shape or given.shape != truth.shape:
             return
@@ -91,12 +91,9 @@ class Repairs:
             return
         share = float(np.vdot(change, lacking) / np.vdot(change, change))
         off = np.max(np.abs(lacking - share * change))
-        if edit.kind == "scale" and abs(1 + share) < 1e-6:  # without it, which `drop term` says better
+        if abs(1 + share) < 1e-6:  # without it, which `drop term` says better
             return
         if off > 1e-6 * np.max(np.abs(truth)) or off > 1e-3 * np.max(np.abs(lacking)):
-            return
-        if edit.kind != "scale":  # the term counted 0 times, and once in the trial
-            yield share
             return
         yield 1 + share  # the factor was 1, and 2 in the trial; the gradient goes with it,
         yield from (1 / (1 - share / 2),) if share != 2 else ()  # with one over it,
@@ -113,22 +110,17 @@ class Repairs:
                 yield derivative(self.suspect, name, cause), f"d{name} is right {words}"
 
 
-def solved(cause, edit):
-    """Return (cause, edit) for a coefficient that was found, as a person would write it; None for an odd number."""
+def solved(edit):
+    """Return (cause, edit) for a factor that was found, as a person would write it; None for an odd number."""
     value, node = edit.coefficient.value, edit.before
-    if edit.kind == "scale":
-        if abs(value + 1) < 1e-6:
-            return "sign", edit._replace(after=ast.UnaryOp(ast.USub(), node))
-        what, new = times(edit.editor, node, value)
-        return new and (meaning(edit._replace(kind="add factor", what=what), AS_REPAIR), edit._replace(after=new))
-    _, term = times(edit.editor, edit.after.right.right, abs(value))
-    return term and (cause, edit._replace(after=ast.BinOp(node, ast.Add() if value > 0 else ast.Sub(), term)))
+    if abs(value + 1) < 1e-6:
+        return "sign", edit._replace(after=ast.UnaryOp(ast.USub(), node))
+    what, new = times(edit.editor, node, value)
+    return new and (meaning(edit._replace(kind="add factor", what=what), AS_REPAIR), edit._replace(after=new))
 
 
 def times(editor, node, value):
     """Return (class, node) for a node times a number, written with what is at hand; ("", None) for an odd number."""
-    if abs(value - 1) < 1e-6:
-        return "constant", node
     for words, what, number in editor.numbers():
         for op, power in ((ast.Mult(), 1), (ast.Div(), -1)):
             if abs(value / number**power - 1) < 1e-6:

@@ -10,8 +10,6 @@ from lora_np.gradcheck.call_slips import of_call, reduced, with_reduced
 from lora_np.gradcheck.edits import Edit, parse, written_to
 from lora_np.gradcheck.slips import changes, fits, is_reduction, is_root
 
-TO_BE_FOUND = ("scale", "add term", "add product")  # those with a coefficient
-
 
 def all_edits(editor, additions):
     """Yield an Edit for each slip there may be in a function; with `additions`, also those that put something in."""
@@ -22,10 +20,9 @@ def all_edits(editor, additions):
         except Exception:  # an expression of a form that nobody foresaw
             continue
         for kind, what, new in found:
-            coefficient = {"scale": lambda new: new.left}.get(kind, lambda new: new.right.left)
-            unknown = coefficient(new) if kind in TO_BE_FOUND else None
+            unknown = new.left if kind == "scale" else None
             yield Edit(kind, what, editor, statement, node, new, ((node, new),), coefficient=unknown)
-            if kind not in TO_BE_FOUND:
+            if unknown is None:
                 same.setdefault((kind, what, editor.words(node)), []).append((node, new))
     for (kind, what, old), nodes in same.items():
         if len({id(node) for node, _ in nodes}) > 1:
@@ -108,12 +105,6 @@ def everywhere(editor, name):
     mine = editor.names[name]
     if np.ndim(mine) >= 2:
         yield "transpose", "", f"{name}.swapaxes(-1, -2)"
-    for other, value in editor.names.items():
-        if other != name and np.ndim(mine) and fits(value, mine):
-            yield "add factor everywhere", editor.kind_of(parse(other)), f"{name} * {other}"
-            yield "add factor everywhere", editor.kind_of(parse(other)), f"{name} / {other}"
-    if np.ndim(mine) >= 2:
-        yield "normalise", "", f"{name} / {name}.sum(axis=-1, keepdims=True)"
     for other, value in editor.names.items():
         if other != name and np.ndim(mine) and np.shape(value) == np.shape(mine):
             yield "rename", "array", other

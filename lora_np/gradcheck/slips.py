@@ -17,48 +17,68 @@ SLOPES = ("(1 - {})", "(1 - {}**2)", "{} * (1 - {})")
 
 
 def changes(editor, node, statement, additions):
-    """Yield (kind, class, new node) for one node."""
-    if isinstance(node, ast.BinOp):
-        rules = {
-            ast.Add: of_sum,
-            ast.Sub: of_sum,
-            ast.Mult: of_product,
-            ast.Div: of_quotient,
-            ast.MatMult: of_matrices,
-            ast.Pow: of_power,
-        }
-        yield from rules.get(type(node.op), lambda *_: ())(editor, node)
-    elif isinstance(node, ast.Call):
-        yield from of_call(editor, node)
+    """Yield (kind, class, new node) for one node; with `additions`, also what puts something in that is not there."""
+    yield from of_node(editor, node)
+    atom = is_atom(editor, node)
+    if atom:
+        yield from of_atom(editor, node, is_reduced(editor, node, statement))
+    if not additions:
+        return
+    if is_scaled(editor, node):
+        yield "scale", "", ast.BinOp(ast.Constant(2.0), ast.Mult(), node)
+    if atom:
+        yield from wraps(editor, node)
+    elif isinstance(node, (ast.BinOp, ast.Call, ast.Subscript)) and np.ndim(here := editor.value(node)):
+        for other, value in editor.names.items():
+            if np.ndim(value) and bare(value) == bare(here) and not np.array_equal(value, here):
+                yield "put a name", "array", parse(other)
+    if is_root(node, statement) or is_operand(editor, node, statement):
+        yield from insertions(editor, node)
+
+
+def of_node(editor, node):
+    """Yield what may be wrong with a node of its type."""
+    of_type = {
+        ast.BinOp: of_operation,
+        ast.Call: of_call,
+        ast.Compare: of_comparison,
+        ast.Subscript: of_slice,
+        ast.Assign: of_statement,
+        ast.AugAssign: of_statement,
+        ast.Expr: of_expression,
+    }
+    if type(node) in of_type:
+        yield from of_type[type(node)](editor, node)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         yield "flip sign", "", node.operand
     elif isinstance(node, ast.Attribute) and node.attr == "T" and isinstance(node.ctx, ast.Load):
         yield "transpose", "", node.value
-    elif isinstance(node, (ast.Assign, ast.AugAssign)):
-        yield from of_statement(editor, node)
-    elif isinstance(node, ast.Expr):
-        yield from of_expression(editor, node)
-    elif isinstance(node, ast.Compare) and len(node.ops) == 1:
-        kinds = (ast.Gt, ast.GtE, ast.Lt, ast.LtE), (ast.Eq, ast.NotEq)
-        for op in next(ops for ops in (*kinds, ()) if isinstance(node.ops[0], ops) or not ops):
-            if not isinstance(node.ops[0], op):
+
+
+def of_operation(editor, node):
+    rules = {
+        ast.Add: of_sum,
+        ast.Sub: of_sum,
+        ast.Mult: of_product,
+        ast.Div: of_quotient,
+        ast.MatMult: of_matrices,
+        ast.Pow: of_power,
+    }
+    if type(node.op) in rules:
+        yield from rules[type(node.op)](editor, node)
+
+
+def of_comparison(editor, node):
+    for alike in ((ast.Gt, ast.GtE, ast.Lt, ast.LtE), (ast.Eq, ast.NotEq)):
+        if len(node.ops) == 1 and isinstance(node.ops[0], alike):
+            for op in alike:
                 yield "compare", "", ast.Compare(node.left, [op()], node.comparators)
-    elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
+
+
+def of_slice(editor, node):
+    if isinstance(node.slice, ast.Slice):
         for lower, upper in ((None, node.slice.upper), (node.slice.lower, None)):
             yield "range", "", ast.Subscript(node.value, ast.Slice(lower, upper, node.slice.step), ast.Load())
-    if is_atom(editor, node):
-        yield from of_atom(editor, node, is_reduced(editor, node, statement), additions)
-    elif additions and isinstance(node, (ast.BinOp, ast.Call, ast.Subscript)) and np.ndim(here := editor.value(node)):
-        for other, value in editor.names.items():
-            if np.ndim(value) and bare(value) == bare(here) and not np.array_equal(value, here):
-                yield "put a name", "array", parse(other)
-    if additions and is_scaled(editor, node):
-        yield "scale", "", ast.BinOp(ast.Constant(2.0), ast.Mult(), node)
-    if additions and is_root(node, statement) and isinstance(here := editor.value(node), np.ndarray):
-        for what, words in products(editor, here):
-            yield "add product", what, plus(node, words)
-    if additions and (is_root(node, statement) or is_operand(editor, node, statement)):
-        yield from insertions(editor, node)
 
 
 def is_atom(editor, node):
@@ -69,8 +89,8 @@ def is_atom(editor, node):
     )
 
 
-def of_atom(editor, node, is_argument, additions):
-    """Another tensor in the place of one, its transpose, or a function of it."""
+def of_atom(editor, node, is_argument):
+    """Another tensor in the place of one, or its transpose."""
     words = ast.unparse(node)
     mine = editor.names[words]
     for other, value in editor.names.items():
@@ -78,7 +98,13 @@ def of_atom(editor, node, is_argument, additions):
             yield "rename", "array" if np.ndim(value) else "constant", parse(other)
     if np.ndim(mine) >= 2 and not is_argument:
         yield "transpose", "", flip(node)
-    if not additions or not isinstance(mine, np.ndarray) or mine.dtype.kind != "f":
+
+
+def wraps(editor, node):
+    """A function of a tensor in its place, or the tensor turned round."""
+    words = ast.unparse(node)
+    mine = editor.names[words]
+    if not isinstance(mine, np.ndarray) or mine.dtype.kind != "f":
         return
     for axes in ((-1,), (-2,), (-2, -1)) if mine.ndim > 2 else ():
         yield "flip axes", "", parse(f"np.flip({words}, {axes})")
@@ -234,47 +260,16 @@ def ids(editor):
 
 
 def insertions(editor, node):
-    """Yield the node times, and plus, what is at hand."""
+    """Yield the node times, and divided by, the arrays at hand."""
     here = editor.value(node)
-    if here is None or not isinstance(here, NUMBERS):
-        return
-    for other, value in editor.names.items():
-        if not np.ndim(value):
-            continue
+    for other, value in editor.names.items() if isinstance(here, NUMBERS) else ():
+        forms = [other] if np.ndim(value) and fits(value, here) else []
         if np.ndim(value) == 1 and np.ndim(here) > 1 and len(value) == len(here):
-            column = parse(f"{other}[:, {', '.join(['None'] * (np.ndim(here) - 1))}]")
-            yield "add factor", "array", ast.BinOp(node, ast.Mult(), column)
-            yield "add factor", "array", ast.BinOp(node, ast.Div(), column)
-        if not fits(value, here):
-            continue
-        what = editor.kind_of(parse(other))
-        yield "add factor", what, ast.BinOp(node, ast.Mult(), parse(other))
-        yield "add factor", what, ast.BinOp(node, ast.Div(), parse(other))
-        yield "add term", "term", plus(node, other)
-        if np.shape(value) == np.shape(here) and what == "array":
-            for slope in SLOPES:
-                yield "add slope", "slope", ast.BinOp(node, ast.Mult(), parse(slope.format(other, other)))
-            for side in "<>":
-                yield "add slope", "array", ast.BinOp(node, ast.Mult(), parse(f"({other} {side} 0)"))
-        if np.shape(value) == np.shape(here):
-            for axes in axes_of(here):
-                words = f"(({ast.unparse(node)}) * {other}).sum(axis={axes}, keepdims=True)"
-                yield "add term", "way", plus(node, words)
-                yield "add term", "way", plus(node, f"{other} * {words}")
-    for axes in axes_of(here):
-        yield "add term", "way", plus(node, f"({ast.unparse(node)}).mean(axis={axes}, keepdims=True)")
-
-
-def axes_of(here):
-    """Return the axes that a mean may run over: the last, the first, and all but one."""
-    axes = range(np.ndim(here))
-    but_one = [tuple(a for a in axes if a != kept) for kept in axes] if len(axes) > 2 else []
-    return [-1, 0, *but_one] if len(axes) > 1 else [-1] * len(axes)
-
-
-def plus(node, words):
-    """Return the node with a term added, times a coefficient that is still to be found."""
-    return ast.BinOp(node, ast.Add(), ast.BinOp(ast.Constant(1.0), ast.Mult(), parse(words)))
+            forms.append(f"{other}[:, {', '.join(['None'] * (np.ndim(here) - 1))}]")
+        for form in forms:
+            what = editor.kind_of(parse(form)) if form == other else "array"
+            yield "add factor", what, ast.BinOp(node, ast.Mult(), parse(form))
+            yield "add factor", what, ast.BinOp(node, ast.Div(), parse(form))
 
 
 def is_scaled(editor, node):
@@ -283,17 +278,6 @@ def is_scaled(editor, node):
         return False
     value = editor.value(node)
     return isinstance(value, NUMBERS) and not isinstance(value, bool) and np.asarray(value).dtype.kind in "fi"
-
-
-def products(editor, here):
-    """Yield (class, words) for the products of two tensors at hand that have the shape of what is here."""
-    tensors = {name: np.ndim(value) for name, value in editor.names.items() if np.ndim(value)}
-    for a, b in itertools.product(tensors, repeat=2):
-        forms = [("term", f"{a} * {b}")] if a <= b else []
-        if tensors[a] > 1 and tensors[b] > 1:
-            turned = f"{a}.swapaxes(-1, -2)", f"{b}.swapaxes(-1, -2)"
-            forms += [("way", f"{a} @ {b}"), ("way", f"{a} @ {turned[1]}"), ("way", f"{turned[0]} @ {b}")]
-        yield from ((what, words) for what, words in forms if np.shape(editor.value(parse(words))) == np.shape(here))
 
 
 def is_root(node, statement):

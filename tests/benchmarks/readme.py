@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-READMES = [ROOT / name for name in ("README.md", "README.zh-CN.md")]
+READMES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "tests/gradcheck/README.md")]
 RECORD, REVIEWS, CHECKED = (
     json.loads((ROOT / "tests" / "benchmarks" / "results" / f"{name}.json").read_text())
     for name in ("digits", "reviews", "gradcheck")
@@ -82,17 +82,59 @@ def tried(method):
     return ", ".join(f"{row['lr']:g}: {100 * sum(row['dev']) / len(row['dev']):.1f}" for row in rows)
 
 
+SUITES = ("seen", "foreign", "unseen")
+
+
 def checked():
-    """Return the figures of the gradient check on its two suites of mistakes, `seen_cause` and so on."""
-    found = {}
-    for suite in ("seen", "unseen"):
-        total = CHECKED[suite]
+    """Return the figures of the gradient check on its suites of mistakes, `seen_cause` and so on."""
+    found = {"check_seeds": str(CHECKED["seeds"]), "causes": "\n" + causes_table() + "\n"}
+    for suite in SUITES:
+        total = {**dict.fromkeys(("group", "none"), 0), **CHECKED[suite]}
         named = {"cause": total["cause"], "group": total["cause"] + total["group"], "none": total["none"]}
         found |= {f"{suite}_{what}": f"{100 * count / total['wrong']:.0f}" for what, count in named.items()}
-        found |= {f"{suite}_wrong": str(total["wrong"]), f"{suite}_missed": str(total["wrong"] - total["found"])}
-    found["right"] = str(sum(CHECKED[suite]["right"] for suite in ("seen", "unseen")))
-    found["alarms"] = str(sum(CHECKED[suite]["false alarms"] for suite in ("seen", "unseen")))
+        found |= {f"{suite}_wrong": f"{total['wrong'] // CHECKED['seeds']:,}"}
+    sums = {what: sum(CHECKED[suite].get(what, 0) for suite in SUITES) for what in ("wrong", "found", "right")}
+    found["missed"] = f"{sums['wrong'] - sums['found']:,} of {sums['wrong']:,}"
+    found["right"] = f"{sums['right'] // CHECKED['seeds']}"
+    found["alarms"] = f"{sum(CHECKED[suite].get('false alarms', 0) for suite in SUITES)} of {sums['right']:,}"
+    found["rivals"] = "\n" + rivals_table() + "\n"
     return found
+
+
+def causes_table():
+    """Return what is found and named of each suite."""
+    rows = [("suite", "tried", "found", "cause", "group", "wrong group", "nothing"), ("---", *["---:"] * 6)]
+    for suite in SUITES:
+        total = CHECKED[suite]
+        shares = [total.get("cause", 0), total.get("cause", 0) + total.get("group", 0), total.get("other", 0)]
+        shares = [f"{100 * count / total['wrong']:.1f} %" for count in (*shares, total.get("none", 0))]
+        rows.append((suite, f"{total['wrong']:,}", f"{total['found']:,}", *shares))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def rivals_table():
+    """Return how often each rule takes a wrong backward for right, and a right one for wrong."""
+    names = {
+        "ours": "`lora_np.gradcheck.check`",
+        "torch": "PyTorch's `gradcheck`",
+        "cs231n": "CS231n's `rel_error` < 1e-5",
+        "ng": "Ng's norm rule, 2e-7",
+    }
+    rows = [("rule", *(f"{what}, {suite}" for what in ("missed", "false alarms") for suite in SUITES))]
+    rows += [("---", *["---:"] * 6)]
+    for key, name in names.items():
+        cells = []
+        for suite in SUITES:
+            total = CHECKED[suite]
+            missed = total["wrong"] - total["found"] if key == "ours" else total.get(f"{key} misses", 0)
+            cells.append(f"{missed} of {total['wrong']:,}")
+        for suite in SUITES:
+            total = CHECKED[suite]
+            right = total["right"] - total.get(f"{key} accepts right", 0)
+            alarms = total.get("false alarms", 0) if key == "ours" else right
+            cells.append(f"{alarms} of {total['right']:,}")
+        rows.append((name, *cells))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 ROWS = {
@@ -185,7 +227,7 @@ def main(argv):
     if argv[:1] == ["--block"] and len(argv) == 2:
         print(block(argv[1]))
     elif argv == ["--check"]:
-        stale = [path.name for path in READMES if filled(path.read_text()) != path.read_text()]
+        stale = [str(path.relative_to(ROOT)) for path in READMES if filled(path.read_text()) != path.read_text()]
         if stale:
             raise SystemExit(f"{', '.join(stale)} and the records disagree; run python tests/benchmarks/readme.py")
     elif not argv:
