@@ -129,6 +129,15 @@ def lora_scale(r, lora_alpha, use_rslora):
     return float(lora_alpha) / (math.sqrt(r) if use_rslora else r)
 
 
+def lora_init(d_in, d_out, r, rng, dtype):
+    """Return A (d_in, r), drawn from U(-1/sqrt(d_in), 1/sqrt(d_in)) as PEFT does, and B (r, d_out), zero.
+
+    So the first step starts from the base model: A B = 0. Were both zero, neither would have a gradient.
+    """
+    bound = 1.0 / math.sqrt(d_in)
+    return rng.uniform(-bound, bound, (d_in, r)).astype(dtype), np.zeros((r, d_out), dtype)
+
+
 @dataclass
 class LoRALinear:
     W: np.ndarray  # (d_in, d_out)  frozen
@@ -199,9 +208,7 @@ def add_detour(path, node, name, config, rng):
             f"{path} is trained itself ({', '.join(node.trainable)}), and LoRA is for frozen weights; do not unfreeze"
             " what you adapt."
         )
-    bound = 1.0 / math.sqrt(d_in)
-    A = rng.uniform(-bound, bound, (d_in, r)).astype(node.W.dtype)
-    B = np.zeros((r, d_out), node.W.dtype)
+    A, B = lora_init(d_in, d_out, r, rng, node.W.dtype)
     scale = lora_scale(r, by_pattern(config.alpha_pattern, name, config.lora_alpha), config.use_rslora)
     return LoRALinear(node.W, node.b, A, B, scale, config.lora_dropout, node.hf)
 

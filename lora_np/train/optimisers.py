@@ -58,15 +58,20 @@ class AdamW:
                 f"the gradients do not belong to the parameters of this optimiser: {', '.join(odd[:3])} is in one of"
                 " them only."
             )
-        beta1, beta2 = self.betas
         self.t += 1
-        size = self.lr / (1.0 - beta1**self.t)
-        root = 1.0 / math.sqrt(1.0 - beta2**self.t)
         for name, p in self.parameters.items():
-            g, m, v = grads[name], self.m[name], self.v[name]
-            p *= 1.0 - self.lr * self.weight_decay  # (1)
-            m *= beta1  # (2)
-            m += (1.0 - beta1) * g
-            v *= beta2  # (3)
-            v += (1.0 - beta2) * (g * g)
-            p -= size * m / (np.sqrt(v) * root + self.eps)  # (4)
+            m, v = self.m[name], self.v[name]
+            adamw_step(p, grads[name], m, v, self.t, self.lr, self.betas, self.eps, self.weight_decay)
+
+
+def adamw_step(p, g, m, v, t, lr, betas, eps, weight_decay):
+    """Step one array p and its running means m and v in place, along the gradient g; t counts the steps from 1."""
+    beta1, beta2 = betas
+    size = lr / (1.0 - beta1**t)
+    root = 1.0 / math.sqrt(1.0 - beta2**t)
+    p *= 1.0 - lr * weight_decay  # (1)
+    m *= beta1  # (2)
+    m += (1.0 - beta1) * g
+    v *= beta2  # (3)
+    v += (1.0 - beta2) * (g * g)
+    p -= size * m / (np.sqrt(v) * root + eps)  # (4)

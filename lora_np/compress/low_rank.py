@@ -1,0 +1,47 @@
+"""The best approximation of a matrix by one of rank r: keep the r largest singular values.
+
+With W = U diag(s) V^T, s_1 >= s_2 >= ... >= 0, no matrix of rank r is nearer to W in the Frobenius norm than the sum of
+the first r terms s_k u_k v_k^T; its distance is sqrt(s_{r+1}^2 + s_{r+2}^2 + ...).
+
+Source: Eckart and Young 1936, "The approximation of one matrix by another of lower rank", Psychometrika 1.
+"""
+
+import numpy as np
+
+
+def low_rank_approximation(W, r):
+    """Return A (d_in, r) and B (r, d_out) whose product is the matrix of rank r nearest to W (d_in, d_out).
+
+    Each takes the root of the singular values, so that both have the same norm.
+
+    Raises
+    ------
+    ValueError
+        If W is no matrix, or r is not between 1 and its smaller side.
+    """
+    if W.ndim != 2 or not 1 <= r <= min(W.shape):
+        raise ValueError(
+            f"a matrix (d_in, d_out) has ranks from 1 to its smaller side, but W is {W.shape} and r = {r}."
+        )
+    U, s, Vt = np.linalg.svd(W, full_matrices=False)
+    root = np.sqrt(s[:r])  # (r,)
+    return U[:, :r] * root, root[:, None] * Vt[:r]
+
+
+def rank_for_error(W, error):
+    """Return the smallest rank whose best approximation differs from W by at most `error`, relative to W.
+
+    Both are measured in the Frobenius norm. An error of 1 or more needs no rank at all: 0.
+
+    Raises
+    ------
+    ValueError
+        If W is no matrix, or the error is negative.
+    """
+    if W.ndim != 2 or not error >= 0:
+        raise ValueError(
+            f"rank_for_error needs a matrix and an error of at least 0, but W is {W.shape}, error {error}."
+        )
+    energy = np.linalg.svd(W, compute_uv=False).astype(np.float64) ** 2
+    lost = np.append(np.cumsum(energy[::-1])[::-1], 0.0)  # lost[r]: what a rank of r leaves out
+    return int(np.argmax(lost <= error * error * lost[0]))
