@@ -1,1 +1,1 @@
-"""What chapters call: `check(name, function)` says whether an exercise is right, and why not; `exercises()` lists them."""
+"""What chapters call: `check(name, function)` says whether an answer is right, and why not."""
