@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "ops": "lora_np.ops",
     "gradcheck": "lora_np.gradcheck",
+    "course": "lora_np.course",
     "cross_entropy_forward": "lora_np.ops",
     "cross_entropy_backward": "lora_np.ops",
     "Batch": "lora_np.model.batch",

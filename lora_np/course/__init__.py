@@ -1,1 +1,30 @@
-"""What chapters call: `check(name, function)` says whether an answer is right, and why not."""
+"""What chapters call: `check(name, function)` says whether an answer is right, and why not.
+
+    >>> lnp.course.check("linear_backward", linear_backward)
+
+`check(name, backward, forward=mine)` checks a pair with a cache of one's own; `check(name, function, hint=1)` shows a
+hint; `exercises()` lists all exercises, and which have been solved.
+"""
+
+from lora_np.course.answers import check
+from lora_np.course.exercises import BY_NAME, EXERCISES, Exercise
+from lora_np.course.progress import solved
+from lora_np.course.verdict import Verdict
+
+__all__ = ["Exercise", "Listing", "Verdict", "check", "exercises"]
+
+
+class Listing(tuple):
+    """The exercises as a tuple, which prints as a table."""
+
+    def __repr__(self):
+        done = solved()
+        rows = [f"{'':5}{'chapter':9}{'minutes':9}{'level':8}exercise"]
+        for e in self:
+            rows.append(f"{'done' if e.name in done else '':5}{e.chapter:<9}{e.minutes:<9}{e.level:8}{e.signature}")
+        return "\n".join([*rows, f"{len(done & BY_NAME.keys())} of {len(self)} solved"])
+
+
+def exercises():
+    """Return all exercises in order; printed, a table with chapter, minutes, level, signature and progress."""
+    return Listing(EXERCISES)

@@ -12,12 +12,15 @@ import io
 
 import numpy as np
 
+from lora_np.gradcheck.calls import fresh, widened
 from lora_np.gradcheck.causes import named
 from lora_np.gradcheck.dictionary import Dictionary
+from lora_np.gradcheck.faults import repairs
 from lora_np.gradcheck.forwards import Forwards
+from lora_np.gradcheck.placement import by_name
 from lora_np.gradcheck.repairs import Repairs
 from lora_np.gradcheck.rules import FIRST, LAST, RULES, SHAPES
-from lora_np.gradcheck.suspect import LARGEST, Suspect, close, ratio
+from lora_np.gradcheck.suspect import LARGEST, Suspect, close, derivative, ratio
 
 MOST = 3  # diagnoses of one gradient
 OF_ONE_FACTOR = (
@@ -47,9 +50,31 @@ def of_values(suspect, wrong):
     wrong = [name for name in wrong if name in suspect.given and not close(suspect.given[name], suspect.truth(name))]
     if not wrong:
         return []
-    repairs, dictionary, forwards = Repairs(suspect, wrong), Dictionary(suspect), Forwards(suspect, wrong)
-    searches = (repairs.plain, dictionary.plain, forwards), (repairs.rest, dictionary.rest)
+    edits, dictionary, forwards = repairs_of(suspect), Dictionary(suspect), Forwards(suspect, wrong)
+    early = spoken(edits.plain), dictionary.plain, forwards
+    searches = early, (spoken(edits.rest), dictionary.rest)
     return [diagnosis for name in wrong for diagnosis in of_gradient(suspect, name, *searches)]
+
+
+def repairs_of(suspect):
+    """Return the search for an edit of the learner's backward that makes gradients right."""
+    _, cache = suspect.forward(**fresh(suspect.inputs), **fresh(suspect.fixed))
+
+    def arguments():
+        return widened(suspect.doutput), widened(cache)
+
+    return Repairs(
+        suspect.given,
+        {name: suspect.truth(name) for name in suspect.given},
+        lambda: repairs(suspect.backward, *arguments()),
+        lambda backward: by_name(backward(*arguments()), suspect.inputs),
+        lambda name, cause: derivative(suspect, name, cause),
+    )
+
+
+def spoken(search):
+    """Return a search for edits as a rule, whose sentences are about a gradient."""
+    return lambda _, name: ((cause, f"d{name} {words}") for cause, words in search(name))
 
 
 def of_gradient(suspect, name, early, late):

@@ -70,19 +70,19 @@ def meaning(edit, table):
     return BOTH.get(edit.kind) or BOTH_BY_CLASS.get(edit.kind, {}).get(edit.what)
 
 
-def faults(backward, doutput, cache):
-    """Yield (cause, Edit) for each single edit of a right backward, as it runs for one upstream and cache."""
-    yield from understood(backward, doutput, cache, AS_FAULT)
+def faults(function, *arguments, **named):
+    """Yield (cause, Edit) for each single edit of a right function, as it runs for some arguments."""
+    yield from understood(function, arguments, named, AS_FAULT)
 
 
-def repairs(backward, doutput, cache):
-    """Yield (cause, Edit) for each single edit that may make a wrong backward right: the cause is what is wrong now."""
-    yield from understood(backward, doutput, cache, AS_REPAIR)
+def repairs(function, *arguments, **named):
+    """Yield (cause, Edit) for each single edit that may make a wrong function right: the cause is what is wrong now."""
+    yield from understood(function, arguments, named, AS_REPAIR)
 
 
-def understood(backward, doutput, cache, table):
-    editor = Editor(backward)
-    editor.watch(doutput, cache)
+def understood(function, arguments, named, table):
+    editor = Editor(function)
+    editor.watch(*arguments, **named)
     edits = [edit for part in editor.all() for edit in all_edits(part, additions=table is AS_REPAIR)]
     for edit in sorted(edits, key=lambda edit: ORDER.index(edit.kind)):
         if cause := meaning(edit, table):

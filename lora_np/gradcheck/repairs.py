@@ -6,96 +6,105 @@ import itertools
 
 import numpy as np
 
-from lora_np.gradcheck.calls import fresh, widened
 from lora_np.gradcheck.edits import parse
-from lora_np.gradcheck.faults import AS_REPAIR, meaning, repairs
-from lora_np.gradcheck.placement import by_name
-from lora_np.gradcheck.suspect import close, derivative
+from lora_np.gradcheck.faults import AS_REPAIR, meaning
+from lora_np.gradcheck.suspect import close
 
 LATE = ("rename", "exchange", "overwritten", "put a name", "wrap", "drop call")
 LARGEST_NUMBER = 20  # above and below the line of a factor that a person may have lost
-FEW = 3  # a gradient of fewer entries is right with any factor somewhere
+FEW = 3  # a result of fewer entries is right with any factor somewhere
 
 
 class Repairs:
-    """A rule: what to write, and in place of what.
+    """Which single edit of an author's function makes its results right: a rule of the diagnosis.
 
-    Most edits are tried as they stand. Of a factor, one trial with 2 tells the value: the change of the gradient has to
+    Most edits are tried as they stand. Of a factor, one trial with 2 tells the value: the change of the result has to
     be along what it lacks.
+
+    Parameters
+    ----------
+    given, wanted : dict of str to array
+        The results as they are, and as they should be, by name.
+    candidates : callable
+        Returns (cause, Edit) for all that may be tried.
+    run : callable
+        From an edited function to its results by name. It may raise.
+    refine : callable
+        From a name and a cause to what the cause is there.
     """
 
-    def __init__(self, suspect, wrong):
-        self.suspect, self.wrong, self.working = suspect, wrong, []
-        self.right = {name for name in suspect.given if close(suspect.given[name], suspect.truth(name))}
-        self.candidates = []
+    def __init__(self, given, wanted, candidates, run, refine=lambda name, cause: cause):
+        self.given, self.wanted, self.call, self.refine = given, wanted, run, refine
+        self.right = {name for name in given if close(given[name], wanted[name])}
+        self.wrong = given.keys() - self.right
+        self.working = []
         try:
-            _, self.cache = suspect.forward(**fresh(suspect.inputs), **fresh(suspect.fixed))
-            self.candidates = list(repairs(suspect.backward, widened(suspect.doutput), widened(self.cache)))
-        except Exception:  # its source cannot be read, or it does not run twice
-            return
+            self.candidates = list(candidates())
+        except Exception:  # the source cannot be read, or the function does not run twice
+            self.candidates = []
 
     def search(self, late):
         """Try the candidates, kind by kind, until one kind makes all right: a rarer kind of slip would say less."""
         for kind, group in itertools.groupby(self.candidates, key=lambda repair: repair[1].kind):
-            if (kind in LATE) == late and not any(set(self.wrong) <= right for *_, right in self.working):
+            if (kind in LATE) == late and not any(self.wrong <= right for *_, right in self.working):
                 for cause, edit in group:
                     self.try_out(cause, edit)
         self.candidates = [(cause, edit) for cause, edit in self.candidates if (edit.kind in LATE) != late]
 
-    def plain(self, suspect, name):
-        """What does the same tensors another way."""
+    def plain(self, name):
+        """Yield (cause, sentence) for what does another thing with the same tensors."""
         self.search(late=False)
-        return self.fitting(name)
+        yield from self.fitting(name)
 
-    def rest(self, suspect, name):
-        """And what puts another tensor in the place of one."""
+    def rest(self, name):
+        """And for what puts another tensor in the place of one."""
         self.search(late=True)
-        return self.fitting(name)
+        yield from self.fitting(name)
 
     def try_out(self, cause, edit):
-        grads = self.run(edit)
-        if not grads:
+        results = self.run(edit)
+        if not results:
             return
         if edit.coefficient is None:
-            self.keep(cause, edit, grads)
+            self.keep(cause, edit, results)
             return
-        for value in dict.fromkeys(value for name in self.wrong for value in self.factors(name, grads)):
+        for value in dict.fromkeys(value for name in sorted(self.wrong) for value in self.factors(name, results)):
             edit.coefficient.value = value
             found = solved(edit)
             if found and self.keep(*found, self.run(edit)):
                 return
 
     def run(self, edit):
-        """Return the gradients that the edited source gives, none if it does not run."""
+        """Return the results that the edited source gives, none if it does not run."""
         try:
             with np.errstate(all="ignore"):
-                grads = by_name(edit.build()(widened(self.suspect.doutput), widened(self.cache)), self.suspect.inputs)
-            return {name: np.asarray(grads[name], float) for name in self.suspect.given}
+                found = self.call(edit.build())
+            return {name: np.asarray(found[name], float) for name in self.given}
         except Exception:
             return {}
 
-    def keep(self, cause, edit, grads):
+    def keep(self, cause, edit, results):
         """Note an edit that makes something right; return whether it does."""
-        right = {name for name, g in grads.items() if close(g, self.suspect.truth(name))}
+        right = {name for name, result in results.items() if close(result, self.wanted[name])}
         if right - self.right:
             self.working.append((cause, edit, right))
         return bool(right - self.right)
 
-    def factors(self, name, grads):
-        """Yield what a factor must be for one gradient, if that goes with it in a simple way."""
-        given, truth = self.suspect.given[name], self.suspect.truth(name)
-        if given.size < FEW or grads[name].shape != truth.shape or given.shape != truth.shape:
+    def factors(self, name, results):
+        """Yield what a factor must be for one result, if that goes with it in a simple way."""
+        given, wanted = self.given[name], self.wanted[name]
+        if given.size < FEW or results[name].shape != wanted.shape or given.shape != wanted.shape:
             return
-        lacking, change = truth - given, grads[name] - given
+        lacking, change = wanted - given, results[name] - given
         if not np.isfinite(change).all() or not change.any():
             return
         share = float(np.vdot(change, lacking) / np.vdot(change, change))
         off = np.max(np.abs(lacking - share * change))
         if abs(1 + share) < 1e-6:  # without it, which `drop term` says better
             return
-        if off > 1e-6 * np.max(np.abs(truth)) or off > 1e-3 * np.max(np.abs(lacking)):
+        if off > 1e-6 * np.max(np.abs(wanted)) or off > 1e-3 * np.max(np.abs(lacking)):
             return
-        yield 1 + share  # the factor was 1, and 2 in the trial; the gradient goes with it,
+        yield 1 + share  # the factor was 1, and 2 in the trial; the result goes with it,
         yield from (1 / (1 - share / 2),) if share != 2 else ()  # with one over it,
         yield from ((1 + 3 * share) ** 0.5,) if share > -1 / 3 else ()  # or with its square
 
@@ -107,7 +116,7 @@ class Repairs:
                 place = "" if edit.old == edit.line else f" in `{edit.line}`"
                 words = f"with `{edit.new}` in place of `{edit.old}`{place}"
                 words = f"without `{edit.old}`" if edit.new == "pass" else words
-                yield derivative(self.suspect, name, cause), f"d{name} is right {words}"
+                yield self.refine(name, cause), f"is right {words}"
 
 
 def solved(edit):

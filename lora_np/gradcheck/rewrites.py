@@ -55,7 +55,7 @@ def together(editor):
     for (kind, name, axis), found in calls.items():
         if len(found) > 1:
             words = (
-                f"each {name} over axis {axis}"
+                f"each {name} with {axis}"
                 if kind == "axis"
                 else f"each {name} as a {'mean' if name == 'sum' else 'sum'}"
             )

@@ -1,0 +1,278 @@
+"""Is an answer right, and if not, why: what `check` does with a learner's function."""
+
+import copy
+import difflib
+import inspect
+from numbers import Number
+
+import numpy as np
+
+from lora_np.course.exercises import BY_NAME
+from lora_np.course.progress import remember
+from lora_np.course.verdict import Verdict
+from lora_np.gradcheck import CAUSES
+from lora_np.gradcheck import check as check_gradients
+from lora_np.gradcheck.calls import in_words
+from lora_np.gradcheck.faults import faults
+from lora_np.gradcheck.placement import by_name
+from lora_np.gradcheck.snapshots import differences, leaves, snapshot
+from lora_np.gradcheck.suspect import close
+from lora_np.gradcheck.values import explain_values
+
+SEEDS, OWN_SEED = 4, 0x657865
+TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 2e-5}  # relative to the largest entry
+TO_DO = "it is still to be written: put your code in place of the line that raises NotImplementedError"
+
+
+class Wrong(Exception):
+    """An answer is not right."""
+
+    def __init__(self, output, cause, *sentences):
+        super().__init__(output, cause, *sentences)
+        self.output, self.cause, self.sentences = output, cause, [sentence for sentence in sentences if sentence]
+
+
+def check(name, function, forward=None, hint=0):
+    """Try an answer on random arguments, print what was found, and return it.
+
+    Parameters
+    ----------
+    name : str
+        Of the exercise: that of the function that it rebuilds. `exercises()` lists them.
+    function : callable
+        The answer.
+    forward : callable, optional
+        For a backward with a cache of its own: the forward that makes this cache.
+    hint : int
+        Show the first, second, ... hint as well.
+
+    Returns
+    -------
+    Verdict
+        Printed already; `.ok`, `.output`, `.cause` and `.hint` are there for programs.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no exercise of that name (the nearest are listed), or the answer is no function.
+    """
+    exercise = find(name)
+    if not callable(function):
+        raise TypeError(f"check needs the function itself, not {type(function).__name__}; leave out the ().")
+    if forward is not None and exercise.forward is None:
+        raise ValueError(f"{name} is no backward, so it takes no forward of your own; leave out forward=.")
+    try:
+        proof = examine(exercise, function, forward)
+        verdict = Verdict(name, True, [proof])
+    except Wrong as wrong:
+        verdict = Verdict(name, False, wrong.sentences, wrong.output, wrong.cause)
+        left = len(exercise.hints) - hint
+        verdict.more = f"a hint: lnp.course.check({name!r}, {name}, hint={hint + 1})" if left > 0 else ""
+    if hint > 0:
+        shown = min(hint, len(exercise.hints))
+        verdict.hint = "\n  ".join(f"hint {k + 1}: {words}" for k, words in enumerate(exercise.hints[:shown]))
+    remember(name, verdict.ok)
+    print(verdict)
+    return verdict
+
+
+def find(name):
+    """Return the exercise of that name, or say which ones are near."""
+    if name not in BY_NAME:
+        near = difflib.get_close_matches(str(name), BY_NAME, n=3, cutoff=0.4) or list(BY_NAME)
+        raise ValueError(f"there is no exercise {name!r}; did you mean {', '.join(near)}?")
+    return BY_NAME[name]
+
+
+def examine(exercise, function, forward):
+    """Return what was verified, or raise Wrong."""
+    for seed in range(SEEDS):
+        dtype = np.dtype(np.float32 if seed == SEEDS - 1 else np.float64)
+        rng = np.random.default_rng([OWN_SEED, seed])
+        if exercise.forward is not None:
+            try_backward(exercise, function, forward, rng, dtype)
+        else:
+            try_function(exercise, function, rng, dtype)
+    against = "numerical derivatives, to 1e-7" if exercise.forward is not None else "the function of lora_np"
+    return f"verified on {SEEDS} random inputs, one of them in float32, against {against}"
+
+
+def try_function(exercise, function, rng, dtype):
+    """Compare an answer with the reference on one draw of arguments."""
+    arguments = locked(exercise.draw(rng, dtype))
+    right = results(exercise, exercise.reference, arguments)
+    given = results(exercise, answer(exercise, function), arguments)
+    if exercise.judge is not None:
+        for output, cause, sentence in exercise.judge(given, right, arguments):
+            raise Wrong(
+                output, *(cause, sentence) if cause else likely(exercise, function, arguments, output, sentence)
+            )
+    else:
+        for name, value in right.items():
+            if sentence := difference(name, given[name], value, exercise.tolerance):
+                raise Wrong(name, *likely(exercise, function, arguments, name, sentence))
+
+
+def results(exercise, function, arguments):
+    """Call a function and return its results by name: what it returns, and the arguments that it is meant to change."""
+    own = {
+        name: copy.deepcopy(value) if name in exercise.changes or isinstance(value, np.random.Generator) else value
+        for name, value in arguments.items()
+    }
+    returned = function(*own.values())
+    if set(exercise.outputs) <= set(exercise.changes):
+        return {name: own[name] for name in exercise.outputs}
+    if exercise.name.endswith("_forward"):
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise Wrong(exercise.outputs[0], "shape", f"it returns {described(returned)}, expected (y, cache)")
+        returned = returned[0]
+    if len(exercise.outputs) == 1:
+        return {exercise.outputs[0]: returned}
+    if not isinstance(returned, (tuple, list)) or len(returned) != len(exercise.outputs):
+        wanted = ", ".join(exercise.outputs)
+        raise Wrong(exercise.outputs[0], "shape", f"it returns {described(returned)}, expected ({wanted})")
+    return dict(zip(exercise.outputs, returned))
+
+
+def described(value):
+    if value is None:
+        return "None (is the return missing?)"
+    return f"{len(value)} results" if isinstance(value, (tuple, list)) else type(value).__name__
+
+
+def answer(exercise, function):
+    """Return the learner's function, which now raises Wrong, with the learner's own line, or if it changes an argument."""
+
+    def run(*own):
+        names = exercise.signature.partition("(")[2][:-1].split(", ")
+        kept = {name: value for name, value in zip(names, own) if name not in exercise.changes}
+        before = {name: snapshot(value) for name, value in kept.items()}
+        try:
+            with np.errstate(all="ignore"):
+                returned = function(*own)
+        except NotImplementedError as error:
+            raise Wrong(None, None, TO_DO) from error
+        except Exception as error:
+            words = in_words(error)
+            if "read-only" in str(error):
+                raise Wrong(None, "inplace", f"it changes an argument in place; work on a copy: {words}") from error
+            if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # raised by the call itself
+                raise Wrong(None, None, f"it is called as {exercise.signature}, but {error}") from error
+            raise Wrong(None, None, f"it raises {words}") from error
+        for name, value in kept.items():
+            if differences(before[name], value):
+                raise Wrong(name, "inplace", f"it changes its argument {name} in place; work on a copy")
+        return returned
+
+    return run
+
+
+def locked(value):
+    """Make all arrays inside read-only, and return it."""
+    for _, leaf in leaves(value):
+        if isinstance(leaf, np.ndarray):
+            leaf.flags.writeable = False
+    return value
+
+
+def difference(name, given, right, tolerance=None):
+    """Return a sentence if a result is not what it should be, None if it is within a relative tolerance."""
+    if given is None:
+        return f"{name} is None: is the return missing?"
+    if not isinstance(given, (np.ndarray, Number)):
+        return f"{name} is {type(given).__name__}, expected {described_type(right)}"
+    mine, wanted = np.asarray(given), np.asarray(right)
+    if mine.shape != wanted.shape:
+        return f"{name} has the shape {mine.shape}, expected {wanted.shape}"
+    if not np.isfinite(mine).all():
+        return f"{name} is not finite in {np.sum(~np.isfinite(mine))} of {mine.size} entries"
+    if isinstance(right, np.ndarray) and mine.dtype != wanted.dtype:
+        return f"{name} has the dtype {mine.dtype}, expected {wanted.dtype}, that of the arguments"
+    off = np.abs(mine - wanted) > (tolerance or TOLERANCE.get(wanted.dtype, 1e-9)) * max(np.max(np.abs(wanted)), 1e-300)
+    if not off.any():
+        return None
+    if not mine.ndim:
+        return f"{name} is {mine:.6g}, expected {wanted:.6g}"
+    at = np.unravel_index(np.argmax(np.abs(mine - wanted)), mine.shape)
+    where = ", ".join(map(str, at))
+    worst = f"at [{where}] it is {mine[at]:.4g}, expected {wanted[at]:.4g}"
+    return f"{name} is wrong in {off.sum()} of {mine.size} entries; {worst}"
+
+
+def described_type(right):
+    return f"an array {right.shape}" if isinstance(right, np.ndarray) else type(right).__name__
+
+
+def likely(exercise, function, arguments, output, sentence):
+    """Return (cause, sentence, ...) with the likely cause of a wrong result."""
+    draws = [locked(exercise.draw(np.random.default_rng([OWN_SEED, seed]), np.float64)) for seed in (0, 1)]
+    try:
+        first, second = (results(exercise, function, draw)[output] for draw in draws)
+        if first is not None and np.shape(first) == np.shape(second) and np.array_equal(first, second):
+            return None, sentence, "it is the same for other arguments: is it the result of an example, written down?"
+        names = [name for name in exercise.outputs if name == output or len(exercise.outputs) < 4]
+        right = {
+            name: value for name, value in results(exercise, exercise.reference, arguments).items() if name in names
+        }
+
+        def run(returned):
+            return {name: results(exercise, lambda *_: returned, arguments)[name] for name in names}
+
+        named = dict(zip(arguments_of(function), arguments.values()))
+        found = [d for d in explain_values(function, named, right, run) if d.argument == output]
+        if not found and (cause := fault_of(exercise, function, arguments, output)):
+            group, words = CAUSES[cause]
+            return cause, sentence, f"likely cause ({group}): {words}"
+    except Exception:  # a hypothesis that crashes is no explanation
+        found = []
+    if found:
+        return found[0].cause, sentence, f"likely cause ({found[0].group}): {found[0].sentence}"
+    cause = "shape" if "has the shape" in sentence else "dtype" if "dtype" in sentence else None
+    return cause, sentence
+
+
+def fault_of(exercise, function, arguments, output):
+    """Return the cause whose single slip in the reference gives the learner's result, None if there is none."""
+    given = np.asarray(results(exercise, function, arguments)[output])
+    names = exercise.signature.partition("(")[2][:-1].split(", ")
+    for cause, edit in faults(exercise.reference, **copy.deepcopy(dict(zip(names, arguments.values())))):
+        try:
+            with np.errstate(all="ignore"):
+                if close(np.asarray(results(exercise, edit.build(), arguments)[output]), given):
+                    return "missing_term" if cause == "missing_path" else cause  # a value has terms, and no ways
+        except Exception:  # most edits do not run
+            continue
+    return None
+
+
+def arguments_of(function):
+    """Return the names that the author has given the arguments."""
+    return tuple(inspect.signature(function).parameters)
+
+
+def try_backward(exercise, function, forward, rng, dtype):
+    """Check an answer's gradients against numerical ones, and its manners."""
+    inputs, fixed = exercise.draw(rng, dtype)
+    output, cache = (forward or exercise.forward)(**inputs, **fixed)
+    right = exercise.forward(**inputs, **fixed)[0]
+    if forward is not None and (sentence := difference("y", output, right)):
+        raise Wrong("y", "shape" if "has the shape" in sentence else None, f"your forward: {sentence}")
+    doutput = rng.standard_normal(np.shape(output)).astype(dtype) if np.ndim(output) else float(rng.standard_normal())
+    returned = answer(exercise, function)(locked(doutput), locked(cache))
+    names = [f"d{name}" for name in inputs]
+    if returned is None:
+        raise Wrong(
+            names[0], "zero_gradient", f"it returns None, expected ({', '.join(names)}): is the return missing?"
+        )
+    report = check_gradients(forward or exercise.forward, function, inputs, fixed, rng)
+    if report.ok:
+        if forward is None:
+            for name, gradient in by_name(returned, inputs).items():
+                if np.asarray(gradient).dtype != dtype:
+                    raise Wrong(f"d{name}", "dtype", f"d{name} has the dtype {gradient.dtype}, expected {dtype}")
+        return
+    argument, sentences = next(iter(report.failures.items()))
+    found = next((d for d in report.diagnosis if d.argument == argument), None)
+    reason = f"likely cause ({found.group}): {found.sentence}" if found and found.sentence not in sentences else ""
+    output = f"d{argument}" if argument in inputs else argument
+    raise Wrong(output, found and found.cause, sentences[0], reason)

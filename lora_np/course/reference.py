@@ -1,0 +1,52 @@
+"""What the exercises rebuild and the package has under another name, or as part of something larger."""
+
+import math
+
+import numpy as np
+
+from lora_np.gradcheck import numeric_gradients
+from lora_np.model.tree import parameters
+from lora_np.ops import cross_entropy_backward, cross_entropy_forward
+from lora_np.train.optimisers import AdamW
+
+Z95 = 1.959963984540054  # a standard normal number lies within it with probability 0.95
+
+
+def numerical_gradient(function, x):
+    """Return the gradient of function(x) -> float at an array x, numerically; see `lora_np.gradcheck.slopes`."""
+    return numeric_gradients(lambda x: (float(function(x)), None), {"x": x}, 1.0)["x"]
+
+
+def choose_step(order):
+    """Return the relative step of a formula of that order: its error h^order is that of rounding, eps / h."""
+    return float(np.finfo(np.float64).eps) ** (1 / (order + 1))
+
+
+def softmax_backward(dP, P):
+    """Return dS for P = softmax of the rows of S: step (2) of `lora_np.ops.attention`."""
+    return P * (dP - (P * dP).sum(axis=-1, keepdims=True))
+
+
+def train(model, batches, lr):
+    """Take one AdamW step for each (batch, labels), and return the losses before the steps."""
+    optimiser, losses = AdamW(parameters(model, trainable_only=True), lr), []
+    for batch, labels in batches:
+        logits, cache = model.forward(batch)
+        loss, c = cross_entropy_forward(logits, labels)
+        optimiser.step(model.backward(cross_entropy_backward(1.0, c), cache))
+        losses.append(float(loss))
+    return losses
+
+
+def combine_adapters(adapters):
+    """Return A (d_in, r1 + r2 + ...) and B with A B the sum of scale_k A_k B_k: blocks side by side, no cross terms."""
+    A = np.concatenate([A for A, _, _ in adapters], axis=1)
+    return A, np.concatenate([scale * B for _, B, scale in adapters], axis=0)
+
+
+def accuracy_interval(correct, total):
+    """Return the 95 % interval of Wilson (1927) for a share of `correct` in `total` independent trials."""
+    p, z2 = correct / total, Z95 * Z95
+    middle = (p + z2 / (2 * total)) / (1 + z2 / total)
+    half = Z95 / (1 + z2 / total) * math.sqrt(p * (1 - p) / total + z2 / (4 * total * total))
+    return middle - half, middle + half

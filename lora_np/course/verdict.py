@@ -1,0 +1,47 @@
+"""What `check` says of an answer, as data and as a few sentences."""
+
+from dataclasses import dataclass
+
+
+@dataclass(repr=False)
+class Verdict:
+    """What was found of an answer to an exercise. `check` prints it; it is true if the answer is right.
+
+    Attributes
+    ----------
+    exercise : str
+    ok : bool
+    output : str or None
+        The first result that is wrong.
+    cause : str or None
+        One of `lora_np.gradcheck.CAUSES`, where one could be told.
+    sentences : list of str
+        What was verified, or what is wrong.
+    hint : str or None
+        The hint that was asked for.
+    more : str
+        What to do next.
+    """
+
+    exercise: str
+    ok: bool
+    sentences: list
+    output: str = None
+    cause: str = None
+    hint: str = None
+    more: str = ""
+
+    def __bool__(self):
+        return self.ok
+
+    def __str__(self):
+        head = f"{self.exercise}: right." if self.ok else f"{self.exercise}: not right yet."
+        lines = [head, *(f"  {sentence}" for sentence in self.sentences)]
+        lines += [f"  {self.hint}"] if self.hint else []
+        return "\n".join([*lines, *([f"  {self.more}"] if self.more else [])])
+
+    def __repr__(self):
+        return f"<{self.exercise}: {'right' if self.ok else 'not right yet'}>"
+
+    def _ipython_display_(self):
+        """A notebook shows the last value of a cell; this one has been printed already."""

@@ -1,0 +1,69 @@
+"""Why the results of any function are wrong: the same rules as for a gradient, where what is right is known."""
+
+import contextlib
+import io
+import itertools
+
+import numpy as np
+
+from lora_np.gradcheck.calls import fresh
+from lora_np.gradcheck.causes import named
+from lora_np.gradcheck.faults import repairs
+from lora_np.gradcheck.repairs import Repairs
+from lora_np.gradcheck.suspect import close, ratio
+
+
+def explain_values(function, arguments, wanted, results):
+    """Return the likely causes of wrong results, a list of Diagnosis, the best first.
+
+    Parameters
+    ----------
+    function : callable
+        It is run some hundred times, with copies of the arguments.
+    arguments : dict
+        Its arguments by name.
+    wanted : dict of str to array or float
+        What is right, by the name of the result.
+    results : callable
+        From what the function returns to a dict like `wanted`.
+    """
+
+    def run(function):
+        return results(function(**fresh(arguments)))
+
+    found = []
+    with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):  # the author's prints, once more
+        given = {name: np.asarray(value, float) for name, value in run(function).items()}
+        wanted = {name: np.asarray(value, float) for name, value in wanted.items()}
+        edits = Repairs(given, wanted, lambda: repairs(function, **fresh(arguments)), run)
+        for name in wanted:
+            if not close(given[name], wanted[name]):
+                seen = {}
+                for rule in (of_numbers(given, wanted), edits.plain, edits.rest):
+                    for cause, words in rule(name):
+                        seen.setdefault(cause, words)
+                    if seen:
+                        break
+                found += [named(name, cause, f"{name} {words}") for cause, words in seen.items()]
+    return found
+
+
+def of_numbers(given, wanted):
+    """Return a rule that looks at the numbers alone."""
+
+    def rule(name):
+        mine, right = given[name], wanted[name]
+        for other, value in wanted.items():
+            if other != name and close(mine, value) and not close(value, right):
+                yield "swapped", f"holds what belongs in {other}: return them in the order that is asked for"
+        for order in itertools.permutations(range(mine.ndim)) if 1 < mine.ndim < 5 else ():
+            if order != tuple(range(mine.ndim)) and close(mine.transpose(order), right):
+                yield "transpose", f"is right but for its axes: transpose it to the order {order}"
+                return
+        if mine.shape != right.shape:
+            if mine.size == right.size and close(mine.reshape(right.shape), right):
+                yield "shape", f"has the right numbers in the shape {mine.shape}, expected {right.shape}"
+        elif ratio(mine, right) is not None and abs(ratio(mine, right) + 1) < 1e-6:
+            yield "sign", "has the wrong sign"
+
+    return rule
