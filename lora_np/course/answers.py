@@ -141,7 +141,7 @@ def described(value):
 
 
 def answer(exercise, function):
-    """Return the learner's function, which now raises Wrong, with the learner's own line, or if it changes an argument."""
+    """Return the learner's function, which now raises Wrong, with the learner's own line, or for a write."""
 
     def run(*own):
         names = exercise.signature.partition("(")[2][:-1].split(", ")
