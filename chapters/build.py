@@ -188,8 +188,11 @@ def executed(book, folder=HERE):
     with tempfile.TemporaryDirectory() as cache:
         network = any('load_pretrained("minilm")' in cell.source for cell in book.cells)
         os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-        kept = {} if network or "LORA_NP_CACHE" in os.environ else {"LORA_NP_CACHE": cache}
-        os.environ.update(kept)  # progress is the reader's own
+        kept = (
+            {} if network or "LORA_NP_CACHE" in os.environ else {"LORA_NP_CACHE": cache}
+        )  # progress is the reader's own
+        kept["PYTHONPATH"] = str(HERE.parent)  # this checkout, whatever is installed
+        os.environ.update(kept)
         try:
             NotebookClient(book, timeout=1200, record_timing=False, resources={"metadata": {"path": folder}}).execute()
         finally:
