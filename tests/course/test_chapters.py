@@ -1,0 +1,87 @@
+"""The chapters as a reader meets them: each lesson runs from top to bottom, each exercise notebook stops where it must.
+
+They need jupytext, nbclient and a kernel (`pip install -e .[author]`), and take minutes: `pytest -m chapters`.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from lora_np.io.fetch import MINILM, cache_folder
+
+pytestmark = pytest.mark.chapters
+CHAPTERS = Path(__file__).resolve().parents[2] / "chapters"
+sys.path.insert(0, str(CHAPTERS))
+build = pytest.importorskip("build", reason="needs pip install -e .[author]", exc_type=ImportError)
+STEMS = [path.stem for path in build.sources()]
+NETWORK = ("08",)  # chapters that need the pinned model and data
+
+
+def needs_network(stem):
+    if stem[:2] in NETWORK and not (cache_folder() / MINILM.entry).exists():
+        pytest.skip("chapter 8 needs the pinned model: python -m lora_np info minilm fetches it")
+
+
+def run(book, tmp_path, monkeypatch, allow_errors):
+    monkeypatch.setenv("PYTHONPATH", str(CHAPTERS.parent))
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    folder = {"metadata": {"path": str(tmp_path)}}  # alone in an empty folder
+    build.NotebookClient(book, timeout=1200, allow_errors=allow_errors, resources=folder).execute()
+    return book
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_notebooks_are_what_their_source_makes(stem):
+    assert list(build.differences(CHAPTERS / "src" / f"{stem}.py", execute=False)) == []
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_lesson_runs_and_gives_the_committed_outputs(stem):
+    needs_network(stem)
+    assert list(build.differences(CHAPTERS / "src" / f"{stem}.py", execute=True)) == []
+
+
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if stem[:2] not in NETWORK])
+def test_an_exercise_notebook_raises_at_its_graded_cells_alone(stem, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_NP_CACHE", str(tmp_path / "cache"))
+    path = CHAPTERS / "exercises" / f"{stem}.ipynb"
+    book = run(build.nbformat.read(path, as_version=4), tmp_path, monkeypatch, allow_errors=False)
+    for cell in book.cells:
+        raised = [output.ename for output in cell.get("outputs", ()) if output.output_type == "error"]
+        assert raised == (["AssertionError"] if cell.id.startswith("test-") else []), cell.source
+        if cell.id.startswith("check-"):
+            assert "not right yet" in build.outputs_of(cell), cell.source
+
+
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if stem[:2] not in NETWORK])
+def test_an_exercise_notebook_with_the_solutions_is_right(stem, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_NP_CACHE", str(tmp_path / "cache"))
+    source = CHAPTERS / "src" / f"{stem}.py"
+    solutions = {
+        cell.metadata["exercise"]: build.solved(cell.source)
+        for cell in build.cells_of(source)
+        if "exercise" in cell.metadata
+    }
+    book = build.exercises(source, build.handed_out)
+    for cell in book.cells:
+        if cell.id in solutions:
+            cell.source = solutions[cell.id]
+    for cell in run(book, tmp_path, monkeypatch, allow_errors=True).cells:
+        assert not [output for output in cell.get("outputs", ()) if output.output_type == "error"], cell.source
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_chapter_keeps_the_rules_of_its_form(stem):
+    cells = build.cells_of(CHAPTERS / "src" / f"{stem}.py")
+    for cell in cells:
+        if cell.cell_type == "code":
+            lines = [line for line in cell.source.split("\n") if line.strip()]
+            assert len(lines) < 25, f"{len(lines)} lines:\n{cell.source}"
+        elif "<details>" in cell.source:
+            assert re.search(r"</summary>\n\n", cell.source), "a blank line after </summary>, or Markdown shows no text"
+            inside = "".join(re.findall(r"<details>.*?</details>", cell.source, re.DOTALL))
+            assert "$" not in inside, "no LaTeX inside <details>"
+    names = [cell.metadata["exercise"] for cell in cells if "exercise" in cell.metadata]
+    assert names and names == [cell.metadata["check"] for cell in cells if "check" in cell.metadata]
