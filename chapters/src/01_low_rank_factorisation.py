@@ -1,0 +1,560 @@
+# %% [markdown]
+# # 1. Low-rank factorisation
+#
+# After this chapter you can
+#
+# - write a matrix as a product of two thin ones, and say how many numbers that saves;
+# - find the best product of a given rank, and say how wrong it is before you compute it;
+# - show by measurement that a trained weight is *not* of low rank, and that what fine-tuning changes comes nearer;
+# - count what LoRA trains, by hand and by code.
+#
+# **Needs:** Python, NumPy, the matrix product. **Time:** about 60 minutes. **Difficulty:** easy.
+#
+# It answers the first half of question 1 of the course: what LoRA is, and why it suits scarce resources.
+# Chapter 5 answers the other half.
+
+# %% [markdown]
+# ## The question
+#
+# A pretrained network knows one task. You need it for another one. The direct way is to train all its numbers further.
+# That gives a second network, as large as the first. Ten tasks give ten of them.
+#
+# But how much did training really change? If the *change* can be written down with few numbers, then we can keep one
+# large network and ten small changes. Better: we can train the small change and nothing else.
+#
+# A change of a matrix is itself a matrix. So we ask: when can a matrix be written with few numbers?
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+import lora_np as lnp
+from lora_np import compress
+from lora_np.model.tree import with_arrays
+from lora_np.train.loop import Plan, Training
+
+threadpool_limits(1)  # our matrices are small: more threads would only wait for each other
+np.set_printoptions(precision=3, suppress=True)
+
+# %% [markdown]
+# ## A table that is smaller than it looks
+#
+# A shop sells three goods in four sizes. Price = price of the good times factor of the size.
+
+# %%
+good = np.array([1.0, 2.0, 5.0])
+size = np.array([1.0, 2.0, 3.0, 10.0])
+prices = np.outer(good, size)  # prices[i, j] = good[i] * size[j]
+print(prices)
+
+# %% [markdown]
+# The table has 12 numbers. Seven of them are enough: 3 for the goods, 4 for the sizes. Every row is a multiple of
+# `size`. Such a matrix has **rank 1**.
+#
+# As a matrix product it is a column times a row: $(3 \times 1)$ times $(1 \times 4)$.
+#
+# Now the shop cuts one price: the second good in the largest size costs 15 instead of 20. The second row is no longer
+# a multiple of the others. A second column times row repairs it:
+
+# %%
+A = np.array([[1.0, 0.0], [2.0, 1.0], [5.0, 0.0]])  # (3, 2)
+B = np.array([[1.0, 2.0, 3.0, 10.0], [0.0, 0.0, 0.0, -5.0]])  # (2, 4)
+print(A @ B)
+print("rank", np.linalg.matrix_rank(A @ B))
+
+# %% [markdown]
+# The rank is 2 now. And the saving is gone: $A$ and $B$ hold $6 + 8 = 14$ numbers, more than the 12 of the table.
+# A factorisation pays only if the rank is small *compared with the sides*.
+
+# %% [markdown]
+# ## How many numbers
+#
+# In general, for $W$ with $d_\text{in}$ rows and $d_\text{out}$ columns:
+#
+# $$ W = A B, \qquad A: (d_\text{in}, r), \quad B: (r, d_\text{out}). $$
+#
+# - $W$ holds $d_\text{in}\, d_\text{out}$ numbers.
+# - $A$ and $B$ hold $r\,(d_\text{in} + d_\text{out})$ numbers.
+# - They are fewer as long as $r < d_\text{in} d_\text{out} / (d_\text{in} + d_\text{out})$. For a square matrix this
+#   means $r < d / 2$.
+#
+# The product has at most rank $r$: each of its columns is a sum of the $r$ columns of $A$.
+#
+# For a square matrix the share is $2 r d / d^2 = 2r / d$. The larger the matrix, the smaller the share:
+
+# %%
+print("    d     numbers of W   of A and B, r = 8   share")
+for d in (64, 768, 4096):
+    print(f"{d:5d} {d * d:16,d} {8 * (d + d):19,d} {100 * 2 * 8 / d:6.1f} %")
+
+# %% [markdown]
+# 64 is the width of the small model of this course, 768 that of BERT-base, 4096 that of the first 7-billion language
+# models. Remember the first line: on a toy the saving looks modest, because the matrices are small.
+
+# %% [markdown]
+# ## Which directions matter most
+#
+# Few matrices are *exactly* of low rank. Many are *nearly* so. To see how nearly, we take a matrix apart into
+# rank-1 pieces, the largest first. Here is one that can be taken apart by hand:
+#
+# $$ W = \begin{pmatrix} 2 & 1 \\ 1 & 2 \end{pmatrix}. $$
+#
+# Send two vectors through it. $(1, 1)$ comes back as $(3, 3)$: same direction, three times as long. $(1, -1)$ comes
+# back as $(1, -1)$: unchanged. So $W$ stretches one direction by 3, and the direction across by 1. Written with
+# vectors of length one, $u_1 = (1, 1)/\sqrt 2$ and $u_2 = (1, -1)/\sqrt 2$:
+#
+# $$ W = 3\, u_1 u_1^T + 1\, u_2 u_2^T
+#      = \begin{pmatrix} 1.5 & 1.5 \\ 1.5 & 1.5 \end{pmatrix}
+#      + \begin{pmatrix} 0.5 & -0.5 \\ -0.5 & 0.5 \end{pmatrix}. $$
+#
+# The first piece is the best that one column times one row can do. What is missing is the second piece. Its size is
+# the root of the sum of its squares, $\sqrt{4 \cdot 0.25} = 1$: exactly the stretch that we left out.
+#
+# This works for every matrix, square or not. It is called the **singular value decomposition**, SVD:
+#
+# $$ W = U \,\text{diag}(s)\, V^T = \sum_k s_k\, u_k v_k^T, \qquad s_1 \ge s_2 \ge \dots \ge 0. $$
+#
+# - $U$ $(d_\text{in}, k)$ and $V$ $(d_\text{out}, k)$ have orthonormal columns: length one, at right angles;
+#   $k$ is the smaller side of $W$.
+# - The **singular values** $s_k$ say how much each piece stretches. The rank is the number of those that are not zero.
+
+# %%
+W = np.array([[2.0, 1.0], [1.0, 2.0]])
+U, s, Vt = np.linalg.svd(W, full_matrices=False)
+first = s[0] * np.outer(U[:, 0], Vt[0])
+print("singular values", s)
+print("first piece\n", first, sep="")
+print("what is missing has size", np.linalg.norm(W - first).round(3))
+
+# %% [markdown]
+# NumPy returns $V$ transposed: the vectors $v_k$ are the *rows* of `Vt`.
+
+# %% [markdown]
+# ## Why nothing is better
+#
+# The size of a matrix here is the **Frobenius norm**, the root of the sum of its squares. In terms of the pieces it
+# is $\|W\| = \sqrt{s_1^2 + s_2^2 + \dots}$.
+#
+# **Claim** (Eckart and Young 1936): of all matrices of rank $r$, the first $r$ pieces of the SVD are nearest to $W$.
+# Their error is the size of what is left out, $\sqrt{s_{r+1}^2 + s_{r+2}^2 + \dots}$.
+#
+# **Why.** Four short steps.
+#
+# 1. Any matrix of rank $r$ is $Q C$, where the $r$ columns of $Q$ $(d_\text{in}, r)$ are orthonormal.
+# 2. For a given $Q$ the nearest is the projection of $W$ on these columns, $C = Q^T W$. A projection and what it
+#    leaves out are at right angles, so Pythagoras holds: $\text{error}^2 = \|W\|^2 - \|Q^T W\|^2$. So we want
+#    $\|Q^T W\|$ as large as possible.
+# 3. Put in the SVD: $\|Q^T W\|^2 = \sum_k s_k^2\, w_k$ with $w_k = \|Q^T u_k\|^2$. A projection makes no vector longer,
+#    so each $w_k$ is at most 1. Together they are at most $\|Q\|^2 = r$.
+# 4. So we hand out a total weight of $r$, at most 1 to each $s_k^2$. The best is to give 1 to the $r$ largest. That is
+#    $Q = (u_1, \dots, u_r)$.
+#
+# For our matrix of two rows and $r = 1$, $Q$ is a single direction, that is, one angle. We can try them all.
+
+# %%
+angle = np.radians(np.arange(0, 181))
+Q = np.stack([np.cos(angle), np.sin(angle)], axis=1)  # (181, 2): one direction a row
+error = np.sqrt((W**2).sum() - ((Q @ W) ** 2).sum(axis=1))
+print("smallest error", error.min().round(3), "at", np.degrees(angle[error.argmin()]).round(), "degrees")
+
+figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
+ax.plot(np.degrees(angle), error, color="tab:blue")
+ax.plot(45, 1, "o", color="black", label="first direction of the SVD")
+ax.axhline(1, color="tab:orange", linestyle="--", label="second singular value")
+ax.set(xlabel="angle of the one direction kept, degrees", ylabel="error", ylim=(0, 3.2), xticks=range(0, 181, 45))
+ax.legend(loc="lower right")
+plt.show()
+
+# %% [markdown]
+# *A curve of the error over the angle of the direction that is kept: it is lowest, 1, at 45 degrees, where the SVD puts
+# its first direction, and highest, 3, at 135 degrees.*
+
+# %% [markdown]
+# ## Exercise 1: the best factors (easy, 10 minutes)
+#
+# Write `low_rank_approximation(W, r)`. It returns `A` (d_in, r) and `B` (r, d_out), whose product is the matrix of
+# rank r nearest to W.
+#
+# The factors are not unique: `2 * A` and `B / 2` have the same product. Only the product is checked.
+#
+# <details><summary>Hint 1</summary>
+#
+# Take the SVD with `full_matrices=False`. Keep the first r columns of U, the first r singular values and the first r
+# rows of Vt.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# The singular values must go somewhere: multiply them into one of the two factors, or put their square root into both.
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# `U[:, :r] * s[:r]` multiplies column k by s[k], by broadcasting.
+#
+# </details>
+
+
+# %% exercise="low_rank_approximation"
+def low_rank_approximation(W, r):
+    """Return A (d_in, r) and B (r, d_out); A @ B is the matrix of rank r nearest to W."""
+    # BEGIN SOLUTION
+    U, s, Vt = np.linalg.svd(W, full_matrices=False)
+    return U[:, :r] * s[:r], Vt[:r]
+    # END SOLUTION
+
+
+# %% check="low_rank_approximation"
+lnp.course.check("low_rank_approximation", low_rank_approximation)
+
+# %% [markdown]
+# ## An image is a matrix, too
+#
+# Here is a handwritten digit of 8 x 8 pixels, and its best approximations. (The chapter goes on with the course's own
+# function, so nothing depends on your answer.)
+
+# %%
+image = lnp.load_data("digits")[0].inputs[5].astype(np.float64)
+figure, axes = plt.subplots(1, 5, figsize=(9, 2.4), layout="constrained")
+for ax, r in zip(axes, (1, 2, 3, 4, 8)):
+    A, B = compress.low_rank_approximation(image, r)
+    lost = np.linalg.norm(image - A @ B) / np.linalg.norm(image)
+    ax.imshow(A @ B, cmap="gray_r", vmin=0, vmax=1)
+    ax.set(xticks=[], yticks=[], title=f"rank {r}", xlabel=f"error {100 * lost:.0f} %\n{A.size + B.size} numbers")
+plt.show()
+
+# %% [markdown]
+# *Five pictures of one digit, at rank 1, 2, 3, 4 and 8: a smear at rank 1, hardly different from the original from
+# rank 4 on.*
+#
+# At rank 4 the factors hold 64 numbers, as many as the image has pixels. That is the break-even, $d / 2$. At rank 8
+# the image is exact, and costs twice its size.
+
+# %% [markdown]
+# ## Exercise 2: how much rank is needed (easy, 15 minutes)
+#
+# Write `rank_for_error(W, error)`. It returns the smallest r whose best approximation is within `error` of W, relative
+# to the size of W. So `error=0.1` means: what is left out has at most a tenth of the norm of W.
+# An error of 1 or more needs no rank at all: return 0.
+#
+# By hand first: W has the singular values 4, 2, 2, 1, so the squares are 16, 4, 4, 1 with sum 25. Which rank is needed
+# for an error of 0.6? Leaving out the last three loses 9 of 25, a relative error of 3 / 5. So r = 1 is just enough.
+#
+# <details><summary>Hint 1</summary>
+#
+# You need no approximation at all. The singular values alone tell the error of every rank:
+# `np.linalg.svd(W, compute_uv=False)`.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# For r = 0, 1, 2, ... the error squared is the sum of `s[r:] ** 2`. Divide it by the sum of all squares.
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# A plain loop from r = 0 upwards, which returns at the first r that is good enough, is a fine answer. Compare squares
+# with squares.
+#
+# </details>
+
+
+# %% exercise="rank_for_error"
+def rank_for_error(W, error):
+    """Return the smallest rank whose best approximation is within `error` of W, relative in the Frobenius norm."""
+    # BEGIN SOLUTION
+    energy = np.linalg.svd(W, compute_uv=False).astype(np.float64) ** 2
+    for r in range(len(energy)):
+        if energy[r:].sum() <= error**2 * energy.sum():
+            return r
+    return len(energy)
+    # END SOLUTION
+
+
+# %% check="rank_for_error"
+lnp.course.check("rank_for_error", rank_for_error)
+
+# %% [markdown]
+# ## Are trained weights of low rank?
+#
+# Now a real network: the small vision transformer that comes with this course. It reads the digits. Its 24 large
+# matrices lie in four layers, six in each (chapter 2 says what each does):
+
+# %%
+base = lnp.load_pretrained("digits")
+weights = lnp.parameters(base)  # {name: array}
+names = [name for name in weights if name.startswith("layer") and weights[name].ndim == 2]
+for name in names[:6]:
+    print(f"{name:28} {weights[name].shape}")
+print("...", len(names), "matrices in all")
+
+# %% [markdown]
+# What rank would they need? Beside each trained matrix we put one of random numbers. If the trained one needs clearly
+# less, it has structure that a factorisation can use.
+
+# %%
+rng = np.random.default_rng(0)
+print("rank needed for an error of   50 %  20 %  10 %")
+for name in names[:6]:
+    W = weights[name]
+    noise = rng.standard_normal(W.shape)
+    for label, M in ((name[8:], W), ("  random numbers", noise)):
+        print(f"{label:28}", *(f"{compress.rank_for_error(M, e):5d}" for e in (0.5, 0.2, 0.1)))
+
+# %% [markdown]
+# Hardly. At 10 % error the trained matrices need a rank of 49 to 59 out of 64, about as much as random numbers do.
+# There is nothing to gain by factorising them: the break-even lies at rank 32 for the square ones.
+#
+# So LoRA does **not** take the weights apart. This is the most common misunderstanding about it.
+
+# %% [markdown]
+# ## Is the change of low rank?
+#
+# Now to the change. The network was trained on upright digits. We train it further, with *all* its numbers free, on
+# digits that are turned and inverted. Then we subtract:
+#
+# $$ \Delta W = W_\text{after} - W_\text{before}. $$
+#
+# Two passes through the 8,000 training images are enough to see it. (How training works is the matter of
+# chapters 4 and 6. The cell takes some seconds.)
+
+# %% tags=["measured"]
+train, dev, _ = lnp.load_data("digits-mixed")
+tokens = lnp.load_tokenizer("digits")  # cuts images into patches
+
+
+def accuracy(model):
+    logits, _ = model.forward(lnp.Batch.of(tokens(dev.inputs)))
+    return (logits.argmax(axis=1) == dev.labels).mean()
+
+
+tuned = lnp.unfreeze(base, "all")  # a copy whose numbers may all be trained
+run = Training(tuned, list(tokens(train.inputs)), train.labels, Plan(lr=0.002, epochs=2, batch_size=64))
+for _ in run.steps():  # each step changes the numbers of `tuned`
+    pass
+print(f"accuracy on turned and inverted digits: {accuracy(base):.0%} before, {accuracy(tuned):.0%} after")
+assert accuracy(base) < 0.35 and accuracy(tuned) > 0.85
+
+# %% [markdown]
+# Full fine-tuning works. Now compare three matrices of the same shape: the weight, its change (the **update**), and
+# random numbers. The sum of the squared singular values is the **energy** of a matrix. Which share of it lies in the
+# four strongest directions?
+
+# %% tags=["measured"]
+updates = {name: lnp.parameters(tuned)[name] - weights[name] for name in names}
+
+
+def energy(M):
+    """The share of the energy in the first 1, 2, ... directions."""
+    e = np.linalg.svd(M.astype(np.float64), compute_uv=False) ** 2
+    return np.cumsum(e) / e.sum()
+
+
+random = {name: rng.standard_normal(weights[name].shape) for name in names}
+top = {name: [energy(M[name])[3] for M in (weights, updates, random)] for name in names}
+print("share of the energy in the top 4 directions, mean of the 4 layers")
+for kind in ("query", "key", "value", "output", "up", "down"):
+    mean = np.mean([top[name] for name in names if f".{kind}." in name], axis=0)
+    print(f"{kind:8} weight {mean[0]:.2f}   update {mean[1]:.2f}   random numbers {mean[2]:.2f}")
+print("update above weight in", sum(u > w for w, u, _ in top.values()), "of 24 matrices")
+assert sum(u > w for w, u, _ in top.values()) >= 22
+assert np.mean([u / w for w, u, _ in top.values()]) > 1.5
+
+# %% tags=["measured"]
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", width_ratios=(1, 1.5))
+styles = (
+    ("update", updates, "tab:blue", "o"),
+    ("weight", weights, "tab:orange", "s"),
+    ("random", random, "black", "_"),
+)
+for label, matrices, colour, marker in styles:
+    line = "--" if label == "random" else "-"
+    left.plot(range(1, 65), energy(matrices[names[0]]), line, color=colour, label=label)
+    right.plot(range(24), [energy(matrices[name])[3] for name in names], marker, color=colour, label=label)
+left.axvline(4, color="gray", linewidth=0.8)
+left.set(xlabel="directions kept (rank)", ylabel="share of the energy", title="query of layer 0", ylim=(0, 1.02))
+right.set(ylabel="share in the top 4 directions", title="all 24 matrices", ylim=(0, 0.8))
+right.set_xticks(range(24), [name.split(".")[-2] for name in names], rotation=90, fontsize=8)
+for layer in range(4):
+    right.axvline(6 * layer - 0.5, color="gray", linewidth=0.8)
+    right.text(6 * layer + 2.5, 0.74, f"layer {layer}", ha="center")
+left.legend(loc="lower right")
+plt.show()
+
+# %% [markdown]
+# *Left: the share of the energy over the rank, for one matrix. The curve of the update rises well above those of the
+# weight and of random numbers, which lie close together. Right: the share in the top four directions, for all
+# matrices of the four layers, in the same colours. The update lies highest in each; weight and random numbers are
+# nearer to each other.*
+#
+# The update has about twice as much of its energy in four directions as the weight has. It is not *of* low rank. It is
+# clearly *nearer* to it, most of all in query, key and value.
+#
+# Why should it be? There is a reason to expect it, though no proof. The base can do most of the work already. The
+# new task asks for a few new responses to a few kinds of input, and each of these is one column times one row.
+# Aghajanyan et al. (2020, arXiv:2012.13255) found that a fine-tuning task often needs far fewer free directions than
+# the network has numbers. The LoRA paper starts from that remark (Hu et al. 2021, arXiv:2106.09685, section 4.1).
+
+# %% [markdown]
+# ## Does it matter for the answers?
+#
+# Energy is only bookkeeping. What counts is whether the network still answers right. So we cut the fine-tuned network
+# down to rank $r$, in two ways:
+#
+# - **the weight cut:** each $W_\text{after}$ is replaced by its best approximation of rank $r$;
+# - **the update cut:** $W_\text{before}$ stays as it is, and only $\Delta W$ is replaced by its best approximation of
+#   rank $r$.
+#
+# Both cost the same: two thin factors for each of the 24 matrices. All else (biases, norms, embeddings) stays as
+# fine-tuning left it. We judge on the dev images, which were not trained on.
+
+
+# %% tags=["measured"]
+def cut(M, r):
+    A, B = compress.low_rank_approximation(M, r)
+    return A @ B
+
+
+ranks = (1, 2, 4, 8, 16, 32, 64)
+after = lnp.parameters(tuned)
+cut_weight = [accuracy(with_arrays(tuned, {name: cut(after[name], r) for name in names})) for r in ranks]
+cut_update = [accuracy(with_arrays(tuned, {n: weights[n] + cut(updates[n], r) for n in names})) for r in ranks]
+print("rank             ", *(f"{r:5d}" for r in ranks))
+print("weight cut, %    ", *(f"{100 * a:5.0f}" for a in cut_weight))
+print("update cut, %    ", *(f"{100 * a:5.0f}" for a in cut_update))
+assert cut_update[3] > 0.7 and cut_weight[3] < 0.35  # rank 8
+assert cut_update[4] > accuracy(tuned) - 0.06  # rank 16
+
+# %% tags=["measured"]
+figure, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
+ax.plot(ranks, [100 * a for a in cut_update], "o-", color="tab:blue", label="update cut to this rank")
+ax.plot(ranks, [100 * a for a in cut_weight], "s-", color="tab:orange", label="weight cut to this rank")
+ax.axhline(100 * accuracy(base), color="black", linestyle=":", label="base, no update")
+ax.set(xscale="log", xlabel="rank", ylabel="accuracy on dev, %", ylim=(0, 100))
+ax.set_xticks(ranks, ranks)
+ax.minorticks_off()
+ax.legend(loc="upper left", bbox_to_anchor=(0.02, 0.98), fontsize=8)
+plt.show()
+
+# %% [markdown]
+# *Accuracy over the rank, for the two cuts. The update cut starts above the base and is near its full height at rank
+# 16. The weight cut stays near 10 %, that is near chance, up to rank 8, and comes close only at rank 32.*
+#
+# At rank 8 the update cut still answers about four of five right. The weight cut is hardly better than guessing.
+# This is the reason for the formula of LoRA:
+#
+# $$ W_\text{new} = W + s\, A B . $$
+#
+# $W$ stays as it is, at full rank. Only the **update** is a product of thin factors. ($s$ is a fixed number, the scale;
+# chapter 5 explains it.)
+#
+# Three things to keep in mind:
+#
+# - **LoRA does not cut.** It never computes a full $\Delta W$. It trains $A$ and $B$ themselves, so training can pick
+#   the directions that help the answers. The cut picks those with the most energy. Chapter 6 trains them.
+# - **A low rank is a limit.** At rank 1 or 2 the cut loses most of what was learned. How much rank a task needs is a
+#   matter of trial.
+# - **One small network proves little.** Ours was trained from random numbers on 1,000 images, and its weights still
+#   look much like noise. The LoRA paper looks at GPT-3: on its tasks a very small rank is enough (section 7.2).
+
+# %% [markdown]
+# ## Exercise 3: count the parameters (easy, 10 minutes)
+#
+# Write `count_parameters(model)`. It returns a pair: how many numbers the model holds, and how many of them are
+# trained.
+#
+# `lnp.parameters(model)` gives all arrays of a model in a dict. `lnp.parameters(model, trainable_only=True)` gives
+# only those that are trained. A model as loaded is frozen: nothing in it is trained.
+#
+# <details><summary>Hint 1</summary>
+#
+# An array knows how many numbers it has: `array.size`.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Sum the sizes over the values of the dict, once for each of the two dicts.
+#
+# </details>
+
+
+# %% exercise="count_parameters"
+def count_parameters(model):
+    """Return (total, trainable)."""
+    # BEGIN SOLUTION
+    total = sum(array.size for array in lnp.parameters(model).values())
+    trainable = sum(array.size for array in lnp.parameters(model, trainable_only=True).values())
+    return total, trainable
+    # END SOLUTION
+
+
+# %% check="count_parameters"
+lnp.course.check("count_parameters", count_parameters)
+
+# %% [markdown]
+# ## What LoRA trains
+#
+# By hand first. A layer has four matrices $64 \times 64$ and two with the sides 64 and 128. One unit of rank costs
+# the two sides together:
+#
+# $$ 4 \cdot (64 + 64) + 2 \cdot (64 + 128) = 896. $$
+#
+# Four layers: $4 \cdot 896 = 3584$ numbers for each unit of rank. At $r = 4$ that makes 14,336. `lnp.inject` puts $A$
+# and $B$ beside the 24 matrices (you will write it in chapter 6), and the count agrees:
+
+# %%
+print("           all    trained   share trained")
+print("base  {:10,d} {:10,d}".format(*lnp.count_parameters(base)))
+for r in (1, 2, 4, 8):
+    config = lnp.LoRAConfig(r=r, target_modules="all-linear")
+    total, trainable = lnp.count_parameters(lnp.inject(base, config, np.random.default_rng(0)))
+    print(f"r = {r} {total:10,d} {trainable:10,d} {100 * trainable / total:8.1f} %")
+
+# %% [markdown]
+# This is what makes LoRA fit for scarce resources:
+#
+# - **Storage.** A new task costs the factors, not a second network. The base is stored once.
+# - **Memory while training.** Each *trained* number needs a gradient and, with the usual optimiser, two running means.
+#   A frozen number needs none of these.
+# - **The base survives.** It is never written to. Take the factors away, and it is back.
+#
+# The time of a step is another matter: the big matrices are still multiplied, the thin ones come on top.
+# Chapter 5 counts these operations, chapter 6 measures memory and time.
+
+# %% [markdown]
+# ## What you built
+#
+# - `low_rank_approximation` and `rank_for_error` are in `lora_np.compress`.
+# - `count_parameters` is `lora_np.count_parameters`.
+#
+# And you measured why LoRA factorises the update and leaves the weight alone.
+
+# %% [markdown]
+# ## Traps met in real projects
+#
+# - **Factorising the weight itself.** A user of PEFT asked for it, tried it, and reported a large loss of quality
+#   (huggingface/peft, issue 1270). You have seen why.
+# - **The full SVD.** `np.linalg.svd` returns square $U$ and $V$ unless told `full_matrices=False`. For a tall matrix
+#   $U$ is a giant: one user's would have taken 79.5 TiB (numpy/numpy, issue 27542). pyglotaran cured its hunger for
+#   memory with this one argument (glotaran/pyglotaran, pull request 575).
+# - **V or V transposed.** `torch.svd` returns $V$; `torch.linalg.svd` and NumPy return $V^T$ (PyTorch's documentation
+#   of `torch.svd`). With a square matrix the wrong one raises no error. It just gives a wrong product.
+# - **Counting packed numbers.** bitsandbytes packs two 4-bit numbers into one byte, so the plain count of a 4-bit model
+#   is half of the truth, and the share "trained" looks twice as large (bitsandbytes, issue 834). PEFT had to double the
+#   count for such layers (huggingface/peft, pull request 733).
+
+# %% [markdown]
+# ## Further questions
+#
+# 1. Train for six epochs in place of two. Does the update come nearer to low rank, or move away from it? And with a
+#    learning rate five times as small?
+# 2. The cut takes the same rank for all 24 matrices. Given the right-hand figure above, how would you share out a fixed
+#    number of parameters?
+# 3. The best approximation treats all entries of $\Delta W$ alike. But some inputs are common and others never occur.
+#    What would you minimise instead?
