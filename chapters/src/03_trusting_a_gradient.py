@@ -1,0 +1,739 @@
+# %% [markdown]
+# # 3. Trusting a gradient
+#
+# In the next chapter you write backward passes by hand. Here you build the tool that says whether they are right.
+#
+# After this chapter you can
+#
+# - compute a derivative by numbers alone, and say how far to trust it;
+# - choose the step of a difference formula from its order, instead of guessing;
+# - check every gradient of a function with array arguments, and a large one with a single move;
+# - recognise a check that passes because it cannot fail;
+# - find a bug in somebody else's backward from the pattern of what is wrong.
+#
+# Needs: chapter 2, derivatives, Taylor's formula. About 90 minutes. Difficulty: medium.
+#
+# It prepares question 3 of the course, the five steps of LoRA: step three is the gradients of the low-rank matrices,
+# and everything rests on those being right.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+import lora_np as lnp
+from lora_np import ops
+from lora_np.gradcheck import check, mutants, numeric_gradients
+from lora_np.ops.cases import cases
+
+plt.rcParams["figure.figsize"] = (6.5, 3.6)
+plt.rcParams["figure.constrained_layout.use"] = True
+
+# %% [markdown]
+# ## Would you notice?
+#
+# A wrong forward gives nonsense, and you see it at once. A wrong backward is different. Let us make one and watch.
+#
+# The network below reads digits: linear, layer norm, GELU, linear. One of the two backward passes of the layer norm is
+# right. The other forgets that the mean and the standard deviation are themselves functions of the input.
+
+# %%
+train, _, _ = lnp.load_data("digits")
+images = train.inputs.reshape(len(train), 64).astype(np.float64)
+
+
+def forgetful_backward(dy, cache):
+    """Treat the mean and the standard deviation as constants."""
+    return cache.inverse_std * cache.gamma * dy, None, None
+
+
+def losses(norm_backward, steps=120, lr=0.5):
+    rng = np.random.default_rng(0)
+    W1, W2 = rng.standard_normal((64, 32)) / 8, rng.standard_normal((32, 10)) / 6
+    found = []
+    for _ in range(steps):
+        h, c1 = ops.linear_forward(images, W1)
+        n, c2 = ops.layer_norm_forward(h, np.ones(32), np.zeros(32), 1e-5)
+        a, c3 = ops.gelu_forward(n)
+        logits, c4 = ops.linear_forward(a, W2)
+        loss, c5 = ops.cross_entropy_forward(logits, train.labels)
+        found.append(loss)
+        da, dW2, _ = ops.linear_backward(ops.cross_entropy_backward(1.0, c5), c4)
+        dh = norm_backward(ops.gelu_backward(da, c3), c2)[0]
+        W1, W2 = W1 - lr * ops.linear_backward(dh, c1)[1], W2 - lr * dW2
+    return np.array(found)
+
+
+# %% tags=["measured"]
+curves = {"A": losses(forgetful_backward), "B": losses(ops.layer_norm_backward)}
+for (name, curve), colour in zip(curves.items(), ("tab:orange", "tab:blue")):
+    plt.plot(curve, color=colour)
+    plt.annotate(f" {name}", (len(curve) - 1, curve[-1]), color=colour, va="center", fontsize=12)
+plt.gca().set(xlabel="step", ylabel="training loss", ylim=(0, None), title="Which backward is wrong?")
+plt.show()
+for name, curve in curves.items():
+    print(f"{name}: loss {curve[0]:.1f} at the start, {curve[-1]:.1f} at the end")
+assert curves["A"][-1] < 0.2 * curves["A"][0] and curves["A"][-1] > 2 * curves["B"][-1]
+
+# %% [markdown]
+# *Two loss curves that both fall from above 2 towards 0; curve A ends somewhat higher than curve B.*
+#
+# A is the wrong one. Its loss still falls to less than a fifth. Seen alone, it looks like a network that learns, only a
+# little slowly. So "the loss goes down" proves nothing. We need a judge that does not depend on training.
+
+# %% [markdown]
+# ## One number: the slope by hand
+#
+# Take $f(x) = x^3$ at $x = 2$. The derivative is $3 x^2 = 12$. Pretend that we do not know it.
+#
+# A derivative is what happens to $f$ for a small nudge $h$. With $h = 0.1$:
+#
+# | formula | numbers | result | error |
+# | --- | --- | --- | --- |
+# | forward: $\dfrac{f(x + h) - f(x)}{h}$ | $(9.261 - 8) / 0.1$ | $12.61$ | $0.61$ |
+# | central: $\dfrac{f(x + h) - f(x - h)}{2h}$ | $(9.261 - 6.859) / 0.2$ | $12.01$ | $0.01$ |
+#
+# One step to each side is far better than one step to the right. Taylor's formula says why:
+#
+# $$f(x \pm h) = f \pm h f' + \tfrac{h^2}{2} f'' \pm \tfrac{h^3}{6} f''' + \dots$$
+#
+# In the difference of the two, the terms with even powers cancel. What is left of the error is
+# $\tfrac{h^2}{6} f''' + \dots$, here $0.01 / 6 \cdot 6 = 0.01$. The forward formula keeps $\tfrac{h}{2} f''$.
+# The power of $h$ in the error is called the **order**: 1 for forward, 2 for central.
+
+
+# %%
+def forward_difference(f, x, h):
+    return (f(x + h) - f(x)) / h
+
+
+def central_difference(f, x, h):
+    return (f(x + h) - f(x - h)) / (2 * h)
+
+
+def cube(x):
+    return x**3
+
+
+print(f"forward {forward_difference(cube, 2.0, 0.1):.3f}")
+print(f"central {central_difference(cube, 2.0, 0.1):.3f}")
+
+# %% [markdown]
+# ## Order 4, for two more evaluations
+#
+# Do the central difference twice, with $h$ and with $2h$:
+#
+# $$\text{near} = f' + c\,h^2 + \dots \qquad \text{wide} = f' + c\,(2h)^2 + \dots = f' + 4 c\,h^2 + \dots$$
+#
+# Two equations, two unknowns: $f'$ and $c$. Take the combination in which $c$ drops out:
+#
+# $$\frac{4\,\text{near} - \text{wide}}{3} = f' + \text{terms of } h^4.$$
+#
+# By hand, at $x = 2$ with $h = 0.1$: near $= 12.01$, wide $= (10.648 - 5.832) / 0.4 = 12.04$, and
+# $(48.04 - 12.04) / 3 = 12$. This trick is Richardson's extrapolation.
+
+
+# %%
+def order_four(f, x, h):
+    near, wide = central_difference(f, x, h), central_difference(f, x, 2 * h)
+    return (4 * near - wide) / 3
+
+
+print(f"order 4 {order_four(cube, 2.0, 0.1):.3f}")
+
+# %% [markdown]
+# ## Why not simply take a tiny h?
+#
+# Because $f(x + h)$ and $f(x - h)$ become nearly equal. A float64 holds about 16 digits. If the first 12 digits of two
+# numbers agree, their difference has 4 digits left. So the error has two parts:
+#
+# $$\text{error}(h) \approx \underbrace{h^p}_{\text{formula of order } p}
+# + \underbrace{\varepsilon / h}_{\text{rounding}}, \qquad \varepsilon = 2.2 \cdot 10^{-16},$$
+#
+# if $f$, $x$ and the derivatives are all of size about 1. The first part wants a small $h$, the second a large one.
+
+# %% [markdown]
+# **Exercise: choose the step** (easy, 10 minutes). Write `choose_step(order)`: the $h$ at which the error is about
+# least, in float64, for a formula of the given order. Leave out constant factors such as 2 or $p$.
+#
+# <details><summary>Hint 1</summary>
+#
+# The sum of a rising and a falling part is about least where the two are equal. Set the first part equal to the second.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# h to the power p equals eps / h, so h to the power p + 1 equals eps.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `np.finfo(np.float64).eps` is eps.
+#
+# </details>
+
+
+# %% exercise="choose_step"
+def choose_step(order):
+    """Return the relative step h of a difference formula of this order, in float64."""
+    # BEGIN SOLUTION
+    return float(np.finfo(np.float64).eps) ** (1 / (order + 1))
+    # END SOLUTION
+
+
+# %% check="choose_step"
+lnp.course.check("choose_step", choose_step)
+
+# %% [markdown]
+# With that $h$, both parts are $\varepsilon^{p / (p + 1)}$. That is the best that such a formula can do. The table also
+# shows float32, where $\varepsilon = 1.2 \cdot 10^{-7}$.
+
+# %%
+print("order   best step   best error   best error in float32")
+for p in (1, 2, 4):
+    eps, eps32 = 2.0**-52, 2.0**-23
+    print(f"{p:5} {eps ** (1 / (p + 1)):11.0e} {eps ** (p / (p + 1)):12.0e} {eps32 ** (p / (p + 1)):15.0e}")
+
+# %% [markdown]
+# Two lessons. The higher the order, the *larger* the best step. And in float32 even order 4 leaves about five digits:
+# **check gradients in float64**, whatever you train in.
+
+# %% [markdown]
+# ## A way without subtraction: the complex step
+#
+# Nudge $x$ in the imaginary direction: $(2 + ih)^3 = 8 + 12\,ih - 6h^2 - i h^3$. The imaginary part, divided by $h$, is
+# $12 - h^2$. Nothing was subtracted, so nothing cancels, and $h = 10^{-20}$ is fine. In general
+#
+# $$f'(x) = \frac{\operatorname{Im} f(x + ih)}{h} + \text{terms of } h^2.$$
+#
+# (Squire and Trapp 1998, SIAM Review 40(1): a short paper, worth reading.)
+
+
+# %%
+def complex_step(f, x, h=1e-20):
+    return f(x + 1j * h).imag / h
+
+
+print("cube:         ", complex_step(cube, 2.0))
+print("with np.abs:  ", complex_step(lambda x: np.abs(x) ** 3, 2.0))
+
+# %% [markdown]
+# The second line is the catch. $|x|^3$ at 2 has the slope 12 too, but `np.abs` of a complex number is real. The
+# imaginary part is lost, and the answer 0 is wrong without any warning. The same happens with `.real`, `np.var` and
+# `np.linalg.norm`. So use the complex step as a second opinion, beside a difference.
+#
+# Now all four on $f(x) = e^{\sin x}$ at $x = 1$, over the whole range of $h$.
+
+
+# %%
+def f(x):
+    return np.exp(np.sin(x))
+
+
+slope = np.cos(1.0) * np.exp(np.sin(1.0))
+steps = np.logspace(-15, -0.5, 200)
+formulas = {"order 1": forward_difference, "order 2": central_difference, "order 4": order_four}
+formulas["complex"] = complex_step
+styles = (("tab:orange", 1), ("tab:blue", 2), ("black", 4), ("tab:gray", None))
+for (name, formula), (colour, p) in zip(formulas.items(), styles):
+    errors = [max(abs(formula(f, 1.0, h) - slope) / slope, 1e-17) for h in steps]
+    plt.loglog(steps, errors, "-" if p else "--", color=colour, label=name)
+    if p:
+        plt.axvline(2.0 ** (-52 / (p + 1)), color=colour, linestyle=":")
+plt.gca().set(xlabel="step h", ylabel="relative error", title="Dotted: eps ** (1 / (order + 1))", ylim=(5e-18, 10))
+plt.legend(ncol=2, loc="lower right")
+plt.show()
+
+# %% [markdown]
+# *Error against step on two logarithmic axes: orders 1, 2 and 4 each make a V whose bottom is near the dotted line and
+# lies lower the higher the order; the complex step, dashed, falls along order 2 and then stays flat near 1e-16.*
+#
+# Read it from right to left. The right arm of each V is the formula: its steepness is the order. The left arm is
+# rounding, and it is the same for all. It looks ragged because rounding is as good as random. The rule of
+# `choose_step`, which knows nothing of $f$, lands near the bottom each time.
+
+# %%
+for name, p in (("order 1", 1), ("order 2", 2), ("order 4", 4)):
+    h = 2.0 ** (-52 / (p + 1))
+    off, predicted = abs(formulas[name](f, 1.0, h) - slope) / slope, h**p
+    assert off < 30 * predicted
+    print(f"{name}: predicted about {predicted:.0e}, and the error is below 30 times that")
+
+# %% [markdown]
+# ## From a number to arrays
+#
+# An operation takes arrays and returns an array. Which derivative do we want? The one that training needs: that of a
+# single number, the loss. Let $Y$ be the output, and let $dY$, of the same shape, say how the loss answers to each
+# entry of $Y$. Then near the present point, the loss moves as
+#
+# $$\ell = \sum_{n, j} Y_{nj}\, dY_{nj}.$$
+#
+# A backward is a function that gets $dY$, called the **upstream gradient**, and returns the derivatives of $\ell$ with
+# respect to the inputs. Each gradient has the shape of its input.
+#
+# To check one, draw $dY$ at random, and move the inputs entry by entry.
+
+# %% [markdown]
+# **Exercise: the numerical gradient** (medium, 20 minutes). Write `numerical_gradient(function, x)`: the gradient of
+# `function(x) -> float` at an array `x` of any shape, by central differences of order 4. Leave `x` as you found it.
+#
+# <details><summary>Hint 1</summary>
+#
+# Loop over `np.ndindex(x.shape)`. For each index, make the function of one number that puts t into that entry.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Work on a copy of x. To restore an entry, write back the saved number. Adding h and taking it away again does not
+# always give the same number.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# The step is relative: an entry of size 1000 needs a larger step than one of size 1. Take eps ** 0.2 times the size of
+# the entry, or times 1 where the entry is smaller.
+#
+# </details>
+
+
+# %% exercise="numerical_gradient"
+def numerical_gradient(function, x):
+    """Return the gradient, shaped like x, of function(x) -> float: central differences of order 4."""
+    # BEGIN SOLUTION
+    x = np.array(x, dtype=np.float64)
+    gradient = np.empty_like(x)
+    for index in np.ndindex(x.shape):
+        kept = x[index]
+        h = np.finfo(np.float64).eps ** 0.2 * max(1.0, abs(kept))
+        values = []
+        for k in (-2, -1, 1, 2):
+            x[index] = kept + k * h
+            values.append(function(x))
+        x[index] = kept
+        near, wide = (values[2] - values[1]) / (2 * h), (values[3] - values[0]) / (4 * h)
+        gradient[index] = (4 * near - wide) / 3
+    return gradient
+    # END SOLUTION
+
+
+# %% check="numerical_gradient"
+lnp.course.check("numerical_gradient", numerical_gradient)
+
+# %% [markdown]
+# `lora_np.gradcheck.numeric_gradients` is the same idea with more care. It moves each named input in turn, and tries
+# other steps where the first is not good enough. Let it judge the linear map.
+
+# %%
+rng = np.random.default_rng(0)
+inputs = {"x": rng.standard_normal((5, 4)), "W": rng.standard_normal((4, 3)), "b": rng.standard_normal(3)}
+dy = rng.standard_normal((5, 3))  # the upstream gradient
+y, cache = ops.linear_forward(**inputs)
+numeric = numeric_gradients(ops.linear_forward, inputs, dy)
+
+
+def error(given, numeric):
+    """Return the largest difference, relative to the largest entry."""
+    return np.abs(given - numeric).max() / np.abs(numeric).max()
+
+
+for name, given in zip(inputs, ops.linear_backward(dy, cache)):
+    assert error(given, numeric[name]) < 1e-10
+    print(f"d{name:2} {given.shape!s:7} agrees to 1e-10")
+
+# %% [markdown]
+# ## How large an error is too large?
+#
+# Let us measure it. `mutants` takes a right backward and puts one mistake into it: a sign, a factor, an axis, a wrong
+# array. It keeps only those that change a gradient by more than $10^{-4}$. For six operations we compare the right
+# backward and every mutant with the numerical gradient.
+
+
+# %%
+def largest_error(backward, case, upstream, numeric):
+    given = backward(upstream, case.forward(**case.inputs, **case.fixed)[1])
+    given = given if isinstance(given, tuple) else (given,)
+    return max(error(g, n) for g, n in zip(given, numeric.values()))
+
+
+examples = {case.name: case for case in cases(np.random.default_rng(0))}  # inputs for each operation
+found = {}
+for op in ("linear", "gelu", "layer_norm", "attention", "lora_linear", "cross_entropy"):
+    case = examples[op]
+    output, _ = case.forward(**case.inputs, **case.fixed)
+    upstream = rng.standard_normal(output.shape) if output.ndim else 0.7
+    numeric = numeric_gradients(case.forward, case.inputs, upstream, case.fixed)
+    right = largest_error(case.backward, case, upstream, numeric)
+    with np.errstate(all="ignore"):  # some mistakes overflow
+        wrong = [largest_error(mutant.backward, case, upstream, numeric) for mutant in mutants(op, seed=0)]
+    found[op] = right, wrong
+
+# %%
+for row, (right, wrong) in enumerate(found.values()):
+    plt.plot(np.minimum(wrong, 1e3), np.full(len(wrong), row), "|", color="tab:orange", markersize=14)
+    plt.plot(max(right, 1e-17), row, "o", color="tab:blue")
+plt.axvline(1e-7, color="black", linestyle=":")
+plt.xscale("log")
+plt.ylim(-0.5, len(found) - 0.5)
+plt.yticks(range(len(found)), [f"{op} ({len(wrong)})" for op, (_, wrong) in found.items()])
+plt.xlabel("largest relative error of any gradient (above 1000: drawn at 1000)")
+plt.title("blue: right    orange: one mistake each    dotted: 1e-7", fontsize=10)
+plt.show()
+assert max(right for right, _ in found.values()) < 1e-8
+assert min(min(wrong) for _, wrong in found.values()) > 1e-3
+
+# %% [markdown]
+# *Six rows on a logarithmic axis: a blue point per operation far to the left, below 1e-8, and hundreds of orange
+# strokes to the right, above 1e-3, most of them near 1; the dotted line at 1e-7 runs through the empty gap.*
+#
+# Right and wrong lie many powers of ten apart. A tolerance of $10^{-7}$ sits in the gap. Nobody needs a tolerance of
+# 1 % here. And an error of $10^{-3}$ is not "nearly right": it is a bug that you have not found yet.
+
+# %% [markdown]
+# ## A large array: one move for all entries
+#
+# An array with a million entries needs four million evaluations. There is a shortcut. Move *all* entries at once, along
+# a random direction $V$. By the chain rule the loss has the slope $\sum_{ij} dW_{ij} V_{ij}$. Compare this one number
+# with the difference formula along the line $W + tV$. A wrong entry anywhere shifts the sum.
+
+# %%
+x, W = rng.standard_normal((6, 64)), rng.standard_normal((64, 256))
+dy, V = rng.standard_normal((6, 256)), rng.standard_normal((64, 256))
+_, dW, _ = ops.linear_backward(dy, ops.linear_forward(x, W)[1])
+slope = order_four(lambda t: np.sum(ops.linear_forward(x, W + t * V)[0] * dy), 0.0, 1e-3)
+
+damaged = dW.copy()
+damaged[3, 7] *= 1.01  # one of 16,384 entries, wrong by one percent
+for name, gradient in (("right", dW), ("damaged", damaged)):
+    off = abs(np.sum(gradient * V) - slope) / np.linalg.norm(gradient)
+    print(f"{name:8} agrees to 1e-10: {off < 1e-10}")
+print(f"evaluations: 4 in place of {4 * W.size:,}")
+
+# %% [markdown]
+# When the operation is linear, no step size is needed at all. Write $J$ for what it does to a nudge, and $J^T$ for its
+# backward. For *any* $v$ and $u$
+#
+# $$\langle u,\; J v \rangle = \langle J^T u,\; v \rangle.$$
+#
+# This is the **adjoint test**. Cutting an image into patches only moves numbers about, so it is linear, and here is its
+# whole test:
+
+# %%
+v, u = rng.standard_normal((3, 4, 6, 2)), rng.standard_normal((3, 6, 8))  # images, and something like their patches
+forward, cache = ops.patches_forward(v, size=2)
+left, right = np.sum(u * forward), np.sum(ops.patches_backward(u, cache) * v)
+assert abs(left - right) < 1e-12
+print(f"{left:.6f} = {right:.6f}")
+
+# %% [markdown]
+# With these two ideas the gradients of a whole model cost a few evaluations. `lnp.check_model` does it for the model of
+# chapter 2, with every parameter trained:
+
+# %%
+model = lnp.unfreeze(lnp.load_pretrained("digits"), "all")
+tokens = lnp.load_tokenizer("digits")
+report = lnp.check_model(model, lnp.Batch.of(tokens(train.inputs[:2])))
+print(f"{lnp.count_parameters(model).trainable:,} gradients in {len(report.rows)} arrays: right = {report.ok}")
+
+# %% [markdown]
+# ## A check that cannot fail
+#
+# Here are five wrong backwards. Each of them passes a careful comparison with numerical derivatives, if the comparison
+# is made at an unlucky point.
+
+
+# %%
+def norm_zero(dy, cache):  # claims that x has no influence at all
+    return np.zeros_like(dy), *ops.layer_norm_backward(dy, cache)[1:]
+
+
+def norm_gamma_late(dy, cache):  # multiplies by gamma after the means, not before
+    dx, dgamma, dbeta = ops.layer_norm_backward(dy, cache._replace(gamma=np.ones_like(cache.gamma)))
+    return dx * cache.gamma, dgamma, dbeta
+
+
+def lora_no_scale(dy, cache):  # forgets the scale in dA
+    dx, dA, dB = ops.lora_linear_backward(dy, cache)
+    return dx, dA / cache.scale, dB
+
+
+def linear_first_row(dy, cache):  # takes db from the first row alone
+    return *ops.linear_backward(dy, cache)[:2], dy[0]
+
+
+def entropy_no_upstream(dloss, cache):  # ignores what comes from above
+    return ops.cross_entropy_backward(1.0, cache)
+
+
+# %% [markdown]
+# And here are the unlucky points. None of them is exotic.
+#
+# | wrong backward | what is wrong | unlucky point | why it hides |
+# | --- | --- | --- | --- |
+# | `norm_zero` | dx = 0 | gamma = 1, upstream all ones | the entries of a normalised row sum to 0, whatever x is |
+# | `norm_gamma_late` | gamma in the wrong place | gamma = 1 | it is how every layer norm is initialised |
+# | `lora_no_scale` | dA lacks the scale | B = 0 | dA is zero there, and it is how LoRA starts |
+# | `linear_first_row` | db lacks the sum | one row | a sum of one |
+# | `entropy_no_upstream` | upstream ignored | upstream 1.0 | training never passes anything else |
+
+# %%
+one, some = np.ones((5, 7)), rng.standard_normal((5, 7))
+norm = {"x": some, "gamma": rng.standard_normal(7), "beta": rng.standard_normal(7)}
+unit = norm | {"gamma": np.ones(7)}
+lora = {"x": rng.standard_normal((5, 4)), "A": rng.standard_normal((4, 2)), "B": rng.standard_normal((2, 3))}
+flat = lora | {"B": np.zeros((2, 3))}
+frozen = {"W": rng.standard_normal((4, 3)), "b": None, "scale": 2.0}
+single = inputs | {"x": inputs["x"][:1]}
+logits, labels, eps = {"logits": rng.standard_normal((3, 4))}, {"labels": np.array([2, 0, 3])}, {"eps": 1e-5}
+dy, dz = rng.standard_normal((5, 7)), rng.standard_normal((5, 3))
+trials = [  # forward, wrong backward, the unlucky inputs and upstream, the ordinary ones, what is fixed
+    (ops.layer_norm_forward, norm_zero, (unit, one), (norm, dy), eps),
+    (ops.layer_norm_forward, norm_gamma_late, (unit, dy), (norm, dy), eps),
+    (ops.lora_linear_forward, lora_no_scale, (flat, dz), (lora, dz), frozen),
+    (ops.linear_forward, linear_first_row, (single, dz[:1]), (inputs, dz), {}),
+    (ops.cross_entropy_forward, entropy_no_upstream, (logits, 1.0), (logits, 0.7), labels),
+]
+
+
+# %%
+def passes(forward, backward, inputs, upstream, fixed):
+    """Compare each gradient with the numerical one."""
+    given = backward(upstream, forward(**inputs, **fixed)[1])
+    given = given if isinstance(given, tuple) else (given,)
+    numeric = numeric_gradients(forward, inputs, upstream, fixed)
+    return all(np.allclose(g, n, rtol=1e-7, atol=1e-8) for g, n in zip(given, numeric.values()))
+
+
+print(f"{'wrong backward':20} {'unlucky':8} {'ordinary':8}")
+for forward, backward, unlucky, ordinary, fixed in trials:
+    verdicts = ["passes" if passes(forward, backward, *point, fixed) else "caught" for point in (unlucky, ordinary)]
+    print(f"{backward.__name__:20} {verdicts[0]:8} {verdicts[1]:8}")
+
+# %% [markdown]
+# All five pass at the unlucky point. The comparison is sharp, and still says nothing. Hence a list to check by:
+#
+# - upstream random, not ones;
+# - every parameter random: no gamma = 1, no B = 0, no scale = 1, no bias = 0;
+# - all sizes different and above 1, so that a transposed array cannot fit by chance;
+# - masks on, labels repeated, some rows ignored: whatever the code has a branch for.
+#
+# One thing no such check can see: it compares the backward with *your* forward. If the forward computes the wrong
+# thing, a right backward of it passes.
+
+# %% [markdown]
+# ## The judge of this course
+#
+# `lora_np.gradcheck.check` does all of that: forward, backward, inputs by name, fixed arguments by name. It draws the
+# upstream itself. Here is a softmax whose backward knows only how each probability depends on *its own* score:
+
+
+# %%
+def softmax_forward(S):
+    e = np.exp(S - S.real.max(axis=1, keepdims=True))
+    P = e / e.sum(axis=1, keepdims=True)
+    return P, P
+
+
+def own_score_only(dP, P):
+    return dP * P * (1 - P)
+
+
+print(check(softmax_forward, own_score_only, {"S": rng.standard_normal((3, 4))}))
+
+# %% [markdown]
+# The table says which gradient is wrong and where it is worst. The last line is a guess at the cause: the check tries
+# the usual mistakes, and looks which one explains the numbers. Here it says that a score is used by several
+# probabilities, and the gradient has one use only. That is right. You write the whole one in the next chapter.
+#
+# And the unlucky points? The check moves away from such values by itself, and looks again.
+
+# %%
+for forward, backward, (unlucky, _), _, fixed in trials:
+    report = check(forward, backward, unlucky, fixed)
+    print(f"{backward.__name__:20} {'passes' if report.ok else 'caught'}")
+
+report = check(ops.layer_norm_forward, norm_gamma_late, unit, eps)
+print("\n" + report.failures["x"][0].split(";")[0])
+
+# %% [markdown]
+# ## Find the bug
+#
+# Three backwards, each wrong. You need no derivation: you have the forward in chapter 2, and the judge. A good order of
+# work:
+#
+# 1. Which gradients are wrong, which are right? A right one clears the lines that it passed through.
+# 2. At which special values does it become right? Set gamma to 1, scale to 1, the mask to `None`, one at a time.
+# 3. Only then read the code.
+#
+# `examples`, made above, has inputs for each. Look at the verdicts before you read the causes: `report.failures` has
+# the first without the second, `print(report)` has both.
+
+# %%
+for name in ("layer_norm", "lora_linear", "cross_entropy"):
+    case = examples[name]
+    print(f"{name:14} inputs {[*case.inputs]}, fixed {[*case.fixed]}")
+
+# %% [markdown]
+# **Bug 1: layer norm** (easy, 10 minutes). The forward is $y = \gamma\,\hat x + \beta$ with
+# $\hat x = (x - \text{mean}) \cdot \text{inverse\_std}$. The cache has `xhat` (N, d), `inverse_std` (N, 1) and `gamma`
+# (d,). One mistake. Start in a new cell with
+#
+# ```python
+# case = examples["layer_norm"]
+# print(check(case.forward, debug_layer_norm_backward, case.inputs, case.fixed).failures)
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# Only dx is wrong. Try again with gamma = 1: `case.inputs | {"gamma": np.ones(7)}`. What does the report say now?
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# gamma is the last thing that the forward applies. So it is the first thing that the backward meets.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# xhat receives gamma * dy. Everything after that works on this, not on dy: also both means.
+#
+# </details>
+
+
+# %% exercise="debug_layer_norm_backward"
+def debug_layer_norm_backward(dy, cache):
+    """Return dx (N, d), dgamma (d,), dbeta (d,)."""
+    # BEGIN SOLUTION
+    xhat, inverse_std, gamma = cache
+    dxhat = gamma * dy
+    along_xhat = (dxhat * xhat).mean(axis=1, keepdims=True)
+    dx = inverse_std * (dxhat - dxhat.mean(axis=1, keepdims=True) - xhat * along_xhat)
+    return dx, (dy * xhat).sum(axis=0), dy.sum(axis=0)
+    # END SOLUTION
+    # BEGIN GIVEN
+    #| xhat, inverse_std, gamma = cache
+    #| along_xhat = (dy * xhat).mean(axis=1, keepdims=True)
+    #| dx = inverse_std * (dy - dy.mean(axis=1, keepdims=True) - xhat * along_xhat)
+    #| return gamma * dx, (dy * xhat).sum(axis=0), dy.sum(axis=0)
+    # END GIVEN
+
+
+# %% check="debug_layer_norm_backward"
+lnp.course.check("debug_layer_norm_backward", debug_layer_norm_backward)
+
+# %% [markdown]
+# **Bug 2: the LoRA layer** (medium, 15 minutes). The forward is, step by step,
+#
+# $$z = x \odot \text{mask}, \qquad u = z A, \qquad y = x W + b + s\, u B.$$
+#
+# The cache has z (N, d_in), u (N, r), W, A, B, scale (the $s$) and the mask. *Two* mistakes. Chapter 5 derives this
+# backward; here the pattern of what is wrong is enough.
+#
+# <details><summary>Hint 1</summary>
+#
+# dB is right, dA and dx are wrong. So look behind the point where the way to A and x leaves the way to B.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Set the scale to 1.0 with `case.fixed | {"scale": 1.0}`. Now only dx is wrong. Set the mask to None as well, and read
+# what the report says about both.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# u reaches y through two factors, the scale and B. And x reaches z through the mask.
+#
+# </details>
+
+
+# %% exercise="debug_lora_linear_backward"
+def debug_lora_linear_backward(dy, cache):
+    """Return dx (N, d_in), dA (d_in, r), dB (r, d_out)."""
+    # BEGIN SOLUTION
+    z, u, W, A, B, scale, mask = cache
+    dB = scale * (u.T @ dy)
+    du = scale * (dy @ B.T)
+    dA = z.T @ du
+    dz = du @ A.T
+    dx = dy @ W.T + (dz if mask is None else dz * mask)
+    return dx, dA, dB
+    # END SOLUTION
+    # BEGIN GIVEN
+    #| z, u, W, A, B, scale, mask = cache
+    #| dB = scale * (u.T @ dy)
+    #| du = dy @ B.T
+    #| dA = z.T @ du
+    #| dz = du @ A.T
+    #| dx = dy @ W.T + dz
+    #| return dx, dA, dB
+    # END GIVEN
+
+
+# %% check="debug_lora_linear_backward"
+lnp.course.check("debug_lora_linear_backward", debug_lora_linear_backward)
+
+# %% [markdown]
+# **Bug 3: cross entropy** (hard, 15 minutes). The loss is the mean of $-\sum_j q_j \log p_j$ over the rows that count.
+# The cache has `p` (N, L), the probabilities; `q` (N, L), the targets, with a row of zeros where the label is to be
+# ignored; and `divisor`, the number of rows that count (1 for a sum in place of the mean). The code below is short, and
+# right in the commonest case. It has *three* faults.
+#
+# <details><summary>Hint 1</summary>
+#
+# Read the report of the check in full. Mend what it names, check again, and repeat. A second fault often shows only
+# when the first is gone.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Think of what the forward can be told: another upstream than 1.0, ignored rows, a sum in place of a mean.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# An ignored row adds nothing to the loss, so its gradient is zero, though p is not. `q.any(axis=1, keepdims=True)` says
+# which rows count.
+#
+# </details>
+
+
+# %% exercise="debug_cross_entropy_backward"
+def debug_cross_entropy_backward(dloss, cache):
+    """Return dlogits (N, L), for an upstream number dloss."""
+    # BEGIN SOLUTION
+    p, q, divisor = cache
+    counts = q.any(axis=1, keepdims=True)
+    return (p - q) * counts * (dloss / divisor)
+    # END SOLUTION
+    # BEGIN GIVEN
+    #| p, q, divisor = cache
+    #| return (p - q) / len(p)
+    # END GIVEN
+
+
+# %% check="debug_cross_entropy_backward"
+lnp.course.check("debug_cross_entropy_backward", debug_cross_entropy_backward)
+
+# %% [markdown]
+# ## What you built
+#
+# - `numerical_gradient` is the idea of `lora_np.gradcheck.numeric_gradients`. The package's version also notices noise
+#   and kinks, and tells how sure it is (read `lora_np/gradcheck/slopes.py`).
+# - The comparison, the random upstream and the second look away from special values are `lora_np.gradcheck.check`.
+# - One move for all entries is `lora_np.gradcheck.check_parameters`, which `lnp.check_model` applies to a model.
+# - `lora_np.gradcheck.mutants` is an endless supply of exercises: `mutant.source` is a wrong function,
+#   `mutant.sentence` its solution.
+#
+# ## Traps met in real projects
+#
+# - **tt-metal** (Tenstorrent; issue 53204, pull request 53215): a layer norm backward took the mean away twice. The
+#   loss still fell. The test could not see it: it allowed an absolute error of 0.5 on gradients of size about 1.
+# - **PyTorch**: the documentation of `torch.autograd.gradcheck` says that its defaults are made for double precision,
+#   and that the check will likely fail on float32 inputs. Cast before you check.
+# - **Chainer** (issue 3541): from one commit on, wrong gradients passed the gradient check of its tests. So test the
+#   test: break a backward on purpose, and see that it is caught.
+#
+# ## Further questions
+#
+# - ReLU has a kink at 0. What do forward, backward and central differences say there, and what should a check do?
+# - The direction $V$ was random. Can you build a wrong gradient that a *given* direction does not see?
+# - Dropout draws random numbers. How can a forward with dropout be checked at all?
