@@ -1,0 +1,662 @@
+# %% [markdown]
+# # 4. The backward pass
+#
+# The forward pass of chapter 2 ends in a number, the loss. Here you compute how the loss answers to every parameter.
+#
+# After this chapter you can
+#
+# - derive a gradient by asking one question: if I nudge this entry, what moves, and by how much?
+# - write the backward of a linear map, GELU, layer norm, softmax, attention and cross entropy;
+# - join them to the backward of a whole transformer block, with its two residual paths;
+# - prove each of them with the tool of chapter 3.
+#
+# Needs: chapters 2 and 3. About 150 minutes; every exercise can be skipped. Difficulty: hard, but each step is small.
+#
+# It answers a part of question 3 of the course: the step "gradients". What you derive for the linear map is what
+# chapter 5 uses for the low-rank matrices.
+
+# %%
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import lora_np as lnp
+from lora_np import ops
+from lora_np.gradcheck import check
+from lora_np.ops.cases import cases
+
+plt.rcParams["figure.figsize"] = (6.5, 3.4)
+plt.rcParams["figure.constrained_layout.use"] = True
+rng = np.random.default_rng(0)
+
+# %% [markdown]
+# ## Why not by numbers?
+#
+# Chapter 3 computes any gradient with four evaluations of the loss for each parameter. Our small model has this many:
+
+# %%
+model = lnp.unfreeze(lnp.load_pretrained("digits"), "all")
+total = lnp.count_parameters(model).total
+print(f"{total:,} parameters, {4 * total:,} evaluations for one step of training")
+
+# %% [markdown]
+# Half a million forward passes for one step is out of the question. The backward pass gets all these numbers in one
+# sweep. At the end of the chapter we measure what it costs.
+#
+# ## Nudge one thing, follow it
+#
+# Take one weight $w = 2$, one input $x = 3$, one target $t = 5$:
+#
+# $$y = w x = 6, \qquad \ell = (y - t)^2 = 1.$$
+#
+# Nudge $w$ by $0.01$. Follow it. First $y$ moves by $x \cdot 0.01 = 0.03$. Then $\ell$ moves by $2 (y - t) = 2$ times
+# that, $0.06$. So $\ell$ moves 6 times as much as $w$. That is the derivative, $d\ell / dw = 2 \cdot 3 = 6$.
+#
+# **Rule 1: along a path, multiply.**
+#
+# Now a variable that is used twice, $y = x + w x$, again with $x = 3$, $w = 2$, so $y = 9$. Nudge $x$ by $0.01$. The
+# direct way brings $0.01$, the way through $w x$ brings $0.02$. Both arrive at $y$: together $0.03$, so $dy / dx = 3$.
+#
+# **Rule 2: where paths meet again, add.**
+#
+# These two rules are all of this chapter. The rest is bookkeeping.
+
+
+# %%
+def loss(w, x=3.0, t=5.0):
+    return (w * x - t) ** 2
+
+
+def fork(x, w=2.0):
+    return x + w * x
+
+
+h = 1e-4
+print(f"rule 1: {(loss(2.0 + h) - loss(2.0 - h)) / (2 * h):.3f}")
+print(f"rule 2: {(fork(3.0 + h) - fork(3.0 - h)) / (2 * h):.3f}")
+
+# %% [markdown]
+# Why backwards, from the loss to the inputs? Because there is one loss and there are many inputs. Going backwards, we
+# carry one array at a time: how the loss answers to the values *here*. Each operation turns the array for its output
+# into the arrays for its inputs:
+
+# %%
+figure, axis = plt.subplots(figsize=(6.5, 1.9))
+names = ("input", "linear", "gelu", "linear", "loss")
+for k, name in enumerate(names):
+    axis.text(k, 0, name, ha="center", va="center", fontsize=12, bbox={"boxstyle": "round", "facecolor": "white"})
+arrow = {"arrowstyle": "->", "linewidth": 1.8}
+for k in range(len(names) - 1):
+    axis.annotate("", (k + 0.7, 0.12), (k + 0.3, 0.12), arrowprops=arrow | {"color": "tab:blue"})
+    axis.annotate("", (k + 0.3, -0.12), (k + 0.7, -0.12), arrowprops=arrow | {"color": "tab:orange"})
+    axis.text(k + 0.5, 0.2, ("x", "h", "a", "z")[k], ha="center", color="tab:blue", fontsize=12)
+    axis.text(k + 0.5, -0.4, ("dx", "dh", "da", "dz")[k], ha="center", color="tab:orange", fontsize=12)
+for k, text in ((1, "dW, db"), (3, "dW, db")):
+    axis.annotate(text, (k, -0.95), ha="center", color="tab:orange", fontsize=12)
+    axis.annotate("", (k, -0.75), (k, -0.25), arrowprops=arrow | {"color": "tab:orange"})
+axis.set(xlim=(-0.4, 4.4), ylim=(-1.1, 0.5))
+axis.axis("off")
+plt.show()
+
+# %% [markdown]
+# *A chain of boxes input, linear, gelu, linear, loss: blue arrows carry values to the right, orange arrows carry
+# gradients back to the left, and each linear box also hands out dW and db.*
+#
+# Three conventions, for all that follows:
+#
+# - $dX$ means "the gradient of the loss with respect to $X$". It has the **shape of** $X$. Always.
+# - A forward returns `(output, cache)`. The cache holds what the backward will want to know.
+# - A backward takes the gradient of the output (the *upstream* gradient) and the cache. It returns the gradients of the
+#   inputs. It changes neither of the two.
+#
+# After each exercise the chapter proves the package's own function. To test yours, do the same in a new cell:
+#
+# ```python
+# case = examples["linear"]
+# print(check(case.forward, linear_backward, case.inputs, case.fixed))
+# ```
+
+# %%
+examples = {case.name: case for case in cases(np.random.default_rng(0))}
+
+
+def prove(*names):
+    for name in names:
+        case = examples[name]
+        report = check(case.forward, case.backward, case.inputs, case.fixed)
+        assert report.ok, report
+        print(f"{name}: gradients of {', '.join(case.inputs)} are right")
+
+
+# %% [markdown]
+# ## Linear map
+#
+# $$y = x W + b, \qquad x\,(N, d_{in}),\; W\,(d_{in}, d_{out}),\; b\,(d_{out}),\; y\,(N, d_{out}).$$
+#
+# In entries: $y_{nj} = \sum_i x_{ni} W_{ij} + b_j$. Ask the question three times.
+#
+# - Nudge $b_j$. It moves $y_{nj}$ in *every* row $n$, by the same amount. Add: $db_j = \sum_n dy_{nj}$.
+# - Nudge $W_{ij}$. It moves $y_{nj}$ by $x_{ni}$, in every row. Add: $dW_{ij} = \sum_n x_{ni}\, dy_{nj}$.
+# - Nudge $x_{ni}$. It moves $y_{nj}$ by $W_{ij}$, for every $j$. Add: $dx_{ni} = \sum_j dy_{nj} W_{ij}$.
+#
+# Now write each sum as a matrix product. There is a check for free: with $N$, $d_{in}$ and $d_{out}$ all different,
+# only one order of the factors gives the right shape.
+#
+# By hand: $x = \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}$, $W = \begin{pmatrix} 1 \\ 10 \end{pmatrix}$, $b = 0$, so
+# $y = \begin{pmatrix} 21 \\ 43 \end{pmatrix}$. Let $dy = \begin{pmatrix} 1 \\ -1 \end{pmatrix}$. Then
+# $db = 1 - 1 = 0$, $dW = \begin{pmatrix} 1 - 3 \\ 2 - 4 \end{pmatrix} = \begin{pmatrix} -2 \\ -2 \end{pmatrix}$ and
+# $dx = \begin{pmatrix} 1 & 10 \\ -1 & -10 \end{pmatrix}$.
+
+# %%
+x, W, b, dy = np.array([[1.0, 2], [3, 4]]), np.array([[1.0], [10]]), np.zeros(1), np.array([[1.0], [-1]])
+y, cache = ops.linear_forward(x, W, b)
+for name, gradient in zip(("dx", "dW", "db"), ops.linear_backward(dy, cache)):
+    print(f"{name} = {gradient.tolist()}")
+
+# %% [markdown]
+# **Exercise: linear_backward** (easy, 10 minutes). Return `dx, dW, db`. The cache has `x` (N, d_in) and `W`
+# (d_in, d_out).
+#
+# <details><summary>Hint 1</summary>
+#
+# The sum over rows for db is a sum over axis 0.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# dW must come out as (d_in, d_out), from x (N, d_in) and dy (N, d_out). Transpose one of them.
+#
+# </details>
+
+
+# %% exercise="linear_backward"
+def linear_backward(dy, cache):
+    """Return dx (N, d_in), dW (d_in, d_out), db (d_out,)."""
+    # BEGIN SOLUTION
+    x, W = cache
+    return dy @ W.T, x.T @ dy, dy.sum(axis=0)
+    # END SOLUTION
+
+
+# %% check="linear_backward"
+lnp.course.check("linear_backward", linear_backward)
+
+# %%
+prove("linear")
+
+# %% [markdown]
+# Count the multiplications: $x W$ takes $N d_{in} d_{out}$. So does $dy\,W^T$, and so does $x^T dy$. The backward of a
+# linear map does twice the work of its forward. If $W$ is frozen, $dW$ is not wanted, and one of the three falls away.
+# Remember this for LoRA.
+
+# %% [markdown]
+# ## GELU: one variable, two paths
+#
+# $y = x\, \Phi(x)$, entry by entry. $\Phi$ is the normal distribution function. The same $x$ stands in both factors.
+#
+# - Through the first factor a nudge arrives multiplied by $\Phi(x)$.
+# - Through the second it arrives multiplied by $x\, \Phi'(x)$, with $\Phi'(x) = e^{-x^2 / 2} / \sqrt{2 \pi}$.
+#
+# Add: $dx = dy \cdot (\Phi(x) + x\, \Phi'(x))$.
+
+# %% [markdown]
+# **Exercise: gelu_backward** (easy, 5 minutes). Return `dx`. The cache has `x` and `cdf` (which is Phi of x), both of
+# the shape of x.
+#
+# <details><summary>Hint 1</summary>
+#
+# The density is np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi).
+#
+# </details>
+
+
+# %% exercise="gelu_backward"
+def gelu_backward(dy, cache):
+    """Return dx, shaped like x."""
+    # BEGIN SOLUTION
+    x, cdf = cache
+    density = np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi)
+    return dy * (cdf + x * density)
+    # END SOLUTION
+
+
+# %% check="gelu_backward"
+lnp.course.check("gelu_backward", gelu_backward)
+
+# %%
+prove("gelu")
+x = np.linspace(-4, 4, 201)
+y, cache = ops.gelu_forward(x)
+plt.plot(x, y, color="black", label="GELU")
+plt.plot(x, ops.gelu_backward(np.ones_like(x), cache), color="tab:blue", label="its derivative: both paths")
+plt.plot(x, cache.cdf, "--", color="tab:orange", label="first path only")
+plt.gca().set(xlabel="x", ylim=(-0.4, 2.2))
+plt.legend()
+plt.show()
+
+# %% [markdown]
+# *GELU follows zero on the left and x on the right; its derivative dips below zero near x = -1.5 and rises above one
+# near x = 1.5, whereas the first path alone climbs smoothly from zero to one.*
+#
+# The dashed line is what you get when you forget one path. It has the right values far to the left, far to the right,
+# and at zero. So it looks plausible, and it is wrong nearly everywhere in between.
+
+# %% [markdown]
+# ## Layer norm
+#
+# For each row of $d$ entries:
+#
+# $$c = x - \text{mean}(x), \qquad \sigma^{-1} = \left(\text{mean}(c^2) + \epsilon\right)^{-1/2}, \qquad
+# \hat x = c\, \sigma^{-1}, \qquad y = \gamma\, \hat x + \beta.$$
+#
+# Go back step by step.
+#
+# 1. $\beta$ and $\gamma$ serve all rows, so add over rows: $d\beta = \sum_n dy$, $d\gamma = \sum_n dy\, \hat x$.
+#    Onwards goes $d\hat x = \gamma\, dy$.
+# 2. $c$ reaches $\hat x$ in two ways. Directly: $\sigma^{-1} d\hat x$. And through $\sigma^{-1}$, which every entry of
+#    the row uses.
+# 3. The second way. $\sigma^{-1}$ receives $\sum_i d\hat x_i\, c_i$. A nudge of $c_i$ moves it by $-\sigma^{-3} c_i /
+#    d$. With $c = \hat x\, \sigma$ the product is $-\sigma^{-1}\, \hat x_i\, \text{mean}(d\hat x\, \hat x)$.
+# 4. $c$ is $x$ without its mean. So $dx$ is $dc$ without its mean. (The term from 3 has mean zero already, as $\hat x$
+#    has.)
+#
+# Together
+#
+# $$dx = \sigma^{-1} \left( d\hat x - \text{mean}(d\hat x) - \hat x\; \text{mean}(d\hat x\, \hat x) \right).$$
+#
+# By hand: a row of two entries, $x = (1, 3)$. Then $c = (-1, 1)$ and $\hat x = (-1, 1)$. *Any* two different numbers in
+# this order become $(-1, 1)$. So a small nudge moves nothing, and $dx$ must be zero whatever $dy$ is:
+
+# %%
+_, cache = ops.layer_norm_forward(np.array([[1.0, 3.0]]), np.ones(2), np.zeros(2), 1e-12)
+dx, _, _ = ops.layer_norm_backward(np.array([[5.0, -2.0]]), cache)
+assert np.abs(dx).max() < 1e-9
+print("dx is zero to nine digits")
+
+# %% [markdown]
+# **Exercise: layer_norm_backward** (medium, 15 minutes). Return `dx, dgamma, dbeta`. The cache has `xhat` (N, d),
+# `inverse_std` (N, 1), `gamma` (d,).
+#
+# <details><summary>Hint 1</summary>
+#
+# Parameters first: two sums over axis 0. Then form dxhat, and use nothing but dxhat from there on.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Both means run over a row: axis=-1, keepdims=True.
+#
+# </details>
+
+
+# %% exercise="layer_norm_backward"
+def layer_norm_backward(dy, cache):
+    """Return dx (N, d), dgamma (d,), dbeta (d,)."""
+    # BEGIN SOLUTION
+    xhat, inverse_std, gamma = cache
+    dxhat = gamma * dy
+    along_xhat = (dxhat * xhat).mean(axis=-1, keepdims=True)
+    dx = inverse_std * (dxhat - dxhat.mean(axis=-1, keepdims=True) - xhat * along_xhat)
+    return dx, (dy * xhat).sum(axis=0), dy.sum(axis=0)
+    # END SOLUTION
+
+
+# %% check="layer_norm_backward"
+lnp.course.check("layer_norm_backward", layer_norm_backward)
+
+# %%
+prove("layer_norm")
+
+# %% [markdown]
+# ## Softmax
+#
+# One row of scores $S$ becomes probabilities $P_u = e^{S_u} / \sum_v e^{S_v}$. Nudge one score $S_v$. Its own
+# probability rises, and *all* others fall, because the sum in the denominator grew:
+#
+# $$\frac{\partial P_u}{\partial S_v} = P_u\, [u = v] - P_u P_v.$$
+#
+# Follow the nudge to all $P_u$ and add: $dS_v = \sum_u dP_u\, (P_u [u = v] - P_u P_v)$, that is
+#
+# $$dS = P \left( dP - \textstyle\sum_u P_u\, dP_u \right).$$
+#
+# The sum is one number for each row. By hand: $S = (0, \ln 3)$ gives $P = (\tfrac14, \tfrac34)$. For $dP = (1, 0)$ the
+# sum is $\tfrac14$, so $dS = (\tfrac14 \cdot \tfrac34,\; \tfrac34 \cdot (-\tfrac14)) = (\tfrac{3}{16},
+# -\tfrac{3}{16})$. The two add to zero: raising all scores alike changes nothing.
+
+# %% [markdown]
+# **Exercise: softmax_backward** (easy, 5 minutes). `softmax_backward(dP, P)` returns `dS`. All three have the same
+# shape, with any number of axes; the rows lie along the last.
+#
+# <details><summary>Hint 1</summary>
+#
+# Form P * dP, and sum it over the last axis with keepdims=True.
+#
+# </details>
+
+
+# %% exercise="softmax_backward"
+def softmax_backward(dP, P):
+    """Return dS, shaped like P."""
+    # BEGIN SOLUTION
+    return P * (dP - (P * dP).sum(axis=-1, keepdims=True))
+    # END SOLUTION
+
+
+# %% check="softmax_backward"
+lnp.course.check("softmax_backward", softmax_backward)
+
+# %% [markdown]
+# Layer norm and softmax are relatives: in both, every output of a row depends on every input of the row. To see it,
+# draw the whole table of derivatives for one row of six entries: row $u$, column $v$ holds $\partial y_u / \partial
+# x_v$. A backward multiplies by the transpose of this table, without ever building it.
+
+# %%
+x = rng.standard_normal((1, 6))
+P = np.exp(x) / np.exp(x).sum()
+_, cache = ops.layer_norm_forward(x, np.ones(6), np.zeros(6), 1e-12)
+norm = np.concatenate([ops.layer_norm_backward(one[None], cache)[0] for one in np.eye(6)])
+tables = {"layer norm (gamma = 1)": norm, "softmax": np.diag(P[0]) - P.T @ P}
+figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.2))
+for axis, (name, table) in zip(axes, tables.items()):
+    figure.colorbar(axis.imshow(table, cmap="viridis"), ax=axis, shrink=0.9)
+    axis.set(title=name, xlabel="input", ylabel="output")
+    assert np.abs(table.sum(axis=1)).max() < 1e-12  # a constant added to all inputs moves no output
+plt.show()
+
+# %% [markdown]
+# *Two six by six tables of derivatives: in both the largest entries stand on the diagonal, and the entries off it are
+# mostly negative, hardly any of them zero.*
+#
+# A formula with the diagonal alone would be a natural mistake: each output would answer to its own input only, and
+# every other path would be lost.
+
+# %% [markdown]
+# ## Attention
+#
+# For each sequence and head by itself, with $T$ queries and $U$ keys:
+#
+# $$S = Q K^T / \sqrt d, \qquad P = \text{softmax}(S), \qquad D = P \odot \text{mask}, \qquad O = D V.$$
+#
+# The mask is dropout on the weights. There is nothing new here: two matrix products and a softmax.
+#
+# | step back | what it gives |
+# | --- | --- |
+# | $O = D V$, a product like $x W$ | $dV = D^T dO$, $\; dD = dO\, V^T$ |
+# | $D = P \odot \text{mask}$ | $dP = dD \odot \text{mask}$ |
+# | softmax | $dS = P\,(dP - \sum P\, dP)$ |
+# | $S = Q K^T / \sqrt d$, a product again | $dQ = dS\, K / \sqrt d$, $\; dK = dS^T Q / \sqrt d$ |
+#
+# A key that a query may not see has $P = 0$. So its $dS$ is zero by itself: `visible` needs no line in the backward.
+
+# %% [markdown]
+# **Exercise: attention_backward** (medium, 20 minutes). Return `dQ, dK, dV`. The cache has `Q` (n, h, T, d), `K`
+# (n, h, U, d), `V` (n, h, U, d_v), `P` (n, h, T, U) and `mask`, shaped like P or `None`.
+#
+# <details><summary>Hint 1</summary>
+#
+# The transpose of the last two axes is X.swapaxes(2, 3). The operator @ does all sequences and heads at once.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# It is D that met V, so dV needs D. The softmax produced P, so dS needs P. Without a mask the two are the same.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# d is Q.shape[3]. Divide dS by its root once, then use it for dQ and dK.
+#
+# </details>
+
+
+# %% exercise="attention_backward"
+def attention_backward(dO, cache):
+    """Return dQ, dK, dV, shaped as Q, K, V."""
+    # BEGIN SOLUTION
+    Q, K, V, P, mask = cache
+    D = P if mask is None else P * mask
+    dV = D.swapaxes(2, 3) @ dO
+    dD = dO @ V.swapaxes(2, 3)
+    dP = dD if mask is None else dD * mask
+    dS = P * (dP - (P * dP).sum(axis=-1, keepdims=True)) / np.sqrt(Q.shape[3])
+    return dS @ K, dS.swapaxes(2, 3) @ Q, dV
+    # END SOLUTION
+
+
+# %% check="attention_backward"
+lnp.course.check("attention_backward", attention_backward)
+
+# %%
+prove("attention", "attention, causal", "attention, dropout")
+
+# %% [markdown]
+# Gradients flow back along the weights $P$. Below, token $u$ may be seen by token $t$ only if $u \le t$, as in GPT. We
+# let the loss depend on the output of a single token $t$, and look at which values receive a gradient.
+
+# %%
+Q, K, V = rng.standard_normal((3, 1, 1, 6, 4))
+_, cache = ops.attention_forward(Q, K, V, visible=np.tri(6, dtype=bool))
+received = np.zeros((6, 6))
+for t in range(6):
+    dO = np.zeros((1, 1, 6, 4))
+    dO[0, 0, t] = 0.5  # a vector of length 1
+    received[t] = np.linalg.norm(ops.attention_backward(dO, cache)[2][0, 0], axis=1)
+figure, axis = plt.subplots(figsize=(4.6, 3.6))
+figure.colorbar(axis.imshow(received, cmap="viridis"), ax=axis, label="length of dV")
+axis.set(xlabel="value of token u", ylabel="loss depends on token t")
+plt.show()
+assert np.all(received[np.triu_indices(6, 1)] == 0)
+
+# %% [markdown]
+# *A six by six table: only the lower triangle is lit, so a token's loss reaches itself and the tokens before it, and
+# the first row gives everything to the first token.*
+#
+# No gradient reaches the future, to the bit. And this table is $P$ itself.
+
+# %% [markdown]
+# ## Cross entropy
+#
+# From logits $z$ to the loss, for each row: $p = \text{softmax}(z)$, $\text{loss} = -\sum_j q_j \log p_j$. The target
+# $q$ is 1 for the right class and 0 elsewhere (or smoothed; it sums to 1). The loss of a batch is the mean over the
+# rows that count.
+#
+# Since $\log p_j = z_j - \log \sum_i e^{z_i}$, a nudge of $z_i$ moves $\log p_j$ by $[i = j] - p_i$. Add over $j$:
+#
+# $$dz_i = -\sum_j q_j \left([i = j] - p_i\right) = p_i - q_i.$$
+#
+# All logarithms are gone. What is left is the probability that was given, minus the one that was asked for. By hand:
+# $z = (0, \ln 3)$, label 0. $p = (\tfrac14, \tfrac34)$, the loss is $\ln 4 = 1.386$, and
+# $dz = (-\tfrac34, \tfrac34)$: push the first logit up, the second down.
+
+# %%
+loss, cache = ops.cross_entropy_forward(np.array([[0.0, np.log(3.0)]]), np.array([0]))
+print(f"loss {loss:.3f}, dz {ops.cross_entropy_backward(1.0, cache).round(3).tolist()}")
+
+# %% [markdown]
+# **Exercise: cross_entropy_backward** (easy, 10 minutes). Return `dlogits` (N, L). The cache has `p` (N, L); `q` (N,
+# L), a row of zeros where the label is to be ignored; and `divisor`, the number of rows that count (or 1, when the
+# loss is a sum). `dloss` is the upstream number.
+#
+# <details><summary>Hint 1</summary>
+#
+# p - q, times dloss, divided by divisor. But an ignored row must give zero.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# q.any(axis=1, keepdims=True) is True for the rows that count.
+#
+# </details>
+
+
+# %% exercise="cross_entropy_backward"
+def cross_entropy_backward(dloss, cache):
+    """Return dlogits (N, L)."""
+    # BEGIN SOLUTION
+    p, q, divisor = cache
+    counts = q.any(axis=1, keepdims=True)
+    return (p - q) * counts * (dloss / divisor)
+    # END SOLUTION
+
+
+# %% check="cross_entropy_backward"
+lnp.course.check("cross_entropy_backward", cross_entropy_backward)
+
+# %%
+prove("cross_entropy", "cross_entropy, smoothed")
+
+# %% [markdown]
+# ## A whole block
+#
+# The block of our model (pre-norm) is
+#
+# $$a = \text{attention}(\text{norm}_1(x)), \quad h = x + a, \quad m = \text{mlp}(\text{norm}_2(h)), \quad y = h + m.$$
+#
+# Go back from $y$. There are two forks, and rule 2 is the whole art:
+#
+# - $y = h + m$: both $h$ and $m$ receive $dy$.
+# - $h$ went two ways, straight to $y$ and through the MLP. So $dh = dy + (\text{what comes back through the MLP})$.
+# - $h = x + a$: both $x$ and $a$ receive $dh$.
+# - $x$ went two ways as well. So $dx = dh + (\text{what comes back through the attention})$.
+#
+# Note the straight way: $dy$ itself is a summand of $dx$. However deep the stack of blocks, the upstream gradient
+# reaches the bottom undiminished by that way, and each block only adds to it.
+#
+# The parts of a block are small objects, and each has a backward already. `block.mlp.backward(dy, cache)` returns the
+# gradient of its input, and a dict with the gradients of its parameters. So do `block.norm1`, `block.norm2` and
+# `block.attention`.
+
+# %% [markdown]
+# **Exercise: block_backward** (medium, 20 minutes). Return `(dx, grads)`, with `grads` a dict with the keys `"mlp"`,
+# `"norm2"`, `"attention"` and `"norm1"`. The cache is `(c_norm1, c_attention, c_drop1, c_norm2, c_mlp, c_drop2)`, one
+# entry for each step of the forward. There is no dropout here: leave `c_drop1` and `c_drop2` alone.
+#
+# <details><summary>Hint 1</summary>
+#
+# Last step first: through block.mlp, then through block.norm2. Each time keep the dict under its key.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Then dh = dy + what came out of norm2. Only now go through block.attention, with dh as upstream.
+#
+# </details>
+
+
+# %% exercise="block_backward"
+def block_backward(block, dy, cache):
+    """Return dx (N, d) and the gradients of the parameters, a dict by part."""
+    # BEGIN SOLUTION
+    c_norm1, c_attention, _, c_norm2, c_mlp, _ = cache
+    grads = {}
+    dm, grads["mlp"] = block.mlp.backward(dy, c_mlp)
+    dm, grads["norm2"] = block.norm2.backward(dm, c_norm2)
+    dh = dy + dm
+    da, grads["attention"] = block.attention.backward(dh, c_attention)
+    da, grads["norm1"] = block.norm1.backward(da, c_norm1)
+    return dh + da, grads
+    # END SOLUTION
+
+
+# %% check="block_backward"
+lnp.course.check("block_backward", block_backward)
+
+# %% [markdown]
+# Now the proof. First $dx$ of one block, entry by entry, in float64. `groups` tells the attention which rows belong to
+# one sequence: here rows 0 to 3 are two sequences of two tokens. Then all parameters of all four blocks at once, on
+# two images.
+
+# %%
+block = lnp.astype(model, np.float64).layer[0]
+groups = ((0, 4, 2, 2),)  # from row, to row, sequences, tokens of each
+report = check(
+    lambda x: block.forward(x, groups),
+    lambda dy, cache: block.backward(dy, cache)[0],
+    {"x": rng.standard_normal((4, 64))},
+)
+assert report.ok, report
+print("one block: dx is right")
+
+_, dev, _ = lnp.load_data("digits-mixed")
+tokens = lnp.load_tokenizer("digits")
+report = lnp.check_model(model, lnp.Batch.of(tokens(dev.inputs[:2])))
+assert report.ok, report
+print(f"whole model: all {len(report.rows)} arrays are right")
+
+# %% [markdown]
+# ## What a gradient is good for
+#
+# Take 100 turned and inverted digits, which this model reads badly. One forward, one backward, and every parameter has
+# its gradient $g$. Now move all parameters a little against it: $\theta - \eta\, g$. To first order the loss must fall
+# by $\eta\, |g|^2$, the sum over all entries. Does it?
+
+
+# %%
+def loss_of(model, batch, labels):
+    logits, cache = model.forward(batch)
+    loss, c = ops.cross_entropy_forward(logits, labels)
+    return loss, lambda: model.backward(ops.cross_entropy_backward(1.0, c), cache)
+
+
+precise = lnp.astype(model, np.float64)
+batch, labels = lnp.Batch.of(tokens(dev.inputs[:100]).astype(np.float64)), dev.labels[:100]
+before, backward = loss_of(precise, batch, labels)
+gradients = backward()
+squares = sum(np.sum(g**2) for g in gradients.values())
+for eta in (1e-2, 1e-3, 1e-4):
+    moved = lnp.astype(precise, np.float64)  # a copy
+    for name, array in lnp.parameters(moved).items():
+        array -= eta * gradients[name]
+    after, _ = loss_of(moved, batch, labels)
+    print(f"eta {eta:.0e}: the loss fell by {(before - after) / (eta * squares):.3f} of what was predicted")
+
+# %% [markdown]
+# With the largest step the loss is not a straight line any more. The smaller the step, the nearer to 1. So the
+# $136{,}138$ numbers are right *together*, as one direction. And the step is what training is: chapter 6 does it many
+# times, with a better rule for the size.
+#
+# And the price? We time a forward and a backward over 100 images, in float32, ten times, and take the medians.
+
+# %% tags=["measured"]
+batch, times = lnp.Batch.of(tokens(dev.inputs[:100])), {"forward": [], "backward": []}
+for _ in range(10):
+    start = time.perf_counter()
+    _, backward = loss_of(model, batch, labels)
+    middle = time.perf_counter()
+    backward()
+    times["forward"].append(middle - start)
+    times["backward"].append(time.perf_counter() - middle)
+ratio = np.median(times["backward"]) / np.median(times["forward"])
+print(f"a backward takes {ratio:.1f} times as long as a forward")
+assert 0.4 < ratio < 5
+
+# %% [markdown]
+# All gradients for the price of a few forward passes at most, in place of half a million. That is why networks are
+# trained backwards. (The count of two to one, above, was for the linear maps alone.)
+
+# %% [markdown]
+# ## What you built
+#
+# - `linear_backward`, `gelu_backward`, `layer_norm_backward`, `attention_backward` and `cross_entropy_backward` are the
+#   functions of the same names in `lora_np.ops`. There, an argument `needs` leaves out what nobody wants.
+# - `softmax_backward` is a line inside `lora_np.ops.attention_backward`.
+# - `block_backward` is `PreNormBlock.backward` in `lora_np.model.blocks`, which also handles dropout and stops early
+#   where nothing below is trained.
+#
+# ## Traps met in real projects
+#
+# - **Transformers** (pull request 34191): with gradient accumulation, each small batch was divided by its *own* number
+#   of tokens. Small batches of different lengths then do not add up to the gradient of the large one. The divisor of
+#   the cross entropy belongs to the whole batch.
+# - **PyTorch** (issue 41508): a query whose keys are all masked gets 0 / 0 from the softmax. Even if nobody uses its
+#   output, the backward multiplies zero by NaN, and NaN reaches the shared weights. `ops.attention_forward` refuses
+#   such a mask.
+# - **DeepSpeed** (pull request 692): a layer norm kernel read gamma and beta at the wrong index in its backward, and so
+#   computed wrong gradients of gamma. Gammas that are all equal hide such a bug: see chapter 3.
+#
+# ## Further questions
+#
+# - A cache costs memory. Which arrays of the block could the backward compute again from `x`, and what would it cost?
+# - If all weights of a block are frozen, which of the products in its backward can be left out, and which cannot?
+# - The backward of the backward: what would you have to write to get second derivatives?
