@@ -1,0 +1,596 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. The LoRA layer
+#
+# After this chapter you can
+#
+# - say what LoRA makes small (the *update* of a weight) and what it leaves alone (the weight);
+# - write the forward and the backward of a LoRA layer, and prove the backward;
+# - say which product is never computed, and count what that saves;
+# - explain why `B` begins at zero, and why `A` must not;
+# - say what `lora_alpha` and `r` do together.
+#
+# **Needs** chapters 1 (low rank), 3 (checking a gradient) and 4 (the backward of a linear map).
+# **Time** about 70 minutes. **Difficulty** medium.
+#
+# It answers what LoRA is and why it suits scarce resources, names its first limits, and does three of its five
+# steps: decompose, go forward, take the gradients of the two thin matrices.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+import lora_np as lnp
+from lora_np import ops
+from lora_np.compress import low_rank_approximation
+from lora_np.lora import lora_scale
+from lora_np.model.tree import with_arrays
+from lora_np.ops.lora_linear import LoRALinearCache
+
+np.set_printoptions(precision=3, suppress=True)
+BLUE, ORANGE = "tab:blue", "tab:orange"
+
+# %% [markdown]
+# ## The question
+#
+# A linear map of the digits model has a weight `W` of 64 x 64 = 4,096 numbers. Fine-tuning changes all of them.
+# For each it needs a gradient, and AdamW keeps two running means: three more arrays as large as `W`.
+#
+# Chapter 1 looked at what fine-tuning did: the change of `W` had few strong directions. `W` itself did not.
+# So do not train 4,096 numbers and find out afterwards that the change was thin. **Make it thin from the start.**
+# Freeze `W`. Train a change that is a product of two thin matrices:
+#
+# $$W \;\to\; W + s\,A B, \qquad A:\,(d_{in}, r), \quad B:\,(r, d_{out}), \quad s \text{ a number.}$$
+#
+# That is LoRA, "low-rank adaptation" (Hu et al. 2021, arXiv:2106.09685, section 4.1).
+
+# %% [markdown]
+# ## One row, by hand
+#
+# One input of three numbers, two outputs, rank one. Do it on paper first.
+# The detour goes *down* from 3 numbers to 1, and *up* again to 2.
+
+# %%
+x = np.array([[1.0, 2.0, 3.0]])  # (1, 3)
+W = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])  # (3, 2)  frozen
+A = np.array([[1.0], [0.0], [1.0]])  # (3, 1)
+B = np.array([[2.0, -1.0]])  # (1, 2)
+s = 0.5
+
+print("x W              =", x @ W)
+print("x A              =", x @ A, "    down")
+print("(x A) B          =", (x @ A) @ B, "  up")
+print("x W + s (x A) B  =", x @ W + s * (x @ A) @ B)
+
+# %% [markdown]
+# The same answer comes from one changed weight. But then `A B` has to be formed, as large as `W`.
+# The detour never forms it.
+
+# %%
+print("s A B =", *(s * A @ B), sep="\n")
+print("x (W + s A B) =", x @ (W + s * A @ B))
+
+# %% [markdown]
+# ## What is thin? Not the weight
+#
+# "LoRA decomposes the model's parameters" is a common sentence, and it is wrong.
+# Try it: replace each of the model's 24 weights by its best approximation of rank 4 (chapter 1).
+# Beside it, keep the weights and add a change of rank 4, here one that is still zero.
+
+# %%
+model = lnp.load_pretrained("digits")
+test = lnp.load_data("digits")[2]
+batch = lnp.Batch.of(lnp.load_tokenizer("digits")(test.inputs))
+config = lnp.LoRAConfig(r=4, lora_alpha=8, target_modules="all-linear")
+lora = lnp.inject(model, config, np.random.default_rng(0))
+
+
+def accuracy(model):
+    """Return the share of the test digits that a model names rightly."""
+    logits, _ = model.forward(batch)
+    return (logits.argmax(axis=1) == test.labels).mean()
+
+
+# %% tags=["measured"]
+thin = {}
+for name, weight in lnp.parameters(lora).items():
+    if name.endswith(".W") and name.startswith("layer."):
+        left, right = low_rank_approximation(weight, 4)
+        thin[name] = left @ right
+
+print(f"the model                          {accuracy(model):6.1%}")
+print(f"its {len(thin)} weights cut to rank 4       {accuracy(with_arrays(model, thin)):6.1%}")
+print(f"its weights, and a change of rank 4 {accuracy(lora):5.1%}")
+assert len(thin) == 24 and accuracy(model) > 0.97 and accuracy(lora) == accuracy(model)
+assert accuracy(with_arrays(model, thin)) < 0.7
+
+# %% [markdown]
+# Cutting the weights ruins the model; guessing would be right in about 10 %. What it knows is spread over many
+# directions.
+# LoRA throws nothing away. It keeps every weight whole, and says only that the **change** is thin.
+# For the 64 x 64 weights, that is this picture, drawn to scale.
+
+# %%
+fig, ax = plt.subplots(figsize=(7, 3))
+boxes = (
+    (0, 0, 64, 64, "0.8", "W: 64 x 64 = 4096, frozen"),
+    (106, 0, 4, 64, BLUE, "A: 64 x 4 = 256"),
+    (140, 30, 64, 4, ORANGE, "B: 4 x 64 = 256"),
+)
+for left, bottom, width, height, color, text in boxes:
+    ax.add_patch(plt.Rectangle((left, bottom), width, height, color=color))
+    ax.text(left + width / 2, -5, text, ha="center", va="top")
+for place, sign in ((84, "+   s"), (125, "@")):
+    ax.text(place, 32, sign, ha="center", va="center", fontsize=14)
+ax.set(xlim=(-8, 212), ylim=(-14, 66), aspect="equal")
+ax.axis("off")
+plt.show()
+
+# %% [markdown]
+# *The frozen weight as a grey square; beside it the narrow column A and the flat row B, which together hold an eighth
+# of its numbers.*
+
+# %% [markdown]
+# ## Forward: four steps
+#
+# For a batch of $N$ rows:
+#
+# | | step | shape | |
+# | --- | --- | --- | --- |
+# | (1) | $y_0 = x W + b$ | $(N, d_{out})$ | the pretrained map, frozen |
+# | (2) | $z = x \odot m$ | $(N, d_{in})$ | dropout on the detour's input only; without a mask $z = x$ |
+# | (3) | $u = z A$ | $(N, r)$ | down |
+# | (4) | $y = y_0 + s\, u B$ | $(N, d_{out})$ | up, scaled, added |
+#
+# The backward will want some of these again. They go into the cache:
+#
+# | field of `LoRALinearCache` | shape | |
+# | --- | --- | --- |
+# | `z` | $(N, d_{in})$ | step 2 |
+# | `u` | $(N, r)$ | step 3 |
+# | `W`, `A`, `B` | | as given |
+# | `scale` | | a float |
+# | `mask` | $(N, d_{in})$ or `None` | dropout, already divided by $1 - p$ |
+
+# %% [markdown]
+# ### Exercise: the forward
+#
+# Write the four steps. `b` may be `None`, and so may `mask`. *Easy, 8 minutes.*
+#
+# <details><summary>Hint 1</summary>
+#
+# `ops.linear_forward(x, W, b)` returns step 1 and a cache that you do not need; it knows what to do without a bias.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Mind the brackets in step 4: `u @ B` has the shape of y. Do not form `A @ B`.
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# The last line is `return y, LoRALinearCache(z, u, W, A, B, scale, mask)`.
+#
+# </details>
+
+
+# %% exercise="lora_linear_forward"
+def lora_linear_forward(x, W, b, A, B, scale, mask=None):
+    """Return y (N, d_out) and LoRALinearCache(z, u, W, A, B, scale, mask)."""
+    # BEGIN SOLUTION
+    y0, _ = ops.linear_forward(x, W, b)  # (1)
+    z = x if mask is None else x * mask  # (2)
+    u = z @ A  # (3)
+    y = y0 + scale * (u @ B)  # (4)
+    return y, LoRALinearCache(z, u, W, A, B, scale, mask)
+    # END SOLUTION
+
+
+# %% check="lora_linear_forward"
+lnp.course.check("lora_linear_forward", lora_linear_forward)
+
+# %% [markdown]
+# ## Backward: undo the steps
+#
+# Write `dy` for the gradient of the loss with respect to `y`: how much the loss moves when an entry of `y` is nudged.
+# Go from the last step to the first.
+#
+# - **(4)** `B` is the weight of a linear map whose input is $s\,u$. Chapter 4 gave its gradients:
+#   $dB = s\, u^T dy$, and $du = s\, dy\, B^T$. The other summand, $y_0$, receives $dy$ as it is.
+# - **(3)** `A` is the weight of a linear map with input $z$: $\;dA = z^T du$, and $dz = du\, A^T$.
+# - **(2)** The detour sends $dz \odot m$ back to $x$.
+# - **(1)** The pretrained map sends $dy\, W^T$ back to $x$. Both paths began at the same $x$, so
+#   $dx = dz \odot m + dy\, W^T$.
+#
+# There is no `dW` and no `db`: both are frozen. But `W` still takes part, because `dx` goes through it to the layers
+# below.
+#
+# The example by hand again, with `dy = [1, 1]`. Check each line on paper.
+
+# %%
+dy = np.array([[1.0, 1.0]])
+u = x @ A
+du = s * dy @ B.T
+print("dB =", s * u.T @ dy)
+print("du =", du)
+print("dA =", (x.T @ du).T, " (written as a row)")
+print("dx =", dy @ W.T, "+", du @ A.T, "=", dy @ W.T + du @ A.T)
+
+# %% [markdown]
+# ### Exercise: the backward
+#
+# Write it for any mask and scale. Return `dx`, `dA`, `dB`. *Medium, 15 minutes.*
+#
+# <details><summary>Hint 1</summary>
+#
+# Take the cache apart in the first line: `z, u, W, A, B, scale, mask = cache`. Then write `du`; two gradients need it.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Shapes tell the order of the factors. du is (N, r), made of dy (N, d_out) and B (r, d_out): so B is transposed.
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# The scale comes in once for dB, and once for du. dA and dz have it already, as they are made of du.
+#
+# </details>
+
+
+# %% exercise="lora_linear_backward"
+def lora_linear_backward(dy, cache):
+    """Return dx (N, d_in), dA (d_in, r) and dB (r, d_out)."""
+    # BEGIN SOLUTION
+    z, u, W, A, B, scale, mask = cache
+    dB = scale * (u.T @ dy)  # (4)
+    du = scale * (dy @ B.T)
+    dA = z.T @ du  # (3)
+    dz = du @ A.T
+    dx = dz if mask is None else dz * mask  # (2)
+    dx = dx + dy @ W.T  # (1)
+    return dx, dA, dB
+    # END SOLUTION
+
+
+# %% check="lora_linear_backward"
+lnp.course.check("lora_linear_backward", lora_linear_backward)
+
+# %% [markdown]
+# ## Prove it
+#
+# `lnp.gradcheck.check` nudges each entry of `x`, `A` and `B` and compares (chapter 3). `B` must not be zero here, nor
+# `scale` one. With `B = 0`, `dA` is zero, and a backward that returned zeros for it would pass.
+
+# %%
+rng = np.random.default_rng(5)
+inputs = {"x": rng.standard_normal((5, 4)), "A": rng.standard_normal((4, 2)), "B": rng.standard_normal((2, 3))}
+fixed = {"W": rng.standard_normal((4, 3)), "b": rng.standard_normal(3), "scale": 1.7}
+fixed["mask"] = ops.dropout_mask((5, 4), 0.3, rng, np.float64)
+
+report = lnp.gradcheck.check(ops.lora_linear_forward, ops.lora_linear_backward, inputs, fixed)
+for row in report.rows:
+    print(f"d{row.argument} {row.shape}: {row.verdict}")
+assert report.ok
+
+# %% [markdown]
+# ## The product that is never computed
+#
+# Full fine-tuning would need the gradient of `W`. Call it $G = z^T dy$, of shape $(d_{in}, d_{out})$.
+# Put the steps of the backward together:
+#
+# $$dB = s\, u^T dy = s\,(zA)^T dy = s\, A^T G, \qquad dA = z^T du = s\, z^T dy\, B^T = s\, G B^T.$$
+#
+# So LoRA sees $G$ through two thin windows, $A$ and $B$. What lies outside both windows, it does not see in this step.
+# And nobody has to form $G$: $u^T dy$ and $z^T du$ give the same numbers.
+
+# %%
+x2, A2, B2 = inputs["x"], inputs["A"], inputs["B"]
+dy2 = rng.standard_normal((5, 3))
+_, cache = ops.lora_linear_forward(x2, fixed["W"], None, A2, B2, 1.7)
+_, dA, dB = ops.lora_linear_backward(dy2, cache)
+
+G = x2.T @ dy2  # only to compare
+assert np.abs(dA - 1.7 * G @ B2.T).max() < 1e-12
+assert np.abs(dB - 1.7 * A2.T @ G).max() < 1e-12
+print("dA = s G B^T and dB = s A^T G: largest difference below 1e-12")
+
+# %% [markdown]
+# ## Count it
+#
+# How much does that save? Do not guess: let the arrays count. This kind of array behaves as any other, but notes
+# $n \cdot k \cdot m$ multiplications for each product of $(n, k)$ with $(k, m)$.
+
+
+# %%
+class Counted(np.ndarray):
+    """An array that counts the multiplications of matrix products."""
+
+    total = 0
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        if ufunc is np.matmul:
+            (n, k), m = inputs[0].shape, inputs[1].shape[1]
+            Counted.total += n * k * m
+        plain = [np.asarray(x) if isinstance(x, Counted) else x for x in inputs]
+        return getattr(ufunc, method)(*plain, **options).view(Counted)
+
+
+def count(forward, backward, N, sizes):
+    """Return the multiplications of forward and backward, each in units of N * d * d."""
+    arrays = [np.ones(size).view(Counted) for size in sizes]
+    x, dy = (np.ones((N, sizes[0][0])).view(Counted) for _ in range(2))
+    totals = [Counted.total]
+    _, cache = forward(x, arrays)
+    totals.append(Counted.total)
+    backward(dy, cache)
+    totals.append(Counted.total)
+    return np.diff(totals) / (N * sizes[0][0] ** 2)
+
+
+# %%
+def full_step(d, N=8):
+    return count(lambda x, p: ops.linear_forward(x, p[0]), ops.linear_backward, N, [(d, d)])
+
+
+def lora_step(d, r, N=8):
+    def forward(x, p):
+        return ops.lora_linear_forward(x, p[0], None, p[1], p[2], 2.0)
+
+    return count(forward, ops.lora_linear_backward, N, [(d, d), (d, r), (r, d)])
+
+
+print("              forward  backward  together    trained")
+for d, r in ((64, 4), (768, 8)):
+    for name, (there, back), trained in (
+        (f"d {d:3}  full", full_step(d), d * d),
+        (f"d {d:3}  r = {r}", lora_step(d, r), 2 * d * r),
+    ):
+        print(f"{name}  {there:7.3f}  {back:8.3f}  {there + back:8.3f}  {trained:9,}")
+
+# %% [markdown]
+# The unit is one product of the batch with `W`. Read the table twice.
+#
+# **What shrinks: the trained numbers.** 512 in place of 4,096 at $d = 64$; 12,288 in place of 589,824 at $d = 768$.
+# The gradient, AdamW's two means and the file on disk shrink with them. This is what suits scarce memory.
+#
+# **What hardly shrinks: the work.** Full training takes three products with $d \times d$ matrices: $xW$, $dx$, $dW$.
+# LoRA drops $dW$ and adds six thin ones:
+#
+# $$\frac{\text{LoRA}}{\text{full}} = \frac{2 + 6\,r/d}{3} \qquad \text{for square weights.}$$
+#
+# So one layer saves at most a third of the multiplications, and from $r = d/6$ on it saves none.
+# Seconds are another matter: chapter 6 measures them.
+
+# %%
+ranks = np.array([1, 2, 4, 8, 12, 16, 24])
+ratio = [lora_step(64, r).sum() / full_step(64).sum() for r in ranks]
+line = np.linspace(0, 25)
+
+fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
+ax.plot(line, (2 + 6 * line / 64) / 3, color=BLUE, label="(2 + 6 r / d) / 3")
+ax.plot(ranks, ratio, "o", color=BLUE, label="counted, d = 64")
+ax.axhline(1, color="black", linestyle="--", label="full fine-tuning")
+ax.axvline(64 / 6, color="0.6", linestyle=":", label="r = d / 6")
+ax.set(xlabel="rank r", ylabel="multiplications, full = 1", ylim=(0, 1.6))
+ax.legend(frameon=False, loc="lower right")
+plt.show()
+assert np.allclose(ratio, (2 + 6 * ranks / 64) / 3)
+
+# %% [markdown]
+# *The counted multiplications of a LoRA step lie on a straight line: two thirds of full fine-tuning at rank near zero,
+# equal to it at a sixth of the width, above it beyond.*
+
+# %% [markdown]
+# ## Where to begin
+#
+# `A` and `B` need starting values. Four choices come to mind. Look at the gradients first, with $dA = s\,G B^T$ and
+# $dB = s\,A^T G$:
+#
+# | start | change $s A B$ | $dA$ | $dB$ |
+# | --- | --- | --- | --- |
+# | `A` random, `B` zero | 0 | 0 | not 0 |
+# | `A` zero, `B` random | 0 | not 0 | 0 |
+# | both zero | 0 | 0 | 0 |
+# | both random | not 0 | not 0 | not 0 |
+#
+# Row three never moves. Row four does not begin at the model that you loaded.
+# Let us see it: a small problem whose best answer is `W` plus a change of rank 2.
+
+# %%
+rng = np.random.default_rng(0)
+x3, W3 = rng.standard_normal((64, 12)), rng.standard_normal((12, 8))
+change = 0.3 * rng.standard_normal((12, 2)) @ rng.standard_normal((2, 8))
+target = x3 @ (W3 + change)
+
+
+def descend(A, B, steps=150, lr=0.5):
+    """Return the losses of plain gradient descent on A and B."""
+    A, B, losses = A.copy(), B.copy(), []
+    for _ in range(steps):
+        y, cache = ops.lora_linear_forward(x3, W3, None, A, B, 1.0)
+        error = y - target
+        losses.append((error * error).mean())
+        _, dA, dB = ops.lora_linear_backward(2 * error / error.size, cache)
+        A -= lr * dA
+        B -= lr * dB
+    return losses
+
+
+# %%
+A0, B0 = rng.uniform(-0.5, 0.5, (12, 2)), rng.uniform(-0.5, 0.5, (2, 8))
+starts = {
+    "A random, B zero": (A0, 0 * B0),
+    "A zero, B random": (0 * A0, B0),
+    "both zero": (0 * A0, 0 * B0),
+    "both random": (A0, B0),
+}
+curves = {name: descend(*start) for name, start in starts.items()}
+print("loss after step     0       20      100")
+for name, losses in curves.items():
+    print(f"{name:16} {losses[0]:.2e} {losses[20]:.2e} {losses[100]:.2e}")
+
+# %%
+fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
+looks = ((BLUE, "-"), (BLUE, "--"), ("black", "-"), (ORANGE, "-"))
+for (name, losses), (color, style) in zip(curves.items(), looks):
+    ax.semilogy(losses, color=color, linestyle=style, label=name)
+ax.set(xlabel="step", ylabel="loss", ylim=(1e-7, 10))
+ax.legend(frameon=False, loc="lower left")
+plt.show()
+
+# %% [markdown]
+# *Loss over 150 steps: with both matrices zero the curve stays flat at the base model's loss; the other three fall, and
+# only "both random" begins somewhere else.*
+
+# %% [markdown]
+# Both mixed starts work. (Which of them is ahead depends on the draw and the rate: do not read a ranking into one
+# run.) LoRA takes the first: `A` random, `B` zero. Then the first forward is the base model to the
+# bit, and training starts from what the model can do already.
+# In the first step only `B` moves. From the second on, `B` is not zero, and `A` moves too.
+#
+# How large should `A` be? The paper draws from a normal distribution. PEFT draws from the uniform one between
+# $-1/\sqrt{d_{in}}$ and $1/\sqrt{d_{in}}$, as PyTorch does for any linear layer. We do as PEFT does.
+
+# %% [markdown]
+# ### Exercise: the start
+#
+# Return `A` and `B` as PEFT starts them, in the given dtype. *Easy, 5 minutes.*
+#
+# <details><summary>Hint 1</summary>
+#
+# `rng.uniform(low, high, shape)` draws in float64. Change the dtype afterwards with `.astype(dtype)`.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# The bound is `1 / np.sqrt(d_in)`: rows of x have d_in entries, whatever r is. B is `np.zeros((r, d_out), dtype)`.
+#
+# </details>
+
+
+# %% exercise="lora_init"
+def lora_init(d_in, d_out, r, rng, dtype):
+    """Return A (d_in, r), uniform between -1/sqrt(d_in) and 1/sqrt(d_in), and B (r, d_out), zero."""
+    # BEGIN SOLUTION
+    bound = 1.0 / np.sqrt(d_in)
+    return rng.uniform(-bound, bound, (d_in, r)).astype(dtype), np.zeros((r, d_out), dtype)
+    # END SOLUTION
+
+
+# %% check="lora_init"
+lnp.course.check("lora_init", lora_init)
+
+# %% [markdown]
+# ## The scale
+#
+# $s$ is not trained. It is set as $s = \texttt{lora\_alpha} / r$.
+#
+# It acts like a learning rate for the change. The forward has $s$ once, and so has the gradient `dB`.
+# Plain gradient descent feels both: twice the scale, four times the first change of the map.
+# AdamW divides by the gradient's size, so it feels only one.
+
+
+# %%
+def first_change(scale, adam):
+    """Return how far one step from B = 0 moves the map: the norm of scale * A B after it."""
+    A, B = A0.copy(), np.zeros((2, 8))
+    y, cache = ops.lora_linear_forward(x3, W3, None, A, B, scale)
+    _, dA, dB = ops.lora_linear_backward(2 * (y - target) / y.size, cache)
+    if adam:
+        lnp.AdamW({"A": A, "B": B}, lr=0.01, weight_decay=0.0).step({"A": dA, "B": dB})
+    else:
+        A, B = A - 0.01 * dA, B - 0.01 * dB
+    return np.linalg.norm(scale * A @ B)
+
+
+print("scale  gradient descent  AdamW     (change by the first step, scale 1 = 1)")
+for scale in (1.0, 2.0, 4.0):
+    plain, adam = (first_change(scale, adam) / first_change(1.0, adam) for adam in (False, True))
+    print(f"{scale:5.0f}  {plain:16.3f}  {adam:5.3f}")
+
+# %% [markdown]
+# Why divide by $r$? $AB$ is a sum of $r$ terms, one for each column of `A` with its row of `B`.
+# More terms make a larger sum; the division holds against it. The paper's reason: one can change $r$ without looking
+# for a new learning rate (section 4.1).
+#
+# The price: if you raise $r$ from 4 to 16 and leave `lora_alpha` at 8, the scale falls from 2 to 0.5.
+# Kalajdzievski 2023 (arXiv:2312.03732) finds $1/r$ too strong at large $r$, and divides by $\sqrt r$: "rsLoRA".
+
+# %%
+for r in (4, 16, 64):
+    print(f"r = {r:2}, lora_alpha = 8:  alpha / r = {lora_scale(r, 8, False):5.3f}", end="")
+    print(f"   alpha / sqrt(r) = {lora_scale(r, 8, True):5.3f}")
+
+# %% [markdown]
+# ## In the whole model
+#
+# `lnp.inject` put such a layer in the place of each of the 24 linear maps (we called it near the top).
+# The weights were not copied. The start is the base model to the bit. And in the first step only the `B`s move.
+
+# %%
+total, trainable = lnp.count_parameters(lora)
+print(f"{trainable:,} of {total:,} numbers are trained: {trainable / total:.1%}")
+query, old = lora.layer[0].attention.query, model.layer[0].attention.query
+print("the same memory for W:", np.shares_memory(query.W, old.W))
+logits, cache = lora.forward(batch)
+print("the same logits, to the bit:", np.array_equal(logits, model.forward(batch)[0]))
+
+_, c = lnp.cross_entropy_forward(logits, test.labels)  # only to look at gradients, nothing is trained here
+grads = lora.backward(lnp.cross_entropy_backward(1.0, c), cache)
+for letter in "AB":
+    arrays = [gradient for name, gradient in grads.items() if name.endswith(f".{letter}")]
+    print(f"gradients of {letter} that are not zero: {sum(g.any() for g in arrays)} of {len(arrays)}")
+
+# %% [markdown]
+# ## What you built
+#
+# | here | in the package |
+# | --- | --- |
+# | the forward | `lora_np.ops.lora_linear_forward` |
+# | the backward | `lora_np.ops.lora_linear_backward`, which can also leave out what nobody needs (`needs`) |
+# | the start | `lora_np.lora.lora_init` |
+# | the scale | `lora_np.lora.lora_scale` |
+# | the layer that holds it all | `lora_np.lora.LoRALinear`, put in place by `lnp.inject` |
+#
+# Advantages so far: few trained numbers, so little memory for gradients, means and files; the base stays as it was.
+# Limits so far: at most a third of the multiplications goes; the forward does more work than before, until the detour
+# is merged (chapter 7); and a change that needs many directions does not fit.
+
+# %% [markdown]
+# ## Traps met in real projects
+#
+# - **`B` drawn at random.** FastVideo (pull request 781) drew `B` after it had been set to zero. Training then began at
+#   a disturbed model: row four of our table.
+# - **Both zero.** In ReLoRA's code (`Guitaricet/relora`, issue 18) readers found both factors set to zero in one
+#   branch, and asked whether such a layer can ever learn. Row three: it cannot, unless one of them is drawn again.
+# - **A comment that says the opposite.** `loralib` (`microsoft/LoRA`, issues 42 and 98) starts embeddings with `A` zero
+#   and `B` random, while its comment said the reverse. It is harmless, as rows one and two show. But it was reported
+#   again and again.
+# - **The scale lost on the way.** FastVideo (pull request 870) merged without `lora_alpha / r`; diffusers (issue 6087)
+#   did not store `lora_alpha` and loaded with another. No error is raised: the adapter is only too strong or too weak.
+#
+# ## Further questions
+#
+# - Run the table of the scale for `r` = 2, 8, 32 on a wider layer, with `alpha / r` and with `alpha / sqrt(r)`.
+#   Which rule keeps AdamW's first change the same size?
+# - `A` zero and `B` random learned as well. Does it matter which of the two is zero when training is long and the
+#   learning rate high? (Hayou et al. 2024, arXiv:2406.08447, compare them.)
+# - `(A R, R^-1 B)` gives the same layer for every invertible `R` (r x r). Does gradient descent take the same path from
+#   both?
