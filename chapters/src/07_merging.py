@@ -1,0 +1,607 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 7. Merging, and living with several adapters
+#
+# After this chapter you can
+#
+# - add an adapter into its base, and say why the outputs do not change;
+# - swap adapters on one base, and say why subtracting is not the way to do it;
+# - say what rounding does to a merge in float32, float16 and bfloat16;
+# - combine two adapters exactly, and recognise the way that is wrong;
+# - read and write the files of PEFT.
+#
+# **Needs** chapters 5 (the LoRA layer) and 6 (fine-tuning). **Time** about 70 minutes. **Difficulty** medium.
+#
+# It does the last of LoRA's five steps: transform the low-rank change back into a full weight.
+
+# %%
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from safetensors.numpy import load_file
+
+import lora_np as lnp
+from lora_np.lora import LoRALinear
+from lora_np.model.nodes import Linear
+from lora_np.model.tree import rebuild, walk
+from lora_np.train.evaluate import predict
+
+BLUE, ORANGE = "tab:blue", "tab:orange"
+
+# %% [markdown]
+# ## The question
+#
+# After training, each adapted map does three products in place of one: `x W`, `x A`, and the way up again through `B`.
+# And whoever runs the model needs code that knows about LoRA. Can the detour go, and what it learned stay?
+#
+# Yes, because the detour is linear. Nothing stands between `A` and `B`, and nothing behind their sum:
+#
+# $$x W + s\,(xA)B \;=\; x\,(W + s\,AB).$$
+#
+# The bracket is one matrix, as large as `W`. Form it once and throw `A` and `B` away: that is merging.
+# With chapter 5's numbers:
+
+# %%
+x = np.array([[1.0, 2.0, 3.0]])
+W = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+A = np.array([[1.0], [0.0], [1.0]])
+B = np.array([[2.0, -1.0]])
+s = 0.5
+
+print("with the detour  ", x @ W + s * (x @ A) @ B)
+print("merged           ", x @ (W + s * A @ B))
+print("merged twice     ", x @ (W + s * A @ B + s * A @ B), " (a mistake: see below)")
+
+# %% [markdown]
+# ## Two adapters to play with
+#
+# The base reads upright digits. We train one adapter for digits turned by 90 degrees, and another for digits with ink
+# and paper exchanged. Sixty steps each are enough here (a few seconds). The loop is chapter 6's.
+
+# %%
+model = lnp.load_pretrained("digits")
+tokens = lnp.load_tokenizer("digits")
+config = lnp.LoRAConfig(r=4, lora_alpha=8, target_modules="all-linear")
+DOMAINS = ("digits", "digits-rotated", "digits-inverted")
+DATA = {name: lnp.load_data(name) for name in DOMAINS}
+
+
+def adapt(domain, seed):
+    """Return the model with an adapter that was trained on a domain."""
+    lora = lnp.inject(model, config, np.random.default_rng(seed))
+    optimiser = lnp.AdamW(lnp.parameters(lora, trainable_only=True), lr=5e-3)
+    train, rng = DATA[domain][0], np.random.default_rng(seed)
+    for _ in range(60):
+        rows = rng.choice(len(train), 64, replace=False)
+        logits, cache = lora.forward(lnp.Batch.of(tokens(train.inputs[rows])))
+        _, c = lnp.cross_entropy_forward(logits, train.labels[rows])
+        optimiser.step(lora.backward(lnp.cross_entropy_backward(1.0, c), cache))
+    return lora
+
+
+# %%
+TEST = {name: tokens(DATA[name][2].inputs) for name in DOMAINS}
+
+
+def logits_of(model, domain):
+    return predict(model, TEST[domain])  # model.forward on one small batch after the other
+
+
+def accuracy(model, domain):
+    """Return the share of a domain's 497 test images that a model names rightly."""
+    return (logits_of(model, domain).argmax(axis=1) == DATA[domain][2].labels).mean()
+
+
+def show(name, model):
+    """Print the accuracy on each domain, and return the three numbers."""
+    shares = [accuracy(model, domain) for domain in DOMAINS]
+    print(f"{name:18}" + "".join(f"{share:10.1%}" for share in shares))
+    return shares
+
+
+# %% tags=["measured"]
+rotated, inverted = adapt("digits-rotated", 0), adapt("digits-inverted", 1)
+print("tested on            upright   rotated  inverted")
+base_shares = show("base", model)
+rotated_shares = show("+ rotated", rotated)
+inverted_shares = show("+ inverted", inverted)
+assert base_shares[0] > 0.97 and max(base_shares[1:]) < 0.25
+assert rotated_shares[1] > 0.88 and inverted_shares[2] > 0.85
+
+# %% [markdown]
+# Each adapter does its own job and not the other's. Each also costs something on upright digits, which it has not
+# seen in training. The base is still there: take the adapter off, and the first row is back.
+
+# %% [markdown]
+# ### Exercise: merge
+#
+# Return a new model in which every `LoRALinear` has become a plain `Linear` with the weight `W + scale * A B`. Form the
+# sum in float64 and round once, to the dtype of `W`. Leave the old model as it is. The new model has no adapter any
+# more: set its field `adapter` to `None`. Raise a `ValueError` if there is nothing to merge. *Medium, 15 minutes.*
+#
+# `rebuild(model, change)` builds a new tree: it calls `change(path, node)` on each node and puts what that returns in
+# the node's place. `walk(model)` yields each `(path, node)`. A `Linear` is made by `Linear(W, b, hf)`, and a
+# `LoRALinear` has the fields `W`, `b`, `A`, `B`, `scale`, `hf`.
+#
+# <details><summary>Hint 1</summary>
+#
+# Write `change` first, inside `merge`. For a `LoRALinear` it returns a new `Linear`; any other node comes back as
+# it is.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `node.A.astype(np.float64) @ node.B` is formed in float64, and adding it to a float32 `W` stays in float64. Then
+# `.astype(node.W.dtype)`.
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# The last line: `return dataclasses.replace(rebuild(model, change), adapter=None)`.
+#
+# </details>
+
+
+# %% exercise="merge"
+def merge(model):
+    """Return a new model in which each detour is added into its weight."""
+    # BEGIN SOLUTION
+    if not any(isinstance(node, LoRALinear) for _, node in walk(model)):
+        raise ValueError("there is no adapter to merge")
+
+    def change(path, node):
+        if isinstance(node, LoRALinear):
+            W = node.W + node.scale * (node.A.astype(np.float64) @ node.B)
+            return Linear(W.astype(node.W.dtype), node.b, node.hf)
+        return node
+
+    return dataclasses.replace(rebuild(model, change), adapter=None)
+    # END SOLUTION
+
+
+# %% check="merge"
+lnp.course.check("merge", merge)
+
+# %% [markdown]
+# ## Merged: what changed, and what did not
+
+# %% tags=["measured"]
+merged = lnp.merge(rotated)
+print("numbers   base, with adapter, merged:", *(lnp.count_parameters(m).total for m in (model, rotated, merged)))
+print("layers with a detour:", *(sum(isinstance(n, LoRALinear) for _, n in walk(m)) for m in (rotated, merged)))
+
+difference = np.abs(logits_of(merged, "digits-rotated") - logits_of(rotated, "digits-rotated")).max()
+print(f"largest difference of a logit: {difference:.0e}")
+show("merged", merged)
+assert lnp.count_parameters(merged).total == lnp.count_parameters(model).total
+assert difference < 1e-4
+
+# %% [markdown]
+# The merged model is exactly as large as the base and does exactly as much work. It is an ordinary model.
+#
+# The logits agree to about $10^{-5}$, not to the bit. The mathematics is the same, the order of the additions is not,
+# and float32 has 24 binary digits. In float64 the difference all but goes away:
+
+# %%
+rotated64 = lnp.astype(rotated, np.float64)
+rows = lnp.Batch.of(tokens(DATA["digits-rotated"][2].inputs.astype(np.float64)))
+difference = np.abs(rotated64.forward(rows)[0] - lnp.merge(rotated64).forward(rows)[0]).max()
+assert difference < 1e-11
+print("largest difference in float64: below 1e-11")
+
+# %% [markdown]
+# ## Swapping adapters: do not subtract
+#
+# One base, many adapters: how do you go from one to the next? A merged weight suggests: subtract the old change, add
+# the new one. On paper that is exact. In floating point each addition rounds, and the rounding stays in the weight.
+#
+# We need a way to round. NumPy has float16, but no bfloat16, the format of many large models. It is easily made: a
+# bfloat16 is the upper half of a float32's bits.
+
+
+# %%
+def float32(x):
+    return np.asarray(x, np.float32)
+
+
+def float16(x):
+    return np.asarray(x).astype(np.float16).astype(np.float32)
+
+
+def bfloat16(x):
+    """Keep the upper 16 of a float32's 32 bits, rounded to nearest, ties to even."""
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    bits = bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)
+    return (bits & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+FORMATS = {"float32": float32, "float16": float16, "bfloat16": bfloat16}
+for name, stored in FORMATS.items():
+    print(f"{name:8} 1.2345 -> {stored(1.2345):.6f}    1 + 0.003 -> {stored(1.003):.6f}")
+
+# %% [markdown]
+# Near 1, bfloat16's next number is 1.0078. So 1 + 0.003 is 1 again: **the change is gone.** Remember that line.
+#
+# Now take one weight, merge the first adapter, subtract it, merge the second, subtract it, and so on.
+# After each round the weight should be what it was.
+
+# %%
+ROUNDS = 300
+
+
+def delta(lora, path="layer.0.attention.query"):
+    """Return scale * A B of one layer, in float64."""
+    node = dict(walk(lora))[path]
+    return node.scale * (node.A.astype(np.float64) @ node.B)
+
+
+def drift(stored):
+    """Return by round how far the weight is from its start, relative to it."""
+    start = stored(model.layer[0].attention.query.W)
+    W, errors = start, []
+    for _ in range(ROUNDS):
+        for change in (delta(rotated), delta(inverted)):
+            W = stored(stored(W + change) - change)
+        errors.append(np.linalg.norm(W - start) / np.linalg.norm(start))
+    return errors
+
+
+# %% tags=["measured"]
+drifts = {name: drift(stored) for name, stored in FORMATS.items()}
+fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
+for (name, errors), color in zip(drifts.items(), (BLUE, ORANGE, "black")):
+    ax.loglog(np.arange(1, ROUNDS + 1), errors, color=color, label=name)
+    print(f"{name:8} off by {errors[0]:.0e} after 1 round, {errors[-1]:.0e} after {ROUNDS}")
+ax.set(xlabel="rounds of merging and subtracting two adapters", ylabel="distance from the base weight")
+ax.legend(frameon=False)
+plt.show()
+assert all(0 < errors[0] < errors[-1] for errors in drifts.values()) and drifts["bfloat16"][0] > 1e-4
+
+# %% [markdown]
+# *Three curves, one for each format: after the first round the weight is off by a rounding error. The error grows with
+# the rounds; in the two coarse formats it levels off near a hundredth.*
+
+# %% [markdown]
+# The base does not come back, not even once. So **keep the base, and never write to it.** `lnp.merge` returns a new
+# model and leaves the old arrays alone; those that are frozen cannot even be written:
+
+# %%
+try:
+    model.layer[0].attention.query.W += 1.0
+except ValueError as error:
+    print("ValueError:", error)
+shared = np.shares_memory(rotated.layer[0].attention.query.W, inverted.layer[0].attention.query.W)
+print("both adapters stand on the same memory:", shared)
+
+# %% [markdown]
+# ## A change that is too small to be stored
+#
+# Back to that line: 1 + 0.003 = 1 in bfloat16. If a base is stored in bfloat16, and the change of an entry is less than
+# half the distance to the next number, merging leaves the entry as it was. The detour would still have had its effect,
+# as it is added to the *output*, not to the weight.
+#
+# How much is lost depends on how large the change is. Ours is large. Let us shrink it and count the entries of `W`
+# that a merge does not move.
+
+
+# %%
+def unmoved(stored, factor):
+    """Return the share of all adapted weights' entries that merging factor * change does not move."""
+    same = []
+    for path, node in walk(rotated):
+        if isinstance(node, LoRALinear):
+            W = stored(node.W)
+            same.append((stored(W + factor * delta(rotated, path)) == W).ravel())
+    return np.concatenate(same).mean()
+
+
+adapted = [path for path, node in walk(rotated) if isinstance(node, LoRALinear)]
+weights = dict(walk(model))
+sizes = [np.linalg.norm(delta(rotated, path)) / np.linalg.norm(weights[path].W) for path in adapted]
+size = np.mean(sizes)
+factors = 10.0 ** np.arange(0, -5, -0.5)
+shares = {name: [unmoved(stored, factor) for factor in factors] for name, stored in FORMATS.items()}
+
+# %% tags=["measured"]
+fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
+for (name, values), color in zip(shares.items(), (BLUE, ORANGE, "black")):
+    ax.semilogx(size * factors, 100 * np.array(values), "o-", color=color, label=name)
+ax.set(xlabel="size of the change, relative to W", ylabel="entries that do not move, %")
+ax.legend(frameon=False)
+plt.show()
+
+print(f"our change is {size:.0%} of W (norm, mean of {len(sizes)} layers)")
+for k in (0, 4):  # factors[0] is 1, factors[4] is 0.01
+    lost = "  ".join(f"{name} {values[k]:6.1%}" for name, values in shares.items())
+    print(f"{factors[k]:<4g} of it, not moved:  {lost}")
+assert 0.1 < size < 0.4 and shares["bfloat16"][0] < 0.03
+assert 0.4 < shares["bfloat16"][4] < 0.75 and shares["float32"][4] < 0.001
+
+# %% [markdown]
+# *The share of unmoved entries against the size of the change: bfloat16 rises first as the change shrinks, float16
+# needs a change about eight times smaller, float32 stays near zero.*
+
+# %% [markdown]
+# Our change is nearly a quarter of the weight, and even bfloat16 stores nearly all of it. At a hundredth of that, more
+# than half of the entries would not move.
+#
+# What does rounding do to the answers? Compare, in each format, the base with its detour against the merged weight,
+# both from a base stored in that format.
+
+
+# %%
+def in_format(stored):
+    """Return the rotated adapter on a base in a format: with its detour, and merged and stored again."""
+
+    def change(path, node):
+        inside = path.startswith("layer.") and hasattr(node, "W")
+        return dataclasses.replace(node, W=stored(node.W)) if inside else node
+
+    detour = rebuild(rotated, change)
+    return detour, rebuild(lnp.merge(detour), change)
+
+
+# %% tags=["measured"]
+print("format    largest difference of a logit   other answers, of 497")
+for name, stored in FORMATS.items():
+    ours, theirs = (logits_of(m, "digits-rotated") for m in in_format(stored))
+    difference, other = np.abs(ours - theirs).max(), (ours.argmax(axis=1) != theirs.argmax(axis=1)).sum()
+    print(f"{name:8}  {difference:.0e}                           {other}")
+    assert difference < {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.3}[name] and other <= 5
+
+# %% [markdown]
+# For this adapter a merge is safe in all three. For yours: look at the size of the change first (one line:
+# `np.linalg.norm(s * A @ B) / np.linalg.norm(W)`), and compare outputs before you delete the adapter.
+# If the base must stay in a coarse format, keep the detour, or merge in float32 and keep the merged model there.
+
+# %% [markdown]
+# ## Merged twice
+#
+# A merged model looks like any other. So it happens that an adapter is merged into a model that holds it already.
+# That gives `W + 2 s A B`. How bad is it? Turn the adapter's strength up and down: `W + t s A B`.
+
+
+# %%
+def with_strength(lora, t):
+    """Return the model with its adapter t times as strong."""
+
+    def change(path, node):
+        return dataclasses.replace(node, scale=t * node.scale) if isinstance(node, LoRALinear) else node
+
+    return rebuild(lora, change)
+
+
+# %% tags=["measured"]
+strengths = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5)
+by_domain = {d: {t: accuracy(with_strength(rotated, t), d) for t in strengths} for d in DOMAINS[:2]}
+fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
+for (domain, values), color in zip(by_domain.items(), (BLUE, ORANGE)):
+    ax.plot(strengths, [100 * values[t] for t in strengths], "o-", color=color, label=domain)
+for t, text in ((1, "merged"), (2, "merged twice")):
+    ax.axvline(t, color="0.6", linestyle=":")
+    ax.text(t + 0.04, 101, text)
+ax.set(xlabel="strength t", ylabel="accuracy, %", ylim=(0, 108))
+ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.61, 0))
+plt.show()
+for t in (0, 0.5, 1, 2):
+    print(f"t = {t:3}: " + ", ".join(f"{d} {values[t]:.1%}" for d, values in by_domain.items()))
+assert by_domain["digits-rotated"][2] < by_domain["digits-rotated"][1] - 0.04
+
+# %% [markdown]
+# *Accuracy against strength: on turned digits it rises to its best near 1 and falls again; on upright digits it holds
+# until about a half and then falls steeply.*
+
+# %% [markdown]
+# Twice is worse than once, but not chance. **That is the danger: the model still works a little, and no error is
+# raised.** `lnp.merge` at least refuses a model without an adapter:
+
+# %%
+try:
+    lnp.merge(lnp.merge(rotated))
+except ValueError as error:
+    print("ValueError:", error)
+
+# %% [markdown]
+# The curve shows one more thing. Strength is a knob that you still have after training: at one half, both domains
+# are fairly well read.
+
+# %% [markdown]
+# ## Two adapters at once
+#
+# Two adapters of one weight, both wanted: the weight is $W + s_1 A_1 B_1 + s_2 A_2 B_2$. Can the sum be written as
+# *one* adapter? A tempting way is to add `A` to `A` and `B` to `B`. Multiply it out:
+#
+# $$(A_1 + A_2)(B_1 + B_2) = A_1 B_1 + A_2 B_2 + \underbrace{A_1 B_2 + A_2 B_1}_{\text{cross terms}}$$
+#
+# The cross terms belong to nobody. The smallest example:
+
+# %%
+A1, B1 = np.array([[1], [0]]), np.array([[1, 0]])
+A2, B2 = np.array([[0], [1]]), np.array([[0, 1]])
+print("wanted, A1 B1 + A2 B2:", *(A1 @ B1 + A2 @ B2), sep="\n")
+print("(A1 + A2)(B1 + B2):", *((A1 + A2) @ (B1 + B2)), sep="\n")
+
+# %% [markdown]
+# The wanted matrix has rank 2. The product of a column and a row has rank 1. So it cannot be right: the two adapters
+# need both of their directions, and the ranks add up. Set the `A`s side by side and the `B`s one above the other:
+#
+# $$\begin{pmatrix} A_1 & A_2 \end{pmatrix} \begin{pmatrix} B_1 \\ B_2 \end{pmatrix} = A_1 B_1 + A_2 B_2,
+# \qquad (d_{in},\, r_1 + r_2) \text{ and } (r_1 + r_2,\, d_{out}).$$
+
+# %% [markdown]
+# ### Exercise: combine
+#
+# `adapters` is a list of `(A, B, scale)`, all of one weight; their ranks may differ. Return one `A` and one `B` whose
+# product is the sum of the *scaled* updates. *Easy, 8 minutes.*
+#
+# <details><summary>Hint 1</summary>
+#
+# `np.concatenate(list_of_arrays, axis=1)` sets arrays side by side, `axis=0` one above the other.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# The scales differ, so they cannot stay outside. Multiply each A by its own scale, and leave the B as it is.
+#
+# </details>
+
+
+# %% exercise="combine_adapters"
+def combine_adapters(adapters):
+    """Return (A, B) with A @ B the sum of scale * A_k @ B_k over the given (A_k, B_k, scale)."""
+    # BEGIN SOLUTION
+    A = np.concatenate([scale * A for A, _, scale in adapters], axis=1)
+    B = np.concatenate([B for _, B, _ in adapters], axis=0)
+    return A, B
+    # END SOLUTION
+
+
+# %% check="combine_adapters"
+lnp.course.check("combine_adapters", combine_adapters)
+
+# %% [markdown]
+# On the two trained adapters: both ways, against the sum that is wanted.
+
+
+# %%
+def side_by_side(p, q, weight):
+    """Return the detour p with that of q beside it, each times weight."""
+    A = np.hstack([weight * p.scale * p.A, weight * q.scale * q.A])
+    return dataclasses.replace(p, A=A, B=np.vstack([p.B, q.B]), scale=1.0)
+
+
+def summed(p, q, weight):
+    """Return the wrong way: A + A and B + B."""
+    return dataclasses.replace(p, A=p.A + q.A, B=p.B + q.B, scale=weight * p.scale)
+
+
+def both(way, weight=1.0):
+    """Return the model with both adapters, put together in one of these ways."""
+    others = dict(walk(inverted))
+
+    def change(path, node):
+        return way(node, others[path], weight) if isinstance(node, LoRALinear) else node
+
+    return rebuild(rotated, change)
+
+
+# %% tags=["measured"]
+for way in (side_by_side, summed):
+    together, errors = both(way), []
+    for path in adapted:
+        wanted = delta(rotated, path) + delta(inverted, path)
+        errors.append(np.linalg.norm(delta(together, path) - wanted) / np.linalg.norm(wanted))
+    print(f"{way.__name__:12} wrong by {np.mean(errors):.0e} of the sum that is wanted")
+    assert np.mean(errors) < 1e-6 if way is side_by_side else np.mean(errors) > 0.5
+
+print("\ntested on            upright   rotated  inverted")
+exact = show("both, exact", both(side_by_side))
+wrong = show("both, wrong way", both(summed))
+halves = show("half of each", both(side_by_side, 0.5))
+assert np.mean(exact) > np.mean(wrong) and np.mean(halves) > np.mean(exact)
+assert exact[1] > wrong[1] and exact[2] > wrong[2]
+assert max(halves[1] - rotated_shares[1], halves[2] - inverted_shares[2]) < 0
+
+# %% [markdown]
+# The wrong way misses by most of the sum, and both domains pay for it.
+#
+# But look at the exact way, too. It is exact as algebra, and it still reads neither domain as well as the adapter made
+# for it. Each was trained as if the other were not there, and both push on the same activations. Half of each
+# disturbs less. **Adding weights is not adding skills.** Try it and measure; or train one adapter on both domains.
+
+# %% [markdown]
+# ## The files: PEFT's format
+#
+# An adapter folder of the PEFT library holds two files: the arrays, and the settings. `lnp.save_adapter` writes them
+# and `lnp.load_adapter` reads them. PEFT keeps weights as `(d_out, d_in)`, so its `lora_A` is our `A` transposed.
+# (The scripts in `tests/reference` open such folders in PEFT itself and compare the outputs.)
+
+# %%
+home = tempfile.TemporaryDirectory()
+folder = Path(home.name) / "rotated"
+lnp.save_adapter(rotated, folder, base="digits")
+
+tensors = load_file(folder / "adapter_model.safetensors")
+print(len(tensors), "arrays; the first two by name:")
+for name in sorted(tensors)[:2]:
+    print(f"  {name}  {tensors[name].shape}")
+settings = json.loads((folder / "adapter_config.json").read_text())
+for key in ("peft_type", "r", "lora_alpha", "base_model_name_or_path"):
+    print(f"  {key}: {settings[key]}")
+
+# %% [markdown]
+# The scale is not there as a number. It follows from `r` and `lora_alpha`: lose the settings, and the arrays alone do
+# not say how strong the adapter is.
+#
+# Load it onto a fresh base, and it is the same model to the bit:
+
+# %%
+reloaded = lnp.load_adapter(lnp.load_pretrained("digits"), folder)
+print(np.array_equal(logits_of(reloaded, "digits-rotated"), logits_of(rotated, "digits-rotated")))
+
+# %% [markdown]
+# And onto a base that holds it already, "merged twice" by way of files? `save_adapter` stores a hash of the weights
+# that were adapted, and `load_adapter` compares:
+
+# %%
+try:
+    lnp.load_adapter(lnp.merge(rotated), folder)
+except ValueError as error:
+    print(str(error).replace(str(folder), "FOLDER"))
+home.cleanup()
+
+# %% [markdown]
+# To give away a merged model, write it whole: `lnp.save_model(merged, folder)`. Then nobody needs to know about LoRA,
+# and nobody can take the adapter off again.
+#
+# ## What you built
+#
+# | here | in the package |
+# | --- | --- |
+# | `merge` | `lnp.merge`, which also locks the new weights |
+# | the files | `lnp.save_adapter`, `lnp.load_adapter`, and `lnp.save_model` for a merged model |
+# | `combine_adapters` | not in the package; it is two lines |
+#
+# That completes the five steps: decompose (5), forward (5), gradients of the thin matrices (5), update (6), and the way
+# back into a full weight (7).
+#
+# ## Traps met in real projects
+#
+# - **Cross terms.** PEFT's `add_weighted_adapter` with `combination_type="linear"` adds the `A`s and the `B`s apart,
+#   each with the root of its weight. A maintainer says in issue 643 that this does not equal merging one after the
+#   other; issue 3004 shows how negative weights go wrong. `"cat"` is the exact way, by concatenation.
+# - **The rank grew, `lora_alpha` did not.** `kohya-ss/sd-scripts` (issue 2204) sets three adapters side by side for one
+#   fused weight. The rank is three times as large, `lora_alpha` is as before, and a reader that takes
+#   `lora_alpha / rank` gets a third of the strength.
+# - **Merged twice.** In LoRA-Torch (`Baijiong-Lin/LoRA-Torch`, issue 10) `model.eval()` merges. A model saved after it
+#   and loaded again was merged once more. LitGPT (pull request 296) took merging out of `eval()` and gave it a method.
+# - **Rounding.** In torchtune's issue 1101 the merged weights of a bfloat16 model give other outputs than base and
+#   adapter do; the maintainers explain it by precision. When PEFT merges into a weight of 8 or 4 bits it
+#   warns that rounding may change what the model generates.
+#
+# ## Further questions
+#
+# - The exact combination has rank 8. Bring it back to rank 4 by chapter 1's `low_rank_approximation`. How much of the
+#   sum is lost, and how much accuracy?
+# - A server gets a batch in which each row wants another adapter. Merging cannot serve it. How would you write step 4
+#   of the LoRA forward for it?
+# - Draw the bfloat16 curve for rounding that goes up or down at random, with odds in proportion to the distance.
+#   What happens to the unmoved entries, and what to the error of a single one?
