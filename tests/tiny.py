@@ -3,6 +3,7 @@
 import numpy as np
 
 import lora_np as lnp
+from lora_np.course.trials import VIT
 from lora_np.model.tree import with_arrays
 
 BERT = {
@@ -26,18 +27,6 @@ GPT = {
     "n_positions": 9,
     "layer_norm_epsilon": 1e-5,
     "activation_function": "gelu_new",
-}
-VIT = {
-    "model_type": "vit",
-    "image_size": 6,
-    "patch_size": 2,
-    "num_channels": 2,
-    "hidden_size": 12,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 20,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
 }
 NAMES = ("bert", "bert pooler", "bert mean head", "gpt", "gpt hidden", "vit", "vit mean")
 

@@ -4,7 +4,7 @@ import inspect
 from dataclasses import dataclass
 
 from lora_np import compress, lora, ops
-from lora_np.course import reference, trials
+from lora_np.course import judges, reference, trials
 from lora_np.model.blocks import PreNormBlock
 from lora_np.model.tree import count_parameters
 from lora_np.train.optimisers import adamw_step
@@ -61,7 +61,7 @@ EXERCISES = [
         "low_rank_approximation", 1, 10, "easy", compress.low_rank_approximation, trials.matrix_and_rank, ("A", "B"),
         ("np.linalg.svd(W, full_matrices=False) gives U, s and Vt, the largest singular values first.",
          "Keep r columns of U, r numbers of s and r rows of Vt. Put s into one of the two, or its root into both."),
-        judge=trials.judge_product,
+        judge=judges.product,
     ),
     Exercise(
         "rank_for_error", 1, 10, "medium", compress.rank_for_error, trials.matrix_and_error, ("r",),
@@ -144,7 +144,7 @@ EXERCISES = [
         "block_backward", 4, 25, "hard", block_backward, trials.block_back, ("dx", "grads"),
         ("x goes two ways in each half: past it and through it. What comes back on the two is added.",
          "The cache holds those of norm1, attention, drop1, norm2, mlp and drop2, in this order."),
-        judge=trials.judge_block,
+        judge=judges.block,
     ),
     Exercise(
         "lora_linear_forward", 5, 10, "easy", ops.lora_linear_forward, trials.lora_call, ("y",),
@@ -157,7 +157,7 @@ EXERCISES = [
         "lora_init", 5, 5, "easy", lora.lora_init, trials.init, ("A", "B"),
         ("B is zero, so that the first output is the base model's.",
          "A is uniform between -1/sqrt(d_in) and 1/sqrt(d_in): rng.uniform, then .astype(dtype)."),
-        judge=trials.judge_init,
+        judge=judges.init,
     ),
     Exercise(
         "adamw_step", 6, 15, "medium", adamw_step, trials.adamw, ("p", "m", "v"),
@@ -169,25 +169,25 @@ EXERCISES = [
         "inject", 6, 20, "hard", lora.inject, trials.inject, ("model",),
         ("lora.targets_of(model, config) names the nodes; tree.rebuild(model, change) makes a new model.",
          "change(path, node) returns a LoRALinear with the node's own W and b for a target, else the node."),
-        judge=trials.judge_inject,
+        judge=judges.inject,
     ),
     Exercise(
         "train", 6, 15, "medium", reference.train, trials.train, ("losses",),
         ("Forward, loss, gradient of the loss, backward, step: five lines for each batch.",
          "Make one AdamW before the loop: it remembers its running means from step to step."),
-        judge=trials.judge_train, changes=("model",),
+        judge=judges.train, changes=("model",),
     ),
     Exercise(
         "merge", 7, 15, "medium", lora.merge, trials.adapted, ("model",),
         ("tree.rebuild(model, change) with a change that turns a LoRALinear into a Linear.",
          "W + scale * A B; add in float64 and round once. The old model must stay as it is."),
-        judge=trials.judge_merge,
+        judge=judges.merge,
     ),
     Exercise(
         "combine_adapters", 7, 10, "medium", reference.combine_adapters, trials.adapters, ("A", "B"),
         ("(A1 + A2)(B1 + B2) has cross terms that nobody trained. Blocks side by side have none.",
          "Concatenate the A along the rank, and the scaled B along the rank."),
-        judge=trials.judge_combined,
+        judge=judges.combined,
     ),
     Exercise(
         "accuracy_interval", 8, 15, "medium", reference.accuracy_interval, trials.counts, ("low", "high"),

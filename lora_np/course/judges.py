@@ -1,0 +1,148 @@
+"""Answers that are not compared number by number: factors with the right product, a model, a random draw.
+
+Each judge has the results, the right ones and the arguments, and yields (output, cause or None, sentence).
+"""
+
+import numpy as np
+
+from lora_np.gradcheck.suspect import close
+from lora_np.lora import LoRALinear
+from lora_np.model.nodes import Linear
+from lora_np.model.tree import flatten, walk
+
+
+def largest(a, b):
+    return f"the largest difference is {np.max(np.abs(a - b)):.1e}"
+
+
+def product(given, right, arguments):
+    """Any two factors of the right sizes will do, if their product is right."""
+    W, r = arguments["W"], arguments["r"]
+    shapes = (W.shape[0], r), (r, W.shape[1])
+    for (name, matrix), shape in zip(given.items(), shapes):
+        if np.shape(matrix) != shape:
+            yield name, "shape", f"{name} has the shape {np.shape(matrix)}, expected {shape}"
+            return
+    mine, best = (result["A"] @ result["B"] for result in (given, right))
+    if not close(mine, best, 1e-4 if W.dtype == np.float32 else 1e-9):
+        yield "A", None, f"A @ B is not the best approximation of rank {r}: {largest(mine, best)}"
+
+
+def combined(given, right, arguments):
+    A, B, wanted = given["A"], given["B"], right["A"] @ right["B"]
+    if np.ndim(A) != 2 or np.ndim(B) != 2 or A.shape[1] != B.shape[0] or (A.shape[0], B.shape[1]) != wanted.shape:
+        yield "A", "shape", f"A {np.shape(A)} and B {np.shape(B)} do not make a matrix {wanted.shape}"
+    elif not close(A @ B, wanted, 1e-4 if wanted.dtype == np.float32 else 1e-9):
+        found = arguments["adapters"]
+        plain = sum(a @ b for a, b, _ in found)
+        words = ": the scales are missing" if close(A @ B, plain, 1e-5) else f": {largest(A @ B, wanted)}"
+        cause = "elementwise_factor" if close(A @ B, plain, 1e-5) else None
+        yield "B", cause, f"A @ B is not the sum of the scaled updates{words}"
+
+
+def init(given, right, arguments):
+    A, B = given["A"], given["B"]
+    bound = 1 / np.sqrt(arguments["d_in"])
+    shapes = (arguments["d_in"], arguments["r"]), (arguments["r"], arguments["d_out"])
+    for (name, matrix), shape in zip(given.items(), shapes):
+        if np.shape(matrix) != shape:
+            yield name, "shape", f"{name} has the shape {np.shape(matrix)}, expected {shape}"
+            return
+        if np.asarray(matrix).dtype != arguments["dtype"]:
+            yield name, "dtype", f"{name} has the dtype {matrix.dtype}, expected {np.dtype(arguments['dtype'])}"
+    if np.any(B):
+        yield "B", "extra_term", "B is not zero, so the first output is not that of the base model"
+    if not np.any(A):
+        yield "A", "zero_gradient", "A and B are both zero: then both have a gradient of zero, and nothing ever learns"
+    elif np.max(np.abs(A)) > bound or np.max(np.abs(A)) < 0.8 * bound or np.mean(A < 0) < 0.3 or np.mean(A < 0) > 0.7:
+        size = f"its entries lie between {A.min():.3f} and {A.max():.3f}"
+        yield "A", "constant_factor", f"A is not drawn from U(-1/sqrt(d_in), 1/sqrt(d_in)) = +-{bound:.3f}: {size}"
+
+
+def block(given, right, arguments):
+    tolerance = 1e-4 if arguments["dy"].dtype == np.float32 else 1e-9
+    if np.shape(given["dx"]) != right["dx"].shape or not close(given["dx"], right["dx"], tolerance):
+        yield "dx", None, "dx is wrong: x goes two ways in each half of the block, and the two gradients are added"
+    mine, wanted = flatten(given["grads"]), flatten(right["grads"])
+    for name, gradient in wanted.items():
+        if name not in mine:
+            yield "grads", "missing_path", f"grads lacks {name}; it is nested like the block"
+            return
+        if mine[name] is None or np.shape(mine[name]) != gradient.shape or not close(mine[name], gradient, tolerance):
+            yield "grads", None, f"grads: the gradient of {name} is wrong"
+            return
+
+
+def nodes(model, kind):
+    return {path: node for path, node in walk(model) if isinstance(node, kind)}
+
+
+def inject(given, right, arguments):
+    base, given, right = arguments["model"], given["model"], right["model"]
+    if not isinstance(given, type(base)):
+        yield "model", None, f"inject returns {type(given).__name__}, expected a new Transformer"
+        return
+    mine, wanted = nodes(given, LoRALinear), nodes(right, LoRALinear)
+    if nodes(base, LoRALinear):
+        yield "model", "inplace", "the given model was changed; rebuild makes a new one"
+    elif mine.keys() != wanted.keys():
+        odd = sorted(mine.keys() ^ wanted.keys())
+        yield "model", "missing_path", f"the adapted nodes are not those of the configuration: look at {odd[0]}"
+    for path, node in wanted.items() if mine.keys() == wanted.keys() else ():
+        own = mine[path]
+        if not np.shares_memory(own.W, node.W):
+            yield "model", "inplace", f"{path}.W is a copy; the frozen weight is shared with the base model"
+        elif np.any(own.B):
+            yield "model", "extra_term", f"{path}.B is not zero, so the new model does not start from the base"
+        elif own.A.shape != node.A.shape:
+            yield "model", "shape", f"{path}.A has the shape {own.A.shape}, expected {node.A.shape}"
+        elif abs(own.scale / node.scale - 1) > 1e-6:
+            yield "model", "constant_factor", f"{path}.scale is {own.scale:g}, expected lora_alpha / r = {node.scale:g}"
+        elif not np.any(own.A):
+            yield "model", "zero_gradient", f"{path}.A is zero like B: then nothing ever learns"
+        else:
+            continue
+        return
+
+
+def merge(given, right, arguments):
+    lora, given, right = arguments["model"], given["model"], right["model"]
+    if not isinstance(given, type(lora)):
+        yield "model", None, f"merge returns {type(given).__name__}, expected a new Transformer"
+        return
+    if not nodes(lora, LoRALinear):
+        yield "model", "inplace", "the given model was changed; rebuild makes a new one"
+        return
+    if nodes(given, LoRALinear):
+        yield "model", "missing_path", f"{next(iter(nodes(given, LoRALinear)))} still has its detour"
+        return
+    mine, wanted = nodes(given, Linear), nodes(right, Linear)
+    for path, node in nodes(lora, LoRALinear).items():
+        W, target = mine[path].W, wanted[path].W
+        if W.dtype != target.dtype:
+            yield "model", "dtype", f"{path}.W has the dtype {W.dtype}, expected {target.dtype}"
+            return
+        if W.shape != target.shape or not close(W, target, 1e-6 if W.dtype == np.float32 else 1e-12):
+            update = node.A @ node.B
+            causes = {
+                "constant_factor": node.W + update,
+                "sign": node.W - node.scale * update,
+                "missing_term": node.W,
+            }
+            cause = next((c for c, guess in causes.items() if W.shape == guess.shape and close(W, guess, 1e-5)), None)
+            words = {"constant_factor": ": the scale is missing", "missing_term": ": it has not changed"}
+            yield "model", cause, f"{path}.W is not W + scale * A B{words.get(cause, '')}"
+            return
+
+
+def train(given, right, arguments):
+    given, right = given["losses"], np.asarray(right["losses"])
+    losses = np.asarray(given, float) if given is not None else np.zeros(0)
+    if losses.shape != right.shape:
+        yield "losses", "shape", f"train returns {losses.size} losses, expected one for each of {len(right)} batches"
+    elif not close(losses, right, 1e-6):
+        k = int(np.argmax(np.abs(losses - right) > 1e-6 * np.abs(right)))
+        first = "the loss before any step" if k == 0 else f"the loss after step {k}"
+        same = k > 0 and np.allclose(losses[k:], losses[0])
+        words = "; was a step taken?" if same else ""
+        yield "losses", None, f"{first} is {losses[k]:.6f}, expected {right[k]:.6f}{words}"
