@@ -175,7 +175,7 @@ def test_cell(source, name, style):
 
 def graded(name, solution):
     """Return nbgrader's metadata (schema 3) of a cell to be written, or of one that is scored."""
-    from lora_np.course.exercises import BY_NAME
+    from lora_np.course.catalogue import BY_NAME
 
     common = {"locked": not solution, "schema_version": 3, "solution": solution, "task": False}
     if solution:

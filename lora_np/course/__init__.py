@@ -7,7 +7,7 @@ hint; `exercises()` lists all exercises, and which have been solved.
 """
 
 from lora_np.course.answers import check
-from lora_np.course.exercises import BY_NAME, EXERCISES, Exercise
+from lora_np.course.catalogue import BY_NAME, EXERCISES, Exercise
 from lora_np.course.progress import solved
 from lora_np.course.verdict import Verdict
 

@@ -7,7 +7,7 @@ from numbers import Number
 
 import numpy as np
 
-from lora_np.course.exercises import BY_NAME
+from lora_np.course.catalogue import BY_NAME
 from lora_np.course.progress import remember
 from lora_np.course.verdict import Verdict
 from lora_np.gradcheck import CAUSES
@@ -272,7 +272,12 @@ def try_backward(exercise, function, forward, rng, dtype):
                     raise Wrong(f"d{name}", "dtype", f"d{name} has the dtype {gradient.dtype}, expected {dtype}")
         return
     argument, sentences = next(iter(report.failures.items()))
-    found = next((d for d in report.diagnosis if d.argument == argument), None)
+    found = likely_gradient(report, argument)
     reason = f"likely cause ({found.group}): {found.sentence}" if found and found.sentence not in sentences else ""
     output = f"d{argument}" if argument in inputs else argument
     raise Wrong(output, found and found.cause, sentences[0], reason)
+
+
+def likely_gradient(report, argument):
+    """Return the first diagnosis of an argument, None if there is none."""
+    return next((diagnosis for diagnosis in report.diagnosis if diagnosis.argument == argument), None)

@@ -1,0 +1,150 @@
+"""What `course.check` says of right and wrong answers, of which `answers*.py` hold some for each exercise.
+
+Run as a script, this file names the causes of all wrong answers and records how many are right, in
+tests/benchmarks/results/course.json: python tests/course/test_answers.py
+"""
+
+import json
+import platform
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from answers import RIGHT, WRONG
+
+import lora_np as lnp
+from lora_np.course import answers as judged
+from lora_np.gradcheck import CAUSES
+
+RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "course.json"
+
+
+@pytest.fixture(autouse=True)
+def own_progress(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_NP_CACHE", str(tmp_path))
+
+
+def title(entry):
+    return f"{entry.exercise}: {entry.function.__module__}.{entry.function.__qualname__}"
+
+
+@pytest.mark.parametrize("entry", WRONG, ids=title)
+def test_a_wrong_answer_is_rejected(entry, monkeypatch, capsys):
+    monkeypatch.setattr(judged, "likely", lambda *args: (None, args[-1]))  # causes take time; see below
+    monkeypatch.setattr(judged, "likely_gradient", lambda report, argument: None)
+    verdict = lnp.course.check(entry.exercise, entry.function)
+    assert not verdict.ok and verdict.sentences
+    assert "not right yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("entry", RIGHT, ids=title)
+def test_a_right_answer_is_accepted(entry):
+    assert lnp.course.check(entry.exercise, entry.function).ok
+
+
+def named(entry):
+    """Return what the cause of a verdict is: "cause", "group" (the right one), "other" or "none"."""
+    cause = lnp.course.check(entry.exercise, entry.function).cause
+    labels = (entry.cause, *entry.also)
+    if cause is None:
+        return "none"
+    if cause in labels:
+        return "cause"
+    return "group" if CAUSES[cause][0] in [CAUSES[label][0] for label in labels] else "other"
+
+
+LABELLED = [entry for entry in WRONG if entry.cause is not None]
+
+
+def test_most_causes_are_named():
+    """A sample: the whole takes minutes."""
+    counts = Counter(named(entry) for entry in LABELLED[::8])
+    assert counts["cause"] >= 0.6 * counts.total(), counts
+
+
+def test_each_exercise_has_six_wrong_and_three_right_answers():
+    for name in judged.BY_NAME:
+        assert sum(entry.exercise == name for entry in WRONG) >= 6, name
+        assert sum(entry.exercise == name for entry in RIGHT) >= 3, name
+
+
+def linear_backward(dy, cache):
+    x, W = cache
+    return dy @ W.T, x.T @ dy / 1.0, dy.mean(axis=0)
+
+
+def test_the_verdict_says_what_is_wrong_and_how_to_go_on(capsys):
+    verdict = lnp.course.check("linear_backward", linear_backward)
+    assert (verdict.ok, verdict.output, verdict.cause, bool(verdict)) == (False, "db", "mean_vs_sum", False)
+    text = capsys.readouterr().out
+    assert text == f"{verdict}\n" and "hint=1" in text and "db" in text
+    assert "hint 1:" in str(lnp.course.check("linear_backward", linear_backward, hint=1))
+    last = lnp.course.check("linear_backward", linear_backward, hint=9)
+    assert "hint 2:" in last.hint and not last.more
+
+
+def test_a_pair_may_have_a_cache_of_its_own():
+    def forward(x, W, b):
+        return x @ W + b, {"x": x, "W": W}
+
+    def backward(dy, cache):
+        return dy @ cache["W"].T, cache["x"].T @ dy, dy.sum(axis=0)
+
+    assert lnp.course.check("linear_backward", backward, forward=forward).ok
+    verdict = lnp.course.check("linear_backward", backward, forward=lambda x, W, b: (x @ W, {"x": x, "W": W}))
+    assert verdict.output == "y"
+
+
+def test_what_no_answer_is(capsys):
+    with pytest.raises(ValueError, match="no exercise 'linear_bakward'; did you mean linear_backward"):
+        lnp.course.check("linear_bakward", linear_backward)
+    with pytest.raises(TypeError, match="the function itself, not tuple; leave out the ()"):
+        lnp.course.check("linear_backward", (1, 2))
+    with pytest.raises(ValueError, match="takes no forward"):
+        lnp.course.check("gelu_forward", linear_backward, forward=linear_backward)
+
+
+def test_a_stub_and_a_raise_are_told_with_the_learners_own_line():
+    def stub(x):
+        raise NotImplementedError("replace this line")
+
+    def broken(x):
+        return x.no_such_thing, None
+
+    assert "still to be written" in str(lnp.course.check("gelu_forward", stub))
+    assert "`return x.no_such_thing, None`" in str(lnp.course.check("gelu_forward", broken))
+    assert "it is called as gelu_forward(x), but" in str(lnp.course.check("gelu_forward", lambda: None))
+
+
+def test_progress_is_kept_and_listed(tmp_path):
+    before = repr(lnp.course.exercises())
+    assert f"0 of {len(lnp.course.exercises())} solved" in before and "lora_init(d_in, d_out, r, rng, dtype)" in before
+    lnp.course.check("gelu_forward", lnp.ops.gelu_forward)
+    assert "done" in repr(lnp.course.exercises()) and (tmp_path / "course.json").exists()
+    (tmp_path / "course.json").write_text("{damaged")
+    assert "done" not in repr(lnp.course.exercises())
+
+
+if __name__ == "__main__":
+    found = [(entry, named(entry)) for entry in LABELLED]
+    rejected = sum(not lnp.course.check(entry.exercise, entry.function).ok for entry in WRONG)
+    accepted = sum(lnp.course.check(entry.exercise, entry.function).ok for entry in RIGHT)
+    for entry, what in found:
+        if what != "cause":
+            print(f"{what}: {title(entry)}: {entry.cause}", file=sys.stderr)
+    record = {
+        "command": "python tests/course/test_answers.py",
+        "versions": {"numpy": np.__version__, "python": platform.python_version()},
+        "wrong": len(WRONG),
+        "rejected": rejected,
+        "right": len(RIGHT),
+        "accepted": accepted,
+        "labelled": len(LABELLED),
+        **Counter(what for _, what in found),
+    }
+    RESULT.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written: {RESULT.name}", file=sys.stderr)
