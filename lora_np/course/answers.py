@@ -102,6 +102,7 @@ def try_function(exercise, function, rng, dtype):
     arguments = locked(exercise.draw(rng, dtype))
     right = results(exercise, exercise.reference, arguments)
     given = results(exercise, answer(exercise, function), arguments)
+    repeats(exercise, function, arguments, given)
     if exercise.judge is not None:
         for output, cause, sentence in exercise.judge(given, right, arguments):
             raise Wrong(
@@ -109,29 +110,60 @@ def try_function(exercise, function, rng, dtype):
             )
     else:
         for name, value in right.items():
-            if sentence := difference(name, given[name], value, exercise.tolerance):
+            if name == "cache":
+                judge_cache(given[name], value)
+            elif sentence := difference(name, given[name], value, exercise.tolerance):
                 raise Wrong(name, *likely(exercise, function, arguments, name, sentence))
+
+
+def repeats(exercise, function, arguments, given):
+    """Raise Wrong unless an answer that is given a generator draws from it."""
+    name = next((name for name, value in arguments.items() if isinstance(value, np.random.Generator)), None)
+    if name is None:
+        return
+    again = results(exercise, function, arguments)
+    other = results(exercise, function, {**arguments, name: np.random.default_rng(OWN_SEED)})
+    if differences(snapshot(given), again):
+        words = f"two calls with equal generators differ: draw from {name}, and from nothing else"
+        raise Wrong(exercise.outputs[0], "nondeterministic", words)
+    if not differences(snapshot(given), other):
+        raise Wrong(exercise.outputs[0], None, f"another generator gives the same: draw from {name}")
 
 
 def results(exercise, function, arguments):
     """Call a function and return its results by name: what it returns, and the arguments that it is meant to change."""
     own = {
-        name: copy.deepcopy(value) if name in exercise.changes or isinstance(value, np.random.Generator) else value
+        name: copy.deepcopy(value)
+        if name in (*exercise.changes, *exercise.lent) or isinstance(value, np.random.Generator)
+        else value
         for name, value in arguments.items()
     }
     returned = function(*own.values())
     if set(exercise.outputs) <= set(exercise.changes):
         return {name: own[name] for name in exercise.outputs}
     if exercise.name.endswith("_forward"):
-        if not isinstance(returned, tuple) or len(returned) != 2:
+        if not isinstance(returned, (tuple, list)) or len(returned) != 2:
             raise Wrong(exercise.outputs[0], "shape", f"it returns {described(returned)}, expected (y, cache)")
-        returned = returned[0]
+        return {exercise.outputs[0]: returned[0], "cache": returned[1]}
     if len(exercise.outputs) == 1:
         return {exercise.outputs[0]: returned}
     if not isinstance(returned, (tuple, list)) or len(returned) != len(exercise.outputs):
         wanted = ", ".join(exercise.outputs)
         raise Wrong(exercise.outputs[0], "shape", f"it returns {described(returned)}, expected ({wanted})")
     return dict(zip(exercise.outputs, returned))
+
+
+def judge_cache(given, right):
+    """A cache is the author's own affair, unless it is called what the reference's is called."""
+    if type(given) is type(right) and hasattr(right, "_fields"):
+        for name, value in right._asdict().items():
+            mine = getattr(given, name)
+            same = mine is value is None or (
+                mine is not None and value is not None and difference(name, mine, value) is None
+            )
+            if not same:
+                words = f"y is right, but cache.{name} is not what the backward expects there"
+                raise Wrong("cache", "wrong_cached_value", words)
 
 
 def described(value):

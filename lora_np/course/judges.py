@@ -7,6 +7,7 @@ import numpy as np
 
 from lora_np.gradcheck.suspect import close
 from lora_np.lora import LoRALinear
+from lora_np.model.batch import Batch
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import flatten, walk
 
@@ -26,6 +27,8 @@ def product(given, right, arguments):
     mine, best = (result["A"] @ result["B"] for result in (given, right))
     if not close(mine, best, 1e-4 if W.dtype == np.float32 else 1e-9):
         yield "A", None, f"A @ B is not the best approximation of rank {r}: {largest(mine, best)}"
+    elif mine.dtype != W.dtype:
+        yield "A", "dtype", f"A @ B has the dtype {mine.dtype}, expected {W.dtype}, that of W"
 
 
 def combined(given, right, arguments):
@@ -38,6 +41,8 @@ def combined(given, right, arguments):
         words = ": the scales are missing" if close(A @ B, plain, 1e-5) else f": {largest(A @ B, wanted)}"
         cause = "elementwise_factor" if close(A @ B, plain, 1e-5) else None
         yield "B", cause, f"A @ B is not the sum of the scaled updates{words}"
+    elif (A @ B).dtype != wanted.dtype:
+        yield "A", "dtype", f"A @ B has the dtype {(A @ B).dtype}, expected {wanted.dtype}, that of the adapters"
 
 
 def init(given, right, arguments):
@@ -100,9 +105,25 @@ def inject(given, right, arguments):
             yield "model", "constant_factor", f"{path}.scale is {own.scale:g}, expected lora_alpha / r = {node.scale:g}"
         elif not np.any(own.A):
             yield "model", "zero_gradient", f"{path}.A is zero like B: then nothing ever learns"
+        elif own.A.dtype != node.A.dtype or own.B.dtype != node.B.dtype:
+            yield "model", "dtype", f"{path}.A has the dtype {own.A.dtype}, expected {node.A.dtype}, that of W"
+        elif own.dropout != node.dropout:
+            yield "model", None, f"{path}.dropout is {own.dropout:g}, but the configuration says {node.dropout:g}"
+        elif any(other is not own and np.shares_memory(other.A, own.A) for other in mine.values()):
+            yield "model", None, f"{path}.A is also that of another node; each needs its own"
         else:
             continue
         return
+    yield from same_outputs(given, base, "the base model, as B is zero")
+
+
+def same_outputs(model, other, whose):
+    """Compare two models on a batch of images."""
+    rng, dtype = np.random.default_rng(0), other.head.classifier.b.dtype
+    batch = Batch.of([rng.standard_normal((9, 8)).astype(dtype) for _ in range(3)])
+    mine, wanted = model.forward(batch)[0], other.forward(batch)[0]
+    if not close(mine, wanted, 1e-4 if dtype == np.float32 else 1e-9):
+        yield "model", "missing_term", f"its outputs are not those of {whose}: {largest(mine, wanted)}; is a bias lost?"
 
 
 def merge(given, right, arguments):
@@ -133,6 +154,7 @@ def merge(given, right, arguments):
             words = {"constant_factor": ": the scale is missing", "missing_term": ": it has not changed"}
             yield "model", cause, f"{path}.W is not W + scale * A B{words.get(cause, '')}"
             return
+    yield from same_outputs(given, lora, "the adapted model")
 
 
 def train(given, right, arguments):

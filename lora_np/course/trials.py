@@ -64,6 +64,8 @@ def attention(rng, dtype):
     visible[..., 0] = True
     inputs = {"Q": drawn(rng, dtype, n, h, T, d), "K": drawn(rng, dtype, n, h, U, d)}
     inputs["V"] = drawn(rng, dtype, n, h, U, 7)
+    if rng.random() < 0.4:
+        return inputs, {"visible": None, "mask": None}
     return inputs, {"visible": visible, "mask": dropout(rng, dtype, n, h, T, U)}
 
 
@@ -71,7 +73,8 @@ def cross_entropy(rng, dtype):
     n, classes = 6, 4
     labels = rng.integers(0, classes, n)
     labels[rng.integers(n)] = -100
-    return {"logits": 1.5 * drawn(rng, dtype, n, classes)}, {"labels": labels}
+    smoothing = {"label_smoothing": 0.2} if rng.random() < 0.5 else {}
+    return {"logits": 1.5 * drawn(rng, dtype, n, classes)}, {"labels": labels, **smoothing}
 
 
 def lora_linear(rng, dtype):
@@ -79,7 +82,7 @@ def lora_linear(rng, dtype):
     n, d_in, d_out, r = sizes(rng, 4)
     inputs = {"x": drawn(rng, dtype, n, d_in), "A": drawn(rng, dtype, d_in, r), "B": drawn(rng, dtype, r, d_out)}
     fixed = {"W": drawn(rng, dtype, d_in, d_out), "b": drawn(rng, dtype, d_out), "scale": 1.7}
-    return inputs, {**fixed, "mask": dropout(rng, dtype, n, d_in)}
+    return inputs, {**fixed, "mask": dropout(rng, dtype, n, d_in) if rng.random() < 0.6 else None}
 
 
 # For any other function: its arguments.
@@ -116,16 +119,25 @@ def matrix_and_rank(rng, dtype):
 
 
 def matrix_and_error(rng, dtype):
-    d_in, d_out = rng.permutation([7, 10])
-    decay = (0.6 ** np.arange(d_out)).astype(dtype)
-    return {"W": drawn(rng, dtype, d_in, d_out) * decay, "error": float(rng.uniform(0.05, 0.6))}
+    """Draw an error for which squares, and their root, matter: sums of singular values give another rank."""
+    while True:
+        d_in, d_out = rng.permutation([7, 10])
+        W = drawn(rng, dtype, d_in, d_out) * (0.6 ** np.arange(d_out)).astype(dtype)
+        s, error = np.linalg.svd(W, compute_uv=False), float(rng.uniform(0.05, 0.6))
+        ranks = []
+        for power, bound in ((2, error * error), (1, error), (2, error)):
+            lost = np.append(np.cumsum(s[::-1] ** power)[::-1], 0)
+            ranks.append(int(np.argmax(lost <= bound * lost[0])))
+        ranks.append(int(np.argmax(np.append(s, 0) <= error * s[0])))  # as in the spectral norm
+        if ranks[0] not in ranks[1:]:
+            return {"W": W, "error": error}
 
 
 def scalar_function(rng, dtype):
     a, b = drawn(rng, np.float64, 4, 3), drawn(rng, np.float64, 3)
 
     def function(x):
-        return float(np.sum(np.tanh(x * a) @ b) + 0.3 * np.sum(x**3))
+        return float(np.sum(np.tanh(3 * x * a) @ b) + 3 * np.sum(x**3))
 
     return {"function": function, "x": drawn(rng, np.float64, 4, 3)}
 
@@ -178,7 +190,8 @@ def moved(model, rng):
 
 
 def config(rng):
-    return lnp.LoRAConfig(r=3, lora_alpha=5, target_modules=["query", "value", "intermediate.dense"])
+    rslora, targets = bool(rng.random() < 0.5), ["query", "value", "intermediate.dense"]
+    return lnp.LoRAConfig(r=3, lora_alpha=5, target_modules=targets, lora_dropout=0.1, use_rslora=rslora)
 
 
 def model(rng, dtype):
