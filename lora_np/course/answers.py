@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-import inspect
 from numbers import Number
 
 import numpy as np
@@ -30,6 +29,10 @@ class Wrong(Exception):
     def __init__(self, output, cause, *sentences):
         super().__init__(output, cause, *sentences)
         self.output, self.cause, self.sentences = output, cause, [sentence for sentence in sentences if sentence]
+
+
+class Raised(Wrong):
+    """An answer raises."""
 
 
 def check(name, function, forward=None, hint=0):
@@ -101,7 +104,10 @@ def try_function(exercise, function, rng, dtype):
     """Compare an answer with the reference on one draw of arguments."""
     arguments = locked(exercise.draw(rng, dtype))
     right = results(exercise, exercise.reference, arguments)
-    given = results(exercise, answer(exercise, function), arguments)
+    try:
+        given = results(exercise, answer(exercise, function), arguments)
+    except Raised as raised:
+        raise Wrong(None, *likely(exercise, function, arguments, exercise.outputs[0], raised.sentences[0])) from raised
     repeats(exercise, function, arguments, given)
     if exercise.judge is not None:
         for output, cause, sentence in exercise.judge(given, right, arguments):
@@ -190,7 +196,7 @@ def answer(exercise, function):
                 raise Wrong(None, "inplace", f"it changes an argument in place; work on a copy: {words}") from error
             if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # raised by the call itself
                 raise Wrong(None, None, f"it is called as {exercise.signature}, but {error}") from error
-            raise Wrong(None, None, f"it raises {words}") from error
+            raise Raised(None, None, f"it raises {words}") from error
         for name, value in kept.items():
             if differences(before[name], value):
                 raise Wrong(name, "inplace", f"it changes its argument {name} in place; work on a copy")
@@ -237,49 +243,46 @@ def described_type(right):
 
 def likely(exercise, function, arguments, output, sentence):
     """Return (cause, sentence, ...) with the likely cause of a wrong result."""
-    draws = [locked(exercise.draw(np.random.default_rng([OWN_SEED, seed]), np.float64)) for seed in (0, 1)]
+    if "has the dtype" in sentence:
+        return "dtype", sentence
     try:
-        first, second = (results(exercise, function, draw)[output] for draw in draws)
-        if first is not None and np.shape(first) == np.shape(second) and np.array_equal(first, second):
+        if is_written_down(exercise, function, output):
             return None, sentence, "it is the same for other arguments: is it the result of an example, written down?"
-        names = [name for name in exercise.outputs if name == output or len(exercise.outputs) < 4]
-        right = {
-            name: value for name, value in results(exercise, exercise.reference, arguments).items() if name in names
-        }
-
-        def run(returned):
-            return {name: results(exercise, lambda *_: returned, arguments)[name] for name in names}
-
-        named = dict(zip(arguments_of(function), arguments.values()))
-        found = [d for d in explain_values(function, named, right, run) if d.argument == output]
-        if not found and (cause := fault_of(exercise, function, arguments, output)):
-            group, words = CAUSES[cause]
-            return cause, sentence, f"likely cause ({group}): {words}"
+        found = explained(exercise, function, arguments, output)
     except Exception:  # a hypothesis that crashes is no explanation
-        found = []
+        found = None
     if found:
-        return found[0].cause, sentence, f"likely cause ({found[0].group}): {found[0].sentence}"
-    cause = "shape" if "has the shape" in sentence else "dtype" if "dtype" in sentence else None
-    return cause, sentence
+        return found[0], sentence, found[1]
+    return ("shape" if "has the shape" in sentence else None), sentence
 
 
-def fault_of(exercise, function, arguments, output):
-    """Return the cause whose single slip in the reference gives the learner's result, None if there is none."""
-    given = np.asarray(results(exercise, function, arguments)[output])
-    names = exercise.signature.partition("(")[2][:-1].split(", ")
-    for cause, edit in faults(exercise.reference, **copy.deepcopy(dict(zip(names, arguments.values())))):
+def is_written_down(exercise, function, output):
+    """Does an answer give the same whatever its arguments are?"""
+    draws = [locked(exercise.draw(np.random.default_rng([OWN_SEED, seed]), np.float64)) for seed in (0, 1)]
+    found = [snapshot(results(exercise, function, draw)[output]) for draw in draws]
+    return bool(found[0]) and found[0][next(iter(found[0]))] is not None and not differences(found[0], found[1])
+
+
+def explained(exercise, function, arguments, output):
+    """Return (cause, sentence) for one slip in the answer, or in the reference, that explains it; None if none does."""
+
+    def call(function):
+        return exercise.numbers(results(exercise, function, arguments))
+
+    wanted = {name: np.asarray(value, float) for name, value in call(exercise.reference).items() if name != "cache"}
+    found = explain_values(function, copy.deepcopy(tuple(arguments.values())), wanted, call)
+    if first := next((d for d in found if d.argument == output), None):
+        return first.cause, f"likely cause ({first.group}): {first.sentence}"
+    given = np.asarray(call(function)[output], float)
+    for cause, edit in faults(exercise.reference, *copy.deepcopy(tuple(arguments.values()))):
         try:
             with np.errstate(all="ignore"):
-                if close(np.asarray(results(exercise, edit.build(), arguments)[output]), given):
-                    return "missing_term" if cause == "missing_path" else cause  # a value has terms, and no ways
+                fits = close(np.asarray(call(edit.build())[output], float), given)
         except Exception:  # most edits do not run
             continue
+        if fits:
+            return cause, f"likely cause ({CAUSES[cause][0]}): {CAUSES[cause][1]}"
     return None
-
-
-def arguments_of(function):
-    """Return the names that the author has given the arguments."""
-    return tuple(inspect.signature(function).parameters)
 
 
 def try_backward(exercise, function, forward, rng, dtype):

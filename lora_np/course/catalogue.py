@@ -21,6 +21,7 @@ class Exercise:
     outputs: tuple  # names of what it returns, in order
     hints: tuple
     judge: object = None  # judge(given, right, arguments) yields (output, cause, sentence); None: number by number
+    numbers: object = dict  # numbers(results) returns arrays by output, which a likely cause is sought for
     forward: object = None  # of a backward: then `draw` draws (inputs, fixed) of this
     changes: tuple = ()  # arguments that an answer is meant to change in place
     lent: tuple = ()  # arguments that it may change while it runs, if it puts them back
@@ -31,14 +32,6 @@ class Exercise:
     def signature(self):
         names = self.parameters or tuple(inspect.signature(self.reference).parameters)
         return f"{self.name}({', '.join(names)})"
-
-
-def block_forward(block, x, groups):
-    return PreNormBlock.forward(block, x, groups)
-
-
-def block_backward(block, dy, cache):
-    return PreNormBlock.backward(block, dy, cache)
 
 
 def backward(name, chapter, minutes, level, op, outputs, hints, alias=None):
@@ -62,7 +55,7 @@ EXERCISES = [
         "low_rank_approximation", 1, 10, "easy", compress.low_rank_approximation, trials.matrix_and_rank, ("A", "B"),
         ("np.linalg.svd(W, full_matrices=False) gives U, s and Vt, the largest singular values first.",
          "Keep r columns of U, r numbers of s and r rows of Vt. Put s into one of the two, or its root into both."),
-        judge=judges.product,
+        judge=judges.product, numbers=judges.numbers_of_product,
     ),
     Exercise(
         "rank_for_error", 1, 10, "medium", compress.rank_for_error, trials.matrix_and_error, ("r",),
@@ -94,9 +87,10 @@ EXERCISES = [
          "Where `visible` is False, put -np.inf before the softmax. `mask` multiplies the weights after it."),
     ),
     Exercise(
-        "block_forward", 2, 15, "medium", block_forward, trials.block_call, ("y",),
+        "block_forward", 2, 15, "medium", PreNormBlock.forward, trials.block_call, ("y",),
         ("A pre-norm block adds twice: x + attention(norm1(x)), and to that mlp(norm2(...)).",
          "block.norm1.forward(x) returns the rows and a cache; block.attention.forward takes the groups, too."),
+        parameters=("block", "x", "groups"),
     ),
     Exercise(
         "numerical_gradient", 3, 15, "medium", reference.numerical_gradient, trials.scalar_function, ("gradient",),
@@ -142,10 +136,10 @@ EXERCISES = [
              ("Softmax and logarithm together: the probability given minus the one asked for.",
               "(p - q) * weight * dloss, with the weight of each row as a column.")),
     Exercise(
-        "block_backward", 4, 25, "hard", block_backward, trials.block_back, ("dx", "grads"),
+        "block_backward", 4, 25, "hard", PreNormBlock.backward, trials.block_back, ("dx", "grads"),
         ("x goes two ways in each half: past it and through it. What comes back on the two is added.",
          "The cache holds those of norm1, attention, drop1, norm2, mlp and drop2, in this order."),
-        judge=judges.block,
+        judge=judges.block, numbers=judges.numbers_of_block, parameters=("block", "dy", "cache"),
     ),
     Exercise(
         "lora_linear_forward", 5, 10, "easy", ops.lora_linear_forward, trials.lora_call, ("y",),
@@ -182,13 +176,13 @@ EXERCISES = [
         "merge", 7, 15, "medium", lora.merge, trials.adapted, ("model",),
         ("tree.rebuild(model, change) with a change that turns a LoRALinear into a Linear.",
          "W + scale * A B; add in float64 and round once. The old model must stay as it is."),
-        judge=judges.merge,
+        judge=judges.merge, numbers=judges.numbers_of_merged,
     ),
     Exercise(
         "combine_adapters", 7, 10, "medium", reference.combine_adapters, trials.adapters, ("A", "B"),
         ("(A1 + A2)(B1 + B2) has cross terms that nobody trained. Blocks side by side have none.",
          "Concatenate the A along the rank, and the scaled B along the rank."),
-        judge=judges.combined,
+        judge=judges.combined, numbers=judges.numbers_of_product,
     ),
     Exercise(
         "accuracy_interval", 8, 15, "medium", reference.accuracy_interval, trials.counts, ("low", "high"),

@@ -16,6 +16,18 @@ def largest(a, b):
     return f"the largest difference is {np.max(np.abs(a - b)):.1e}"
 
 
+def numbers_of_product(results):
+    return dict.fromkeys("AB", results["A"] @ results["B"])
+
+
+def numbers_of_block(results):
+    return {"dx": results["dx"], "grads": np.concatenate([g.ravel() for g in flatten(results["grads"]).values()])}
+
+
+def numbers_of_merged(results):
+    return {"model": np.concatenate([node.W.ravel() for node in nodes(results["model"], Linear).values()])}
+
+
 def product(given, right, arguments):
     """Any two factors of the right sizes will do, if their product is right."""
     W, r = arguments["W"], arguments["r"]
@@ -149,6 +161,7 @@ def merge(given, right, arguments):
                 "constant_factor": node.W + update,
                 "sign": node.W - node.scale * update,
                 "missing_term": node.W,
+                "factor_order": node.scale * (node.W + update),
             }
             cause = next((c for c, guess in causes.items() if W.shape == guess.shape and close(W, guess, 1e-5)), None)
             words = {"constant_factor": ": the scale is missing", "missing_term": ": it has not changed"}

@@ -166,7 +166,7 @@ def adamw(rng, dtype):
 
 def adapters(rng, dtype):
     d_in, d_out = 7, 5
-    ranks, scales = (2, 3, 4), (0.5, 1.7, 2.0)
+    ranks, scales = ((2, 3, 4), (3, 3, 3))[int(rng.integers(2))], (0.5, 1.7, 2.0)
     found = [(drawn(rng, dtype, d_in, r), drawn(rng, dtype, r, d_out), s) for r, s in zip(ranks, scales)]
     return {"adapters": found[: int(rng.integers(2, 4))]}
 

@@ -133,8 +133,8 @@ class Editor:
             self.function(*(() if self.bound is None else (self.bound,)), *arguments, **named)
         finally:
             sys.settrace(before)
-        for editor in self.all():
-            editor.names = editor.atoms()
+            for editor in self.all():
+                editor.names = editor.atoms()
 
     def all(self):
         """Return this editor and those of the functions that are called."""

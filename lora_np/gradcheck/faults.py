@@ -1,5 +1,7 @@
 """What an edit of a backward's source means: as a fault of a right one, and as the repair of a wrong one."""
 
+import contextlib
+
 from lora_np.gradcheck.edits import Editor
 from lora_np.gradcheck.rewrites import all_edits
 
@@ -47,6 +49,7 @@ AS_FAULT = {
     "drop reduction": {"": "reduction_axis"},
     "keep the last": {"": "not_accumulated"},
     "choose": {"mask": "mask_ignored"},
+    "drop step": {"mask": "mask_ignored"},
 }
 AS_REPAIR = {
     "drop term": {"way": "extra_term", "term": "extra_term", "constant": "extra_term", "number": "constant_factor"},
@@ -60,7 +63,7 @@ AS_REPAIR = {
 ORDER = (  # the likeliest first; what several fit is named by the first
     *("flip sign", "transpose", "drop factor", "double factor", "power", "mean or sum", "axis", "drop reduction"),
     *("scale", "accumulate", "keep the last", "range", "drop term", "add factor", "rename", "exchange", "overwritten"),
-    *("invert factor", "move factor", "flip axes", "compare", "choose", "put a name", "wrap", "drop call"),
+    *("invert factor", "move factor", "flip axes", "compare", "choose", "drop step", "put a name", "wrap", "drop call"),
 )
 
 
@@ -82,7 +85,8 @@ def repairs(function, *arguments, **named):
 
 def understood(function, arguments, named, table):
     editor = Editor(function)
-    editor.watch(*arguments, **named)
+    with contextlib.suppress(Exception):  # what has a value before it raises is seen
+        editor.watch(*arguments, **named)
     edits = [edit for part in editor.all() for edit in all_edits(part, additions=table is AS_REPAIR)]
     for edit in sorted(edits, key=lambda edit: ORDER.index(edit.kind)):
         if cause := meaning(edit, table):

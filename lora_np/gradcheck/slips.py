@@ -241,8 +241,11 @@ def of_statement(editor, node):
 
 
 def of_expression(editor, node):
-    """`np.put_along_axis` keeps the last of the values for one place."""
+    """A mask that is not applied; `np.put_along_axis`, which keeps the last of the values for one place."""
     call = node.value
+    names = [part for part in ast.walk(call) if isinstance(part, ast.Name) and editor.locals.get(part.id) is not None]
+    if any(editor.kind_of(part) == "mask" for part in names):
+        yield "drop step", "mask", ast.Pass()
     if not isinstance(call, ast.Call) or not ast.unparse(call.func).endswith("put_along_axis") or len(call.args) < 3:
         return
     axis = call.args[3] if len(call.args) > 3 else next((k.value for k in call.keywords if k.arg == "axis"), None)

@@ -6,36 +6,35 @@ import itertools
 
 import numpy as np
 
-from lora_np.gradcheck.calls import fresh
 from lora_np.gradcheck.causes import named
 from lora_np.gradcheck.faults import repairs
 from lora_np.gradcheck.repairs import Repairs
 from lora_np.gradcheck.suspect import close, ratio
 
 
-def explain_values(function, arguments, wanted, results):
+def explain_values(function, arguments, wanted, call):
     """Return the likely causes of wrong results, a list of Diagnosis, the best first.
 
     Parameters
     ----------
     function : callable
-        It is run some hundred times, with copies of the arguments.
-    arguments : dict
-        Its arguments by name.
-    wanted : dict of str to array or float
+        It is run some hundred times.
+    arguments : tuple
+        As it runs once, to see the values in its source.
+    wanted : dict of str to array
         What is right, by the name of the result.
-    results : callable
-        From what the function returns to a dict like `wanted`.
+    call : callable
+        From the function, or an edited one, to its results by name. It gives it arguments that may be changed, and may
+        raise: then all results are taken for wrong.
     """
-
-    def run(function):
-        return results(function(**fresh(arguments)))
-
     found = []
     with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):  # the author's prints, once more
-        given = {name: np.asarray(value, float) for name, value in run(function).items()}
-        wanted = {name: np.asarray(value, float) for name, value in wanted.items()}
-        edits = Repairs(given, wanted, lambda: repairs(function, **fresh(arguments)), run)
+        try:
+            given = call(function)
+            given = {name: np.asarray(given[name], float) for name in wanted}
+        except Exception:
+            given = {name: np.full(value.shape, np.nan) for name, value in wanted.items()}
+        edits = Repairs(given, wanted, lambda: repairs(function, *arguments), call)
         for name in wanted:
             if not close(given[name], wanted[name]):
                 seen = {}

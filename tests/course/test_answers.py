@@ -72,6 +72,11 @@ def test_each_exercise_has_six_wrong_and_three_right_answers():
         assert sum(entry.exercise == name for entry in RIGHT) >= 3, name
 
 
+def test_a_mask_that_the_forward_does_not_apply_is_named():
+    entry = next(entry for entry in WRONG if entry.function.__name__ == "everything_visible")
+    assert named(entry) == "cause"
+
+
 def linear_backward(dy, cache):
     x, W = cache
     return dy @ W.T, x.T @ dy / 1.0, dy.mean(axis=0)
