@@ -1,15 +1,12 @@
 """What the exercises rebuild and the package has under another name, or as part of something larger."""
 
-import math
-
 import numpy as np
 
 from lora_np.gradcheck import numeric_gradients
 from lora_np.model.tree import parameters
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward
+from lora_np.train.evaluate import wilson_interval
 from lora_np.train.optimisers import AdamW
-
-Z95 = 1.959963984540054  # a standard normal number lies within it with probability 0.95
 
 
 def numerical_gradient(function, x):
@@ -46,7 +43,4 @@ def combine_adapters(adapters):
 
 def accuracy_interval(correct, total):
     """Return the 95 % interval of Wilson (1927) for a share of `correct` in `total` independent trials."""
-    p, z2 = correct / total, Z95 * Z95
-    middle = (p + z2 / (2 * total)) / (1 + z2 / total)
-    half = Z95 / (1 + z2 / total) * math.sqrt(p * (1 - p) / total + z2 / (4 * total * total))
-    return middle - half, middle + half
+    return wilson_interval(correct / total, total)

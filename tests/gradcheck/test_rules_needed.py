@@ -16,6 +16,7 @@ import suite
 
 from lora_np.gradcheck import check, diagnose, edits, faults, forwards, mutants
 
+pytestmark = pytest.mark.thorough
 ENTRIES = {entry.name: entry for entry in [*suite.WRONG, *foreign.WRONG]}
 RULES = {
     "zero": "layer_norm: sum that goes nowhere",
