@@ -281,6 +281,7 @@ def explained(exercise, function, arguments, output):
         except Exception:  # most edits do not run
             continue
         if fits:
+            cause = "missing_term" if cause == "missing_path" else cause  # a value has terms, and no ways
             return cause, f"likely cause ({CAUSES[cause][0]}): {CAUSES[cause][1]}"
     return None
 
