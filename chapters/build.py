@@ -234,7 +234,7 @@ def outputs_of(cell):
             found.append(output.text)
         elif output.output_type == "error":
             found.append(f"{output.ename}: {output.evalue}")
-        elif "text/plain" in output.get("data", {}):
+        elif "text/plain" in output.get("data", {}) and "image/png" not in output.data:
             found.append(output.data["text/plain"])
     return "".join(found)
 

@@ -23,7 +23,8 @@ def load_data(name="digits"):
     -------
     tuple of three Dataset
         Each with every class in its share; the same rows in every run. Digits: 1,000 images (mixed: 8,000), 300 and
-        497. Movie reviews: 9,005 sentences, 561 and 1,000; a file: 80, 10 and 10 % of its rows.
+        497. Movie reviews: 9,005 sentences, 561 and 1,000; a file: 80, 10 and 10 % of its rows. They stand in the order
+        of their source, which may be sorted by class: draw a subset at random, do not cut it off.
 
     Raises
     ------

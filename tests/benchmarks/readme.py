@@ -12,9 +12,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "tests/gradcheck/README.md")]
-RECORD, REVIEWS, CHECKED = (
+RECORD, REVIEWS, CHECKED, COURSE = (
     json.loads((ROOT / "tests" / "benchmarks" / "results" / f"{name}.json").read_text())
-    for name in ("digits", "reviews", "gradcheck")
+    for name in ("digits", "reviews", "gradcheck", "course")
 )
 REFERENCE = json.loads((ROOT / "tests" / "reference" / "results.json").read_text())
 MINILM = json.loads((ROOT / "tests" / "reference" / "minilm.json").read_text())
@@ -186,6 +186,10 @@ def values():
         "examples": "\n" + examples_table() + "\n",
         **{f"reviews_{method}": percent(run["after"]) for method, run in REVIEWS["accuracy"]["runs"].items()},
         **checked(),
+        "answers_wrong": f"{COURSE['rejected']} of {COURSE['wrong']}",
+        "answers_right": f"{COURSE['accepted']} of {COURSE['right']}",
+        "answers_cause": f"{100 * COURSE['cause'] / COURSE['labelled']:.0f}",
+        "answers_group": f"{100 * (COURSE['cause'] + COURSE['group']) / COURSE['labelled']:.0f}",
         **{f"tried_{method}": tried(method) for method in ("head", "lora", "full")},
         **{f"lora_{name}": percent(found["accuracy"]) for name, found in REVIEWS["accuracy"]["elsewhere"].items()},
         **{

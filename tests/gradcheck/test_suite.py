@@ -138,4 +138,10 @@ if __name__ == "__main__":
         "operations": by_op,
     }
     RESULT.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"{'':32}{'wrong':>8}{'found':>8}{'cause':>8}{'group':>8}{'none':>8}")
+    for title, counts in {**by_op, **totals}.items():
+        cause, group, none = (counts.get(key, 0) for key in ("cause", "group", "none"))
+        print(f"{title:32}{counts['wrong']:8}{counts['found']:8}{cause:8}{cause + group:8}{none:8}")
+    for title, counts in totals.items():
+        print(f"{title}: {counts['false alarms']} false alarms of {counts['right']}")
     print(f"written: {RESULT.name}; python tests/benchmarks/readme.py puts it into the READMEs")
