@@ -206,7 +206,8 @@ prove("linear")
 #
 # <details><summary>Hint 1</summary>
 #
-# The density is np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi).
+# The density is np.exp(-0.5 * x * x) / (2 * np.pi) ** 0.5. (`np.sqrt` of a plain number is a float64, and would widen
+# a float32 gradient; `** 0.5` and `math.sqrt` do not.)
 #
 # </details>
 
@@ -216,7 +217,7 @@ def gelu_backward(dy, cache):
     """Return dx, shaped like x."""
     # BEGIN SOLUTION
     x, cdf = cache
-    density = np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi)
+    density = np.exp(-0.5 * x * x) / (2 * np.pi) ** 0.5
     return dy * (cdf + x * density)
     # END SOLUTION
 
@@ -419,7 +420,7 @@ def attention_backward(dO, cache):
     dV = D.swapaxes(2, 3) @ dO
     dD = dO @ V.swapaxes(2, 3)
     dP = dD if mask is None else dD * mask
-    dS = P * (dP - (P * dP).sum(axis=-1, keepdims=True)) / np.sqrt(Q.shape[3])
+    dS = P * (dP - (P * dP).sum(axis=-1, keepdims=True)) / Q.shape[3] ** 0.5
     return dS @ K, dS.swapaxes(2, 3) @ Q, dV
     # END SOLUTION
 
