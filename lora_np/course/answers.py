@@ -20,7 +20,7 @@ from lora_np.gradcheck.values import explain_values
 
 SEEDS, OWN_SEED = 4, 0x657865
 TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 2e-5}  # relative to the largest entry
-TO_DO = "it is still to be written: put your code in place of the line that raises NotImplementedError"
+UNANSWERED = "it is still to be written: put your code in place of the line that raises NotImplementedError"
 
 
 class Wrong(Exception):
@@ -189,7 +189,7 @@ def answer(exercise, function):
             with np.errstate(all="ignore"):
                 returned = function(*own)
         except NotImplementedError as error:
-            raise Wrong(None, None, TO_DO) from error
+            raise Wrong(None, None, UNANSWERED) from error
         except Exception as error:
             words = in_words(error)
             if "read-only" in str(error):
