@@ -8,6 +8,7 @@ import numpy as np
 
 from lora_np.course.catalogue import BY_NAME
 from lora_np.course.progress import remember
+from lora_np.course.slips import explained_by_slip
 from lora_np.course.verdict import Verdict
 from lora_np.gradcheck import CAUSES
 from lora_np.gradcheck import check as check_gradients
@@ -18,8 +19,10 @@ from lora_np.gradcheck.snapshots import differences, leaves, snapshot
 from lora_np.gradcheck.suspect import close
 from lora_np.gradcheck.values import explain_values
 
-SEEDS, OWN_SEED = 4, 0x657865
+SEEDS, MANY, OWN_SEED = 4, 12, 0x657865
 TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 2e-5}  # relative to the largest entry
+BEFORE_NUMBERS = ("inplace", "nondeterministic", "dtype")  # causes that no number shows
+RAISES = "it raises"
 UNANSWERED = "it is still to be written: put your code in place of the line that raises NotImplementedError"
 
 
@@ -108,12 +111,12 @@ def try_function(exercise, function, rng, dtype):
         given = results(exercise, answer(exercise, function), arguments)
     except Raised as raised:
         raise Wrong(None, *likely(exercise, function, arguments, exercise.outputs[0], raised.sentences[0])) from raised
-    repeats(exercise, function, arguments, given)
     if exercise.judge is not None:
         for output, cause, sentence in exercise.judge(given, right, arguments):
             raise Wrong(
                 output, *(cause, sentence) if cause else likely(exercise, function, arguments, output, sentence)
             )
+        repeats(exercise, function, arguments, given)
     else:
         for name, value in right.items():
             if name == "cache":
@@ -196,7 +199,7 @@ def answer(exercise, function):
                 raise Wrong(None, "inplace", f"it changes an argument in place; work on a copy: {words}") from error
             if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # raised by the call itself
                 raise Wrong(None, None, f"it is called as {exercise.signature}, but {error}") from error
-            raise Raised(None, None, f"it raises {words}") from error
+            raise Raised(None, None, f"{RAISES} {words}") from error
         for name, value in kept.items():
             if differences(before[name], value):
                 raise Wrong(name, "inplace", f"it changes its argument {name} in place; work on a copy")
@@ -243,17 +246,48 @@ def described_type(right):
 
 def likely(exercise, function, arguments, output, sentence):
     """Return (cause, sentence, ...) with the likely cause of a wrong result."""
-    if "has the dtype" in sentence:
-        return "dtype", sentence
+    for words, cause in (("has the dtype", "dtype"), (" is None", "zero_gradient")):
+        if words in sentence:
+            return cause, sentence
     try:
-        if is_written_down(exercise, function, output):
+        raises = sentence.startswith(RAISES)
+        if not raises and is_written_down(exercise, function, output):
             return None, sentence, "it is the same for other arguments: is it the result of an example, written down?"
         found = explained(exercise, function, arguments, output)
     except Exception:  # a hypothesis that crashes is no explanation
         found = None
+    found = found or of_raise(sentence)
     if found:
         return found[0], sentence, found[1]
     return ("shape" if "has the shape" in sentence else None), sentence
+
+
+def of_raise(sentence):
+    """Return (cause, sentence) for what NumPy, or an operation of ours, says of sizes that do not fit."""
+    if "core dimension" in sentence or "not aligned" in sentence or " needs " in sentence:
+        return "transpose", "likely cause: two matrices do not meet; transpose one of them, or exchange the two"
+    if "could not be broadcast" in sentence:
+        words = "a sum or mean over another axis, or one without keepdims=True, leaves two arrays that do not fit"
+        return "reduction_axis", f"likely cause: {words}"
+    if "must match exactly" in sentence:
+        return "shape", "likely cause: the arrays are set side by side along another axis than the one they differ in"
+    return None
+
+
+def results_of(exercise, arguments):
+    """Return a function from an answer to its results by name, as numbers."""
+
+    def call(function):
+        found = exercise.numbers(results(exercise, function, arguments))
+        return {name: np.asarray(value, float) for name, value in found.items() if name != "cache"}
+
+    return call
+
+
+def more_calls(exercise):
+    """Yield a function from an answer to its results, for many draws: a number or two are alike by chance in some."""
+    for seed in range(MANY):
+        yield results_of(exercise, locked(exercise.draw(np.random.default_rng([OWN_SEED, seed]), np.float64)))
 
 
 def is_written_down(exercise, function, output):
@@ -265,11 +299,10 @@ def is_written_down(exercise, function, output):
 
 def explained(exercise, function, arguments, output):
     """Return (cause, sentence) for one slip in the answer, or in the reference, that explains it; None if none does."""
-
-    def call(function):
-        return exercise.numbers(results(exercise, function, arguments))
-
-    wanted = {name: np.asarray(value, float) for name, value in call(exercise.reference).items() if name != "cache"}
+    if found := explained_by_slip(exercise, function, list(more_calls(exercise))):
+        return found
+    call = results_of(exercise, arguments)
+    wanted = call(exercise.reference)
     found = explain_values(function, copy.deepcopy(tuple(arguments.values())), wanted, call)
     if first := next((d for d in found if d.argument == output), None):
         return first.cause, f"likely cause ({first.group}): {first.sentence}"
@@ -294,8 +327,15 @@ def try_backward(exercise, function, forward, rng, dtype):
     if forward is not None and (sentence := difference("y", output, right)):
         raise Wrong("y", "shape" if "has the shape" in sentence else None, f"your forward: {sentence}")
     doutput = rng.standard_normal(np.shape(output)).astype(dtype) if np.ndim(output) else float(rng.standard_normal())
-    returned = answer(exercise, function)(locked(doutput), locked(cache))
     names = [f"d{name}" for name in inputs]
+    call = gradients_of(inputs, doutput, cache)
+    try:
+        returned = answer(exercise, function)(locked(doutput), locked(cache))
+    except Raised as raised:
+        wanted = call(exercise.reference) if forward is None else {}
+        found = explain_values(function, copy.deepcopy((doutput, cache)), wanted, call)
+        found = found and (found[0].cause, f"likely cause ({found[0].group}): {found[0].sentence}")
+        raise Wrong(None, *with_cause(found or of_raise(raised.sentences[0]), raised.sentences[0])) from raised
     if returned is None:
         raise Wrong(
             names[0], "zero_gradient", f"it returns None, expected ({', '.join(names)}): is the return missing?"
@@ -308,12 +348,26 @@ def try_backward(exercise, function, forward, rng, dtype):
                     raise Wrong(f"d{name}", "dtype", f"d{name} has the dtype {gradient.dtype}, expected {dtype}")
         return
     argument, sentences = next(iter(report.failures.items()))
-    found = likely_gradient(report, argument)
-    reason = f"likely cause ({found.group}): {found.sentence}" if found and found.sentence not in sentences else ""
     output = f"d{argument}" if argument in inputs else argument
-    raise Wrong(output, found and found.cause, sentences[0], reason)
+    found = next((diagnosis for diagnosis in report.diagnosis if diagnosis.argument == argument), None)
+    known = None
+    if forward is None and not (found and found.cause in BEFORE_NUMBERS):
+        known = explained_by_slip(exercise, function, [call])
+    if found and not known and found.sentence not in sentences:
+        known = found.cause, f"likely cause ({found.group}): {found.sentence}"
+    raise Wrong(output, *with_cause(known or (found and found.cause, ""), sentences[0]))
 
 
-def likely_gradient(report, argument):
-    """Return the first diagnosis of an argument, None if there is none."""
-    return next((diagnosis for diagnosis in report.diagnosis if diagnosis.argument == argument), None)
+def gradients_of(inputs, doutput, cache):
+    """Return a function from a backward to its gradients by name."""
+
+    def call(function):
+        found = by_name(function(copy.deepcopy(doutput), copy.deepcopy(cache)), inputs)
+        return {f"d{name}": np.asarray(gradient, float) for name, gradient in found.items()}
+
+    return call
+
+
+def with_cause(found, sentence):
+    """Return (cause, sentence, what is known of it) for a (cause, words) that may be None."""
+    return (found[0], sentence, found[1]) if found else (None, sentence)

@@ -21,7 +21,8 @@ def numbers_of_product(results):
 
 
 def numbers_of_block(results):
-    return {"dx": results["dx"], "grads": np.concatenate([g.ravel() for g in flatten(results["grads"]).values()])}
+    grads = flatten(results["grads"])
+    return {"dx": results["dx"], "grads": np.concatenate([grads[name].ravel() for name in sorted(grads)])}
 
 
 def numbers_of_merged(results):
@@ -48,11 +49,7 @@ def combined(given, right, arguments):
     if np.ndim(A) != 2 or np.ndim(B) != 2 or A.shape[1] != B.shape[0] or (A.shape[0], B.shape[1]) != wanted.shape:
         yield "A", "shape", f"A {np.shape(A)} and B {np.shape(B)} do not make a matrix {wanted.shape}"
     elif not close(A @ B, wanted, 1e-4 if wanted.dtype == np.float32 else 1e-9):
-        found = arguments["adapters"]
-        plain = sum(a @ b for a, b, _ in found)
-        words = ": the scales are missing" if close(A @ B, plain, 1e-5) else f": {largest(A @ B, wanted)}"
-        cause = "elementwise_factor" if close(A @ B, plain, 1e-5) else None
-        yield "B", cause, f"A @ B is not the sum of the scaled updates{words}"
+        yield "B", None, f"A @ B is not the sum of the scaled updates: {largest(A @ B, wanted)}"
     elif (A @ B).dtype != wanted.dtype:
         yield "A", "dtype", f"A @ B has the dtype {(A @ B).dtype}, expected {wanted.dtype}, that of the adapters"
 
@@ -67,9 +64,11 @@ def init(given, right, arguments):
             return
         if np.asarray(matrix).dtype != arguments["dtype"]:
             yield name, "dtype", f"{name} has the dtype {matrix.dtype}, expected {np.dtype(arguments['dtype'])}"
-    if np.any(B):
+    if np.any(B) and not np.any(A):
+        yield "B", "swapped", "A is zero and B random; it is B that starts at zero"
+    elif np.any(B):
         yield "B", "extra_term", "B is not zero, so the first output is not that of the base model"
-    if not np.any(A):
+    elif not np.any(A):
         yield "A", "zero_gradient", "A and B are both zero: then both have a gradient of zero, and nothing ever learns"
     elif np.max(np.abs(A)) > bound or np.max(np.abs(A)) < 0.8 * bound or np.mean(A < 0) < 0.3 or np.mean(A < 0) > 0.7:
         size = f"its entries lie between {A.min():.3f} and {A.max():.3f}"
@@ -77,13 +76,16 @@ def init(given, right, arguments):
 
 
 def block(given, right, arguments):
+    if isinstance(given["dx"], dict):
+        yield "dx", "swapped", "it returns (grads, dx), expected (dx, grads)"
+        return
     tolerance = 1e-4 if arguments["dy"].dtype == np.float32 else 1e-9
     if np.shape(given["dx"]) != right["dx"].shape or not close(given["dx"], right["dx"], tolerance):
         yield "dx", None, "dx is wrong: x goes two ways in each half of the block, and the two gradients are added"
     mine, wanted = flatten(given["grads"]), flatten(right["grads"])
     for name, gradient in wanted.items():
         if name not in mine:
-            yield "grads", "missing_path", f"grads lacks {name}; it is nested like the block"
+            yield "grads", "zero_gradient", f"grads lacks {name}; it is nested like the block"
             return
         if mine[name] is None or np.shape(mine[name]) != gradient.shape or not close(mine[name], gradient, tolerance):
             yield "grads", None, f"grads: the gradient of {name} is wrong"
@@ -109,18 +111,28 @@ def inject(given, right, arguments):
         own = mine[path]
         if not np.shares_memory(own.W, node.W):
             yield "model", "inplace", f"{path}.W is a copy; the frozen weight is shared with the base model"
+        elif np.any(own.B) and not np.any(own.A):
+            yield "model", "swapped", f"{path}.A is zero and B random; it is B that starts at zero"
         elif np.any(own.B):
             yield "model", "extra_term", f"{path}.B is not zero, so the new model does not start from the base"
-        elif own.A.shape != node.A.shape:
-            yield "model", "shape", f"{path}.A has the shape {own.A.shape}, expected {node.A.shape}"
+        elif (own.A.shape, own.B.shape) != (node.A.shape, node.B.shape):
+            exchanged = own.A.shape == (node.B.shape[1], node.A.shape[1])
+            cause = "transpose" if own.A.shape == node.A.shape[::-1] else "swapped" if exchanged else "shape"
+            words = f"{path}.A has the shape {own.A.shape} and B {own.B.shape}"
+            yield "model", cause, f"{words}, expected (d_in, r) = {node.A.shape} and (r, d_out) = {node.B.shape}"
         elif abs(own.scale / node.scale - 1) > 1e-6:
-            yield "model", "constant_factor", f"{path}.scale is {own.scale:g}, expected lora_alpha / r = {node.scale:g}"
+            formula = "lora_alpha / sqrt(r)" if arguments["config"].use_rslora else "lora_alpha / r"
+            yield "model", "constant_factor", f"{path}.scale is {own.scale:g}, expected {formula} = {node.scale:g}"
         elif not np.any(own.A):
             yield "model", "zero_gradient", f"{path}.A is zero like B: then nothing ever learns"
         elif own.A.dtype != node.A.dtype or own.B.dtype != node.B.dtype:
             yield "model", "dtype", f"{path}.A has the dtype {own.A.dtype}, expected {node.A.dtype}, that of W"
         elif own.dropout != node.dropout:
-            yield "model", None, f"{path}.dropout is {own.dropout:g}, but the configuration says {node.dropout:g}"
+            yield (
+                "model",
+                "mask_ignored",
+                f"{path}.dropout is {own.dropout:g}, but the configuration says {node.dropout:g}",
+            )
         elif any(other is not own and np.shares_memory(other.A, own.A) for other in mine.values()):
             yield "model", None, f"{path}.A is also that of another node; each needs its own"
         else:
@@ -147,7 +159,11 @@ def merge(given, right, arguments):
         yield "model", "inplace", "the given model was changed; rebuild makes a new one"
         return
     if nodes(given, LoRALinear):
-        yield "model", "missing_path", f"{next(iter(nodes(given, LoRALinear)))} still has its detour"
+        path, node = next(iter(nodes(given, LoRALinear).items()))
+        if np.array_equal(node.W, nodes(lora, LoRALinear)[path].W):
+            yield "model", "missing_path", f"{path} still has its detour, and its W has not changed"
+        else:
+            yield "model", "extra_term", f"{path} still has its detour, so the update counts twice"
         return
     mine, wanted = nodes(given, Linear), nodes(right, Linear)
     for path, node in nodes(lora, LoRALinear).items():
@@ -157,15 +173,20 @@ def merge(given, right, arguments):
             return
         if W.shape != target.shape or not close(W, target, 1e-6 if W.dtype == np.float32 else 1e-12):
             update = node.A @ node.B
-            causes = {
-                "constant_factor": node.W + update,
-                "sign": node.W - node.scale * update,
-                "missing_term": node.W,
-                "factor_order": node.scale * (node.W + update),
-            }
-            cause = next((c for c, guess in causes.items() if W.shape == guess.shape and close(W, guess, 1e-5)), None)
-            words = {"constant_factor": ": the scale is missing", "missing_term": ": it has not changed"}
-            yield "model", cause, f"{path}.W is not W + scale * A B{words.get(cause, '')}"
+            square = update.shape[0] == update.shape[1]
+            guesses = (
+                ("constant_factor", "the scale is missing", node.W + update),
+                ("constant_factor", "the scale is there twice", node.W + node.scale**2 * update),
+                ("sign", "the update is subtracted", node.W - node.scale * update),
+                ("missing_term", "it has not changed", node.W),
+                ("missing_term", "W is missing, it is the update alone", node.scale * update),
+                ("factor_order", "the scale multiplies W, too", node.scale * (node.W + update)),
+                ("factor_order", "the scale multiplies W, and not the update", node.scale * node.W + update),
+                ("transpose", "the update is transposed", node.W + node.scale * update.T if square else None),
+            )
+            fitting = [(c, f": {words}") for c, words, guess in guesses if guess is not None and close(W, guess, 1e-5)]
+            cause, words = fitting[0] if fitting else (None, "")
+            yield "model", cause, f"{path}.W is not W + scale * A B{words}"
             return
     yield from same_outputs(given, lora, "the adapted model")
 

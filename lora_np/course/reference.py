@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from lora_np.gradcheck import numeric_gradients
 from lora_np.model.tree import parameters
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward
 from lora_np.train.evaluate import wilson_interval
@@ -10,8 +9,16 @@ from lora_np.train.optimisers import AdamW
 
 
 def numerical_gradient(function, x):
-    """Return the gradient of function(x) -> float at an array x, numerically; see `lora_np.gradcheck.slopes`."""
-    return numeric_gradients(lambda x: (float(function(x)), None), {"x": x}, 1.0)["x"]
+    """Return the gradient of function(x) -> float at an array x: four points for each entry, an error of order h^4."""
+    gradient, h = np.zeros_like(x), 1e-3
+    for index in np.ndindex(x.shape):
+        values = []
+        for k in (-2, -1, 1, 2):
+            moved = x.copy()
+            moved[index] += k * h
+            values.append(function(moved))
+        gradient[index] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
+    return gradient
 
 
 def choose_step(order):

@@ -122,7 +122,7 @@ def matrix_and_error(rng, dtype):
     """Draw an error for which squares, and their root, matter: sums of singular values give another rank."""
     while True:
         d_in, d_out = rng.permutation([7, 10])
-        W = drawn(rng, dtype, d_in, d_out) * (0.6 ** np.arange(d_out)).astype(dtype)
+        W = drawn(rng, dtype, d_in, d_out) * (np.arange(1.0, d_out + 1) ** -rng.uniform(0.3, 2)).astype(dtype)
         s, error = np.linalg.svd(W, compute_uv=False), float(rng.uniform(0.05, 0.6))
         ranks = []
         for power, bound in ((2, error * error), (1, error), (2, error)):

@@ -35,7 +35,7 @@ def title(entry):
 @pytest.mark.parametrize("entry", WRONG, ids=title)
 def test_a_wrong_answer_is_rejected(entry, monkeypatch, capsys):
     monkeypatch.setattr(judged, "likely", lambda *args: (None, args[-1]))  # causes take time; see below
-    monkeypatch.setattr(judged, "likely_gradient", lambda report, argument: None)
+    monkeypatch.setattr(judged, "explained_by_slip", lambda *args: None)
     verdict = lnp.course.check(entry.exercise, entry.function)
     assert not verdict.ok and verdict.sentences
     assert "not right yet" in capsys.readouterr().out
@@ -63,7 +63,7 @@ LABELLED = [entry for entry in WRONG if entry.cause is not None]
 def test_most_causes_are_named():
     """A sample: the whole takes minutes."""
     counts = Counter(named(entry) for entry in LABELLED[::8])
-    assert counts["cause"] >= 0.6 * counts.total(), counts
+    assert counts["cause"] >= 0.85 * counts.total(), counts
 
 
 def test_each_exercise_has_six_wrong_and_three_right_answers():
