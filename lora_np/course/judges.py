@@ -139,6 +139,11 @@ def inject(given, right, arguments):
             continue
         return
     yield from same_outputs(given, base, "the base model, as B is zero")
+    if given.adapter != arguments["config"]:
+        words = (
+            "its .adapter is not the configuration, without which nobody can save it: dataclasses.replace(model, ...)"
+        )
+        yield "model", None, words
 
 
 def same_outputs(model, other, whose):

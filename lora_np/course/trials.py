@@ -137,7 +137,7 @@ def scalar_function(rng, dtype):
     a, b = drawn(rng, np.float64, 4, 3), drawn(rng, np.float64, 3)
 
     def function(x):
-        return float(np.sum(np.tanh(3 * x * a) @ b) + 3 * np.sum(x**3))
+        return float(np.sum(np.tanh(3 * x * a) @ b) + 3 * np.sum(x**3) + 5 * np.sin(np.sum(x) / 4))  # entries meet
 
     return {"function": function, "x": drawn(rng, np.float64, 4, 3)}
 
