@@ -10,8 +10,8 @@
 #
 # **Needs:** Python, NumPy, the matrix product. **Time:** about 60 minutes. **Difficulty:** easy.
 #
-# It answers the first half of question 1 of the course: what LoRA is, and why it suits scarce resources.
-# Chapter 5 answers the other half.
+# It answers the first half of question 1 of the course (the README lists the eight): what LoRA is, and why it suits
+# scarce resources. Chapter 5 answers the other half.
 
 # %% [markdown]
 # ## The question
@@ -113,10 +113,11 @@ for d in (64, 768, 4096):
 #
 # This works for every matrix, square or not. It is called the **singular value decomposition**, SVD:
 #
-# $$ W = U \,\text{diag}(s)\, V^T = \sum_k s_k\, u_k v_k^T, \qquad s_1 \ge s_2 \ge \dots \ge 0. $$
+# $$ W = U \,\text{diag}(s)\, V^T = \sum_{k=1}^{m} s_k\, u_k v_k^T, \qquad s_1 \ge s_2 \ge \dots \ge s_m \ge 0. $$
 #
-# - $U$ $(d_\text{in}, k)$ and $V$ $(d_\text{out}, k)$ have orthonormal columns: length one, at right angles;
-#   $k$ is the smaller side of $W$.
+# - $m$ is the smaller side of $W$.
+# - $U$ $(d_\text{in}, m)$ and $V$ $(d_\text{out}, m)$ have the columns $u_k$ and $v_k$. They are orthonormal: of length
+#   one, at right angles to each other.
 # - The **singular values** $s_k$ say how much each piece stretches. The rank is the number of those that are not zero.
 
 # %%
@@ -133,11 +134,12 @@ print("what is missing has size", np.linalg.norm(W - first).round(3))
 # %% [markdown]
 # ## Why nothing is better
 #
-# The size of a matrix here is the **Frobenius norm**, the root of the sum of its squares. In terms of the pieces it
-# is $\|W\| = \sqrt{s_1^2 + s_2^2 + \dots}$.
+# The size of a matrix here is the **Frobenius norm**, the root of the sum of its squares. The pieces are at right
+# angles to each other and piece $k$ has the size $s_k$, so $\|W\| = \sqrt{s_1^2 + s_2^2 + \dots}$. For our matrix:
+# $4 + 1 + 1 + 4 = 10 = 3^2 + 1^2$.
 #
-# **Claim** (Eckart and Young 1936): of all matrices of rank $r$, the first $r$ pieces of the SVD are nearest to $W$.
-# Their error is the size of what is left out, $\sqrt{s_{r+1}^2 + s_{r+2}^2 + \dots}$.
+# **Claim** (Eckart and Young 1936): of all matrices of rank $r$, none is nearer to $W$ than the sum of the first $r$
+# pieces of the SVD. Its error is the size of what is left out, $\sqrt{s_{r+1}^2 + s_{r+2}^2 + \dots}$.
 #
 # **Why.** Four short steps.
 #
@@ -145,8 +147,9 @@ print("what is missing has size", np.linalg.norm(W - first).round(3))
 # 2. For a given $Q$ the nearest is the projection of $W$ on these columns, $C = Q^T W$. A projection and what it
 #    leaves out are at right angles, so Pythagoras holds: $\text{error}^2 = \|W\|^2 - \|Q^T W\|^2$. So we want
 #    $\|Q^T W\|$ as large as possible.
-# 3. Put in the SVD: $\|Q^T W\|^2 = \sum_k s_k^2\, w_k$ with $w_k = \|Q^T u_k\|^2$. A projection makes no vector longer,
-#    so each $w_k$ is at most 1. Together they are at most $\|Q\|^2 = r$.
+# 3. Put in the SVD: $Q^T W = \sum_k s_k\, (Q^T u_k)\, v_k^T$. The $v_k$ are orthonormal, so
+#    $\|Q^T W\|^2 = \sum_k s_k^2\, w_k$ with $w_k = \|Q^T u_k\|^2$. A projection makes no vector longer. So each $w_k$
+#    is at most 1, and all together, $\|Q^T U\|^2$, are at most $\|Q\|^2 = r$.
 # 4. So we hand out a total weight of $r$, at most 1 to each $s_k^2$. The best is to give 1 to the $r$ largest. That is
 #    $Q = (u_1, \dots, u_r)$.
 #
@@ -173,8 +176,8 @@ plt.show()
 # %% [markdown]
 # ## Exercise 1: the best factors (easy, 10 minutes)
 #
-# Write `low_rank_approximation(W, r)`. It returns `A` (d_in, r) and `B` (r, d_out), whose product is the matrix of
-# rank r nearest to W.
+# Write `low_rank_approximation(W, r)`, for a W of any two sides. It returns `A` (d_in, r) and `B` (r, d_out), whose
+# product is the matrix of rank r nearest to W.
 #
 # The factors are not unique: `2 * A` and `B / 2` have the same product. Only the product is checked.
 #
@@ -234,7 +237,7 @@ plt.show()
 # the image is exact, and costs twice its size.
 
 # %% [markdown]
-# ## Exercise 2: how much rank is needed (easy, 15 minutes)
+# ## Exercise 2: how much rank is needed (medium, 10 minutes)
 #
 # Write `rank_for_error(W, error)`. It returns the smallest r whose best approximation is within `error` of W, relative
 # to the size of W. So `error=0.1` means: what is left out has at most a tenth of the norm of W.
@@ -308,9 +311,10 @@ for name in names[:6]:
 
 # %% [markdown]
 # Hardly. At 10 % error the trained matrices need a rank of 49 to 59 out of 64, about as much as random numbers do.
-# There is nothing to gain by factorising them: the break-even lies at rank 32 for the square ones.
+# There is nothing to gain by factorising them: the break-even lies at rank 32 for the square ones, at 42 for the
+# others.
 #
-# So LoRA does **not** take the weights apart. This is the most common misunderstanding about it.
+# So LoRA does **not** take the weights apart. This is a common misunderstanding.
 
 # %% [markdown]
 # ## Is the change of low rank?
@@ -393,7 +397,7 @@ plt.show()
 # nearer to each other.*
 #
 # The update has about twice as much of its energy in four directions as the weight has. It is not *of* low rank. It is
-# clearly *nearer* to it, most of all in query, key and value.
+# clearly *nearer* to it, in all six kinds of matrix.
 #
 # Why should it be? There is a reason to expect it, though no proof. The base can do most of the work already. The
 # new task asks for a few new responses to a few kinds of input, and each of these is one column times one row.
@@ -463,10 +467,10 @@ plt.show()
 #   look much like noise. The LoRA paper looks at GPT-3: on its tasks a very small rank is enough (section 7.2).
 
 # %% [markdown]
-# ## Exercise 3: count the parameters (easy, 10 minutes)
+# ## Exercise 3: count the parameters (easy, 5 minutes)
 #
-# Write `count_parameters(model)`. It returns a pair: how many numbers the model holds, and how many of them are
-# trained.
+# Write `count_parameters(model)`. It returns a pair `(total, trainable)`: how many numbers the model holds, and how
+# many of them are trained.
 #
 # `lnp.parameters(model)` gives all arrays of a model in a dict. `lnp.parameters(model, trainable_only=True)` gives
 # only those that are trained. A model as loaded is frozen: nothing in it is trained.
