@@ -53,8 +53,8 @@ for name, array in lnp.parameters(model).items():
 # %% [markdown]
 # ## From an image to tokens
 #
-# A transformer reads a sequence of **tokens**. In a text they are words. In an image they are **patches**, small
-# squares. Here is the cut on an image of $4 \times 4$, with patches of $2 \times 2$:
+# A transformer reads a sequence of **tokens**. In a text they are words or parts of words. In an image they are
+# **patches**, small squares. Here is the cut on an image of $4 \times 4$, with patches of $2 \times 2$:
 
 # %%
 tiny = np.arange(16).reshape(1, 4, 4, 1)  # (images, rows, columns, channels)
@@ -113,7 +113,7 @@ plt.show()
 #
 # ### Exercise 1: `linear_forward` (easy, 5 minutes)
 #
-# Write it. Without a bias, `b` is `None`.
+# Write `linear_forward(x, W, b=None)`. It returns y and the cache. Without a bias, `b` is `None`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -146,7 +146,7 @@ first = np.tile(embed.class_token, (2, 1, 1))  # (2, 1, 64), the same for each i
 x = np.concatenate([first, e], axis=1) + embed.position.table  # (2, 5, 64)
 x = x.reshape(10, 64)
 
-arranged = embed.arrange(lnp.Batch.of(patches))
+arranged = embed.arrange(lnp.Batch.of(patches))  # a Batch is what the model takes: several inputs at once
 theirs, _ = embed.forward(arranged)
 assert np.abs(x - theirs).max() < 1e-5
 print("same as the library's:", x.shape)
@@ -178,6 +178,8 @@ print("which rows belong together:", arranged.groups)
 # one over the root.
 #
 # ### Exercise 2: `layer_norm_forward` (easy, 10 minutes)
+#
+# Write `layer_norm_forward(x, gamma, beta, eps)`. It returns y and the cache.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -232,7 +234,11 @@ for changed in (row, row + 100, 7 * row):
 #
 # ### Exercise 3: `gelu_forward` (easy, 5 minutes)
 #
-# The cache is `GeluCache(x, cdf)`, where `cdf` is $\Phi(x)$.
+# Write `gelu_forward(x)`, for an x of any shape. It returns y and the cache `GeluCache(x, cdf)`, where `cdf` is
+# $\Phi(x)$.
+#
+# A float32 x must give a float32 y: models compute in float32. `np.sqrt(2)` is a float64 and would make y one, too.
+# `2**0.5` is a plain number and leaves y alone.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -292,12 +298,12 @@ plt.show()
 # - $S$ and $P$ are $(T, T)$: token $t$ looks at token $u$. Each row of $P$ sums to one.
 # - $\sqrt d$ keeps the scores from growing with $d$: a sum of $d$ products of unit size has the size $\sqrt d$.
 #
-# **Heads.** One mean is little. So the 64 numbers are cut into 4 heads of 16, and each head attends by itself. All
-# arrays get two axes in front: $n$ sequences, $h$ heads. $Q$ is $(n, h, T, d)$, now with $d = 16$.
+# **Heads.** One mean for each token says little. So the 64 numbers are cut into 4 heads of 16, and each head attends by
+# itself. All arrays get two axes in front: $n$ sequences, $h$ heads. $Q$ is $(n, h, T, d)$, now with $d = 16$.
 #
-# **Two options.** `visible` $(T, T)$, boolean, says which keys a query may see. Where it is false, the score counts as
-# $-\infty$ and the share is 0. Language models hide the future this way. `mask` is for dropout: it comes ready made,
-# and multiplies $P$ before the product with $V$. Our model needs neither: `None`.
+# **Two options.** `visible`, boolean, says which keys a query may see. Where it is false, the score counts as $-\infty$
+# and the share is 0. Language models hide the future this way. `mask` is for dropout: it comes ready made, shaped as
+# $P$, and multiplies $P$ before the product with $V$. Our model needs neither: `None`.
 
 # %% [markdown]
 # ### The softmax must not overflow
@@ -315,7 +321,12 @@ print("safe: ", safe / safe.sum())
 # %% [markdown]
 # ### Exercise 4: `attention_forward` (medium, 20 minutes)
 #
-# The cache is `AttentionCache(Q, K, V, P, mask)`, with `P` before dropout.
+# Write `attention_forward(Q, K, V, visible=None, mask=None)`. It returns O and the cache
+# `AttentionCache(Q, K, V, P, mask)`, with `P` before dropout.
+#
+# The shapes may be more general than in our model: T queries may look at U keys. `Q` is (n, h, T, d), `K` (n, h, U, d),
+# `V` (n, h, U, d_v), `P` (n, h, T, U). `visible` has the shape of P or broadcasts to it. For the root of d, take
+# `** 0.5` again.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -378,15 +389,15 @@ for label, visible in (("all visible", None), ("no future", np.tri(2, dtype=bool
 # %%
 block = model.layer[0]
 a = block.attention
-h, _ = block.norm1.forward(x)  # the rows of our two images, normalised
-q, k, v = (ops.linear_forward(h, node.W, node.b)[0] for node in (a.query, a.key, a.value))  # (10, 64) each
+normed, _ = block.norm1.forward(x)  # the rows of our two images, normalised
+q, k, v = (ops.linear_forward(normed, node.W, node.b)[0] for node in (a.query, a.key, a.value))  # (10, 64) each
 Q, K, V = (split_heads(rows, n=2, T=5, heads=4) for rows in (q, k, v))  # (2, 4, 5, 16) each
 O, cache = ops.attention_forward(Q, K, V)
 y, _ = ops.linear_forward(join_heads(O), a.output.W, a.output.b)  # (10, 64)
 
-theirs, _ = a.forward(h, arranged.groups)
+theirs, _ = a.forward(normed, arranged.groups)
 assert np.abs(y - theirs).max() < 1e-5
-print("rows", h.shape, "-> heads", Q.shape, "-> shares", cache.P.shape, "-> rows", y.shape)
+print("rows", normed.shape, "-> heads", Q.shape, "-> shares", cache.P.shape, "-> rows", y.shape)
 
 # %% [markdown]
 # What do the heads look at? The shares of the first image:
@@ -435,10 +446,10 @@ assert np.abs(y - theirs).max() < 1e-5
 print(x.shape, "->", h.shape, "->", y.shape)
 
 # %% [markdown]
-# ### Exercise 5: `block_forward` (medium, 10 minutes)
+# ### Exercise 5: `block_forward` (medium, 15 minutes)
 #
-# Write the two formulas with the parts of `block`. Return `(y, cache)`. The cache may be anything, such as a tuple of
-# the caches of the parts.
+# Write `block_forward(block, x, groups)`: the two formulas, with the parts of `block`. Return `(y, cache)`. The cache
+# may be anything, such as a tuple of the caches of the parts.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -496,7 +507,7 @@ logits = read_out(x)
 theirs, _ = model.forward(batch)
 assert np.abs(logits - theirs).max() < 1e-5
 print("logits", logits.shape, "agree with the library's to 1e-5")
-print("image 0:", logits[0].astype(np.float64).round(2), "-> greatest at", logits[0].argmax(), "label", test.labels[0])
+print("image 0:", logits[0].astype(np.float64).round(2), "-> digit", logits[0].argmax(), "label", test.labels[0])
 
 # %% [markdown]
 # Why 1e-5, and not exactly? The numbers are float32, with about 7 digits. A sum in another order is rounded
@@ -545,9 +556,9 @@ assert 0.18 < share < 0.27
 # %% [markdown]
 # ## Where the multiplications are
 #
-# A linear map costs $N d_\text{in} d_\text{out}$ multiplications. In attention, $Q K^T$ and $P V$ cost $T^2 d$ each,
-# for every sequence and layer. Count both, for one image, and for a text of 512 tokens in a model of the size of
-# BERT-base:
+# A linear map costs $N d_\text{in} d_\text{out}$ multiplications. In attention, $Q K^T$ and $P V$ cost $T^2 d$ each for
+# every sequence and layer, all heads together. Count both, for one image, and for a text of 512 tokens in a model of
+# the size of BERT-base:
 
 
 # %%
@@ -564,9 +575,8 @@ for label, sizes in (("our image", (5, 64, 128, 4)), ("512 tokens", (512, 768, 3
     print(f", share of linear maps {100 * linear / (linear + attention):.1f} %")
 
 weights = [array.size for name, array in lnp.parameters(model).items() if name.startswith("layer") and array.ndim == 2]
-print(
-    f"the {len(weights)} matrices hold {100 * sum(weights) / lnp.count_parameters(model).total:.0f} % of the parameters"
-)
+held = 100 * sum(weights) / lnp.count_parameters(model).total
+print(f"the {len(weights)} matrices hold {held:.0f} % of the parameters")
 
 # %% [markdown]
 # The linear maps are nearly everything. They hold nearly all the numbers, too. So this is where LoRA goes: beside all
