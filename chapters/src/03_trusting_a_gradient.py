@@ -11,7 +11,7 @@
 # - recognise a check that passes because it cannot fail;
 # - find a bug in somebody else's backward from the pattern of what is wrong.
 #
-# Needs: chapter 2, derivatives, Taylor's formula. About 90 minutes. Difficulty: medium.
+# **Needs:** chapter 2, derivatives, Taylor's formula. **Time:** about 90 minutes. **Difficulty:** medium.
 #
 # It prepares question 3 of the course, the five steps of LoRA: step three is the gradients of the low-rank matrices,
 # and everything rests on those being right.
@@ -31,10 +31,12 @@ plt.rcParams["figure.constrained_layout.use"] = True
 # %% [markdown]
 # ## Would you notice?
 #
-# A wrong forward gives nonsense, and you see it at once. A wrong backward is different. Let us make one and watch.
+# A wrong forward shows when you compare its numbers with somebody else's, as in chapter 2. A gradient of your own has
+# no such numbers beside it. Does a wrong one show by itself? Let us make one and watch.
 #
-# The network below reads digits: linear, layer norm, GELU, linear. One of the two backward passes of the layer norm is
-# right. The other forgets that the mean and the standard deviation are themselves functions of the input.
+# The network below reads digits: linear, layer norm, GELU, linear. Its loss is the cross entropy: small when the right
+# digit gets a high probability (chapter 4). One of the two backward passes of the layer norm is right. The other
+# forgets that the mean and the standard deviation are themselves functions of the input.
 
 # %%
 train, _, _ = lnp.load_data("digits")
@@ -75,29 +77,34 @@ for name, curve in curves.items():
 assert curves["A"][-1] < 0.2 * curves["A"][0] and curves["A"][-1] > 2 * curves["B"][-1]
 
 # %% [markdown]
-# *Two loss curves that both fall from above 2 towards 0; curve A ends somewhat higher than curve B.*
+# *Two loss curves that both fall from above 2 towards 0. Curve A falls smoothly. Curve B has bumps, falls faster and
+# ends lower.*
 #
-# A is the wrong one. Its loss still falls to less than a fifth. Seen alone, it looks like a network that learns, only a
-# little slowly. So "the loss goes down" proves nothing. We need a judge that does not depend on training.
+# A is the wrong one, the smooth one. Its loss still falls to less than a fifth. Seen alone, it looks like a network
+# that learns, only a little slowly. So "the loss goes down" proves nothing. We need a judge that does not depend on
+# training.
 
 # %% [markdown]
 # ## One number: the slope by hand
 #
 # Take $f(x) = x^3$ at $x = 2$. The derivative is $3 x^2 = 12$. Pretend that we do not know it.
 #
-# A derivative is what happens to $f$ for a small nudge $h$. With $h = 0.1$:
+# A derivative is how much $f$ moves for a small nudge $h$, divided by $h$. With $h = 0.1$ we have
+# $f(2.1) = 9.261$ and $f(1.9) = 6.859$. Two formulas:
 #
-# | formula | numbers | result | error |
-# | --- | --- | --- | --- |
-# | forward: $\dfrac{f(x + h) - f(x)}{h}$ | $(9.261 - 8) / 0.1$ | $12.61$ | $0.61$ |
-# | central: $\dfrac{f(x + h) - f(x - h)}{2h}$ | $(9.261 - 6.859) / 0.2$ | $12.01$ | $0.01$ |
+# $$\text{forward:} \quad \frac{f(x + h) - f(x)}{h} = \frac{9.261 - 8}{0.1} = 12.61, \quad \text{error } 0.61;$$
+#
+# $$\text{central:} \quad \frac{f(x + h) - f(x - h)}{2h} = \frac{9.261 - 6.859}{0.2} = 12.01, \quad
+# \text{error } 0.01.$$
 #
 # One step to each side is far better than one step to the right. Taylor's formula says why:
 #
 # $$f(x \pm h) = f \pm h f' + \tfrac{h^2}{2} f'' \pm \tfrac{h^3}{6} f''' + \dots$$
 #
-# In the difference of the two, the terms with even powers cancel. What is left of the error is
-# $\tfrac{h^2}{6} f''' + \dots$, here $0.01 / 6 \cdot 6 = 0.01$. The forward formula keeps $\tfrac{h}{2} f''$.
+# In the difference of the two, the terms with even powers cancel. What is left of the error is about
+# $\tfrac{h^2}{6} f'''$. Here $f''' = 6$, and $\tfrac{0.01}{6} \cdot 6 = 0.01$. The forward formula keeps
+# $\tfrac{h}{2} f''$ as well. Here $f'' = 6x = 12$, and $0.05 \cdot 12 = 0.6$.
+#
 # The power of $h$ in the error is called the **order**: 1 for forward, 2 for central.
 
 
@@ -129,7 +136,8 @@ print(f"central {central_difference(cube, 2.0, 0.1):.3f}")
 # $$\frac{4\,\text{near} - \text{wide}}{3} = f' + \text{terms of } h^4.$$
 #
 # By hand, at $x = 2$ with $h = 0.1$: near $= 12.01$, wide $= (10.648 - 5.832) / 0.4 = 12.04$, and
-# $(48.04 - 12.04) / 3 = 12$. This trick is Richardson's extrapolation.
+# $(48.04 - 12.04) / 3 = 12$. (Exactly, because the fifth derivative of a cube is zero.) This trick is Richardson's
+# extrapolation.
 
 
 # %%
@@ -150,10 +158,13 @@ print(f"order 4 {order_four(cube, 2.0, 0.1):.3f}")
 # + \underbrace{\varepsilon / h}_{\text{rounding}}, \qquad \varepsilon = 2.2 \cdot 10^{-16},$$
 #
 # if $f$, $x$ and the derivatives are all of size about 1. The first part wants a small $h$, the second a large one.
+# (For a large $x$, take $h$ times $|x|$: the step is *relative*.)
 
 # %% [markdown]
-# **Exercise: choose the step** (easy, 10 minutes). Write `choose_step(order)`: the $h$ at which the error is about
-# least, in float64, for a formula of the given order. Leave out constant factors such as 2 or $p$.
+# ### Exercise: choose the step (easy, 5 minutes)
+#
+# Write `choose_step(order)`. It returns the $h$ at which the error is about least, in float64, for a formula of the
+# given order. Leave out constant factors such as 2 or $p$.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -273,8 +284,10 @@ for name, p in (("order 1", 1), ("order 2", 2), ("order 4", 4)):
 # To check one, draw $dY$ at random, and move the inputs entry by entry.
 
 # %% [markdown]
-# **Exercise: the numerical gradient** (medium, 20 minutes). Write `numerical_gradient(function, x)`: the gradient of
-# `function(x) -> float` at an array `x` of any shape, by central differences of order 4. Leave `x` as you found it.
+# ### Exercise: the numerical gradient (medium, 15 minutes)
+#
+# Write `numerical_gradient(function, x)`. `x` is an array of any shape, and `function(x)` is a number. Return the
+# gradient, an array shaped like `x`, by central differences of order 4. Leave `x` as you found it.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -289,8 +302,7 @@ for name, p in (("order 1", 1), ("order 2", 2), ("order 4", 4)):
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# The step is relative: an entry of size 1000 needs a larger step than one of size 1. Take eps ** 0.2 times the size of
-# the entry, or times 1 where the entry is smaller.
+# `choose_step(4)` is eps ** 0.2. Take that times the size of the entry, or times 1 where the entry is smaller.
 #
 # </details>
 
@@ -408,13 +420,14 @@ for name, gradient in (("right", dW), ("damaged", damaged)):
 print(f"evaluations: 4 in place of {4 * W.size:,}")
 
 # %% [markdown]
-# When the operation is linear, no step size is needed at all. Write $J$ for what it does to a nudge, and $J^T$ for its
-# backward. For *any* $v$ and $u$
+# When the operation is linear, no step size is needed at all. Write $J$ for the operation, $J^T$ for its backward, and
+# $\langle a, b \rangle$ for the sum of the products of the entries. For *any* $v$ and $u$
 #
 # $$\langle u,\; J v \rangle = \langle J^T u,\; v \rangle.$$
 #
-# This is the **adjoint test**. Cutting an image into patches only moves numbers about, so it is linear, and here is its
-# whole test:
+# Both sides are the answer of the loss, with upstream $u$, to the nudge $v$: first by the forward, then by the
+# backward. This is the **adjoint test**. Cutting an image into patches only moves numbers about, so it is linear, and
+# here is its whole test:
 
 # %%
 v, u = rng.standard_normal((3, 4, 6, 2)), rng.standard_normal((3, 6, 8))  # images, and something like their patches
@@ -543,7 +556,8 @@ print(check(softmax_forward, own_score_only, {"S": rng.standard_normal((3, 4))})
 # the usual mistakes, and looks which one explains the numbers. Here it says that a score is used by several
 # probabilities, and the gradient has one use only. That is right. You write the whole one in the next chapter.
 #
-# And the unlucky points? The check moves away from such values by itself, and looks again.
+# And the unlucky points? The check moves away from such values by itself, and looks again. Below, the last line is the
+# start of its report on `norm_gamma_late`:
 
 # %%
 for forward, backward, (unlucky, _), _, fixed in trials:
@@ -551,13 +565,13 @@ for forward, backward, (unlucky, _), _, fixed in trials:
     print(f"{backward.__name__:20} {'passes' if report.ok else 'caught'}")
 
 report = check(ops.layer_norm_forward, norm_gamma_late, unit, eps)
-print("\n" + report.failures["x"][0].split(";")[0])
+print("norm_gamma_late:", report.failures["x"][0].split(";")[0])
 
 # %% [markdown]
 # ## Find the bug
 #
-# Three backwards, each wrong. You need no derivation: you have the forward in chapter 2, and the judge. A good order of
-# work:
+# The exercise notebook hands you three backwards, each of them wrong. Mend them. (In the lesson they are mended
+# already.) You need no derivation: the forward stands with each exercise, and you have the judge. A good order of work:
 #
 # 1. Which gradients are wrong, which are right? A right one clears the lines that it passed through.
 # 2. At which special values does it become right? Set gamma to 1, scale to 1, the mask to `None`, one at a time.
@@ -572,9 +586,11 @@ for name in ("layer_norm", "lora_linear", "cross_entropy"):
     print(f"{name:14} inputs {[*case.inputs]}, fixed {[*case.fixed]}")
 
 # %% [markdown]
-# **Bug 1: layer norm** (easy, 10 minutes). The forward is $y = \gamma\,\hat x + \beta$ with
-# $\hat x = (x - \text{mean}) \cdot \text{inverse\_std}$. The cache has `xhat` (N, d), `inverse_std` (N, 1) and `gamma`
-# (d,). One mistake. Start in a new cell with
+# ### Exercise: bug 1, layer norm (medium, 15 minutes)
+#
+# The forward is $y = \gamma\,\hat x + \beta$ with $\hat x = (x - \text{mean}) / \sqrt{\text{variance} + \varepsilon}$.
+# The cache has `xhat` (N, d), `inverse_std` (N, 1), which is one over the root, and `gamma` (d,). There is one mistake.
+# Start in a new cell with
 #
 # ```python
 # case = examples["layer_norm"]
@@ -620,12 +636,15 @@ def debug_layer_norm_backward(dy, cache):
 lnp.course.check("debug_layer_norm_backward", debug_layer_norm_backward)
 
 # %% [markdown]
-# **Bug 2: the LoRA layer** (medium, 15 minutes). The forward is, step by step,
+# ### Exercise: bug 2, the LoRA layer (medium, 15 minutes)
+#
+# The forward is, step by step,
 #
 # $$z = x \odot \text{mask}, \qquad u = z A, \qquad y = x W + b + s\, u B.$$
 #
-# The cache has z (N, d_in), u (N, r), W, A, B, scale (the $s$) and the mask. *Two* mistakes. Chapter 5 derives this
-# backward; here the pattern of what is wrong is enough.
+# The sign $\odot$ is the product entry by entry. The cache has `z` (N, d_in), `u` (N, r), `W`, `A`, `B`, `scale` (the
+# $s$) and `mask`, shaped like x or `None`. There are *two* mistakes. Chapter 5 derives this backward; here the pattern
+# of what is wrong is enough.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -672,10 +691,16 @@ def debug_lora_linear_backward(dy, cache):
 lnp.course.check("debug_lora_linear_backward", debug_lora_linear_backward)
 
 # %% [markdown]
-# **Bug 3: cross entropy** (hard, 15 minutes). The loss is the mean of $-\sum_j q_j \log p_j$ over the rows that count.
-# The cache has `p` (N, L), the probabilities; `q` (N, L), the targets, with a row of zeros where the label is to be
-# ignored; and `divisor`, the number of rows that count (1 for a sum in place of the mean). The code below is short, and
-# right in the commonest case. It has *three* faults.
+# ### Exercise: bug 3, cross entropy (medium, 15 minutes)
+#
+# The loss is the mean of $-\sum_j q_j \log p_j$ over the rows that count. For a row that counts, the derivative of
+# $-\sum_j q_j \log p_j$ with respect to the logits is $p - q$ (chapter 4 derives it). The cache has
+#
+# - `p` (N, L), the probabilities, the softmax of the logits;
+# - `q` (N, L), the targets, with a row of zeros where the label is to be ignored;
+# - `divisor`, the number of rows that count (1 for a sum in place of the mean).
+#
+# The code is short, and right in the commonest case. It has *three* faults.
 #
 # <details><summary>Hint 1</summary>
 #
