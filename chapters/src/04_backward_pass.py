@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 4. The backward pass
 #
-# The forward pass of chapter 2 ends in a number, the loss. Here you compute how the loss answers to every parameter.
+# The forward pass of chapter 2 ends in ten logits. From them and the right label comes one number, the **loss**: how
+# wrong the answer is. Here you compute how the loss answers to every parameter.
 #
 # After this chapter you can
 #
@@ -10,7 +11,8 @@
 # - join them to the backward of a whole transformer block, with its two residual paths;
 # - prove each of them with the tool of chapter 3.
 #
-# Needs: chapters 2 and 3. About 150 minutes; every exercise can be skipped. Difficulty: hard, but each step is small.
+# **Needs:** chapters 2 and 3. **Time:** about 150 minutes; every exercise can be skipped. **Difficulty:** hard, but
+# each step is small.
 #
 # It answers a part of question 3 of the course: the step "gradients". What you derive for the linear map is what
 # chapter 5 uses for the low-rank matrices.
@@ -51,12 +53,13 @@ print(f"{total:,} parameters, {4 * total:,} evaluations for one step of training
 # $$y = w x = 6, \qquad \ell = (y - t)^2 = 1.$$
 #
 # Nudge $w$ by $0.01$. Follow it. First $y$ moves by $x \cdot 0.01 = 0.03$. Then $\ell$ moves by $2 (y - t) = 2$ times
-# that, $0.06$. So $\ell$ moves 6 times as much as $w$. That is the derivative, $d\ell / dw = 2 \cdot 3 = 6$.
+# that, $0.06$. So $\ell$ moves 6 times as much as $w$: its derivative with respect to $w$ is $2 \cdot 3 = 6$.
 #
 # **Rule 1: along a path, multiply.**
 #
 # Now a variable that is used twice, $y = x + w x$, again with $x = 3$, $w = 2$, so $y = 9$. Nudge $x$ by $0.01$. The
-# direct way brings $0.01$, the way through $w x$ brings $0.02$. Both arrive at $y$: together $0.03$, so $dy / dx = 3$.
+# direct way brings $0.01$, the way through $w x$ brings $0.02$. Both arrive at $y$: together $0.03$. So $y$ moves 3
+# times as much as $x$.
 #
 # **Rule 2: where paths meet again, add.**
 #
@@ -143,10 +146,15 @@ def prove(*names):
 # Now write each sum as a matrix product. There is a check for free: with $N$, $d_{in}$ and $d_{out}$ all different,
 # only one order of the factors gives the right shape.
 #
-# By hand: $x = \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}$, $W = \begin{pmatrix} 1 \\ 10 \end{pmatrix}$, $b = 0$, so
-# $y = \begin{pmatrix} 21 \\ 43 \end{pmatrix}$. Let $dy = \begin{pmatrix} 1 \\ -1 \end{pmatrix}$. Then
-# $db = 1 - 1 = 0$, $dW = \begin{pmatrix} 1 - 3 \\ 2 - 4 \end{pmatrix} = \begin{pmatrix} -2 \\ -2 \end{pmatrix}$ and
-# $dx = \begin{pmatrix} 1 & 10 \\ -1 & -10 \end{pmatrix}$.
+# By hand, with two rows, $d_{in} = 2$, $d_{out} = 1$ and $b = 0$:
+#
+# $$x = \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}, \qquad W = \begin{pmatrix} 1 \\ 10 \end{pmatrix}, \qquad
+# y = \begin{pmatrix} 21 \\ 43 \end{pmatrix}, \qquad \text{and let} \quad dy = \begin{pmatrix} 1 \\ -1 \end{pmatrix}.$$
+#
+# Then the three sums are
+#
+# $$db = 1 - 1 = 0, \qquad dW = \begin{pmatrix} 1 \cdot 1 - 3 \cdot 1 \\ 2 \cdot 1 - 4 \cdot 1 \end{pmatrix}
+# = \begin{pmatrix} -2 \\ -2 \end{pmatrix}, \qquad dx = \begin{pmatrix} 1 & 10 \\ -1 & -10 \end{pmatrix}.$$
 
 # %%
 x, W, b, dy = np.array([[1.0, 2], [3, 4]]), np.array([[1.0], [10]]), np.zeros(1), np.array([[1.0], [-1]])
@@ -155,8 +163,9 @@ for name, gradient in zip(("dx", "dW", "db"), ops.linear_backward(dy, cache)):
     print(f"{name} = {gradient.tolist()}")
 
 # %% [markdown]
-# **Exercise: linear_backward** (easy, 10 minutes). Return `dx, dW, db`. The cache has `x` (N, d_in) and `W`
-# (d_in, d_out).
+# ### Exercise: `linear_backward` (easy, 10 minutes)
+#
+# Return `dx, dW, db`. The cache has `x` (N, d_in) and `W` (d_in, d_out).
 #
 # <details><summary>Hint 1</summary>
 #
@@ -201,13 +210,14 @@ prove("linear")
 # Add: $dx = dy \cdot (\Phi(x) + x\, \Phi'(x))$.
 
 # %% [markdown]
-# **Exercise: gelu_backward** (easy, 5 minutes). Return `dx`. The cache has `x` and `cdf` (which is Phi of x), both of
-# the shape of x.
+# ### Exercise: `gelu_backward` (easy, 10 minutes)
+#
+# Return `dx`. The cache has `x` and `cdf` (which is Phi of x), both of the shape of x. As in chapter 2, take `** 0.5`
+# and not `np.sqrt` for the root of a plain number, so that float32 stays float32.
 #
 # <details><summary>Hint 1</summary>
 #
-# The density is np.exp(-0.5 * x * x) / (2 * np.pi) ** 0.5. (`np.sqrt` of a plain number is a float64, and would widen
-# a float32 gradient; `** 0.5` and `math.sqrt` do not.)
+# The density, the derivative of Phi, is np.exp(-0.5 * x * x) / (2 * np.pi) ** 0.5.
 #
 # </details>
 
@@ -248,7 +258,7 @@ plt.show()
 #
 # For each row of $d$ entries:
 #
-# $$c = x - \text{mean}(x), \qquad \sigma^{-1} = \left(\text{mean}(c^2) + \epsilon\right)^{-1/2}, \qquad
+# $$c = x - \text{mean}(x), \qquad \sigma^{-1} = \left(\text{mean}(c^2) + \varepsilon\right)^{-1/2}, \qquad
 # \hat x = c\, \sigma^{-1}, \qquad y = \gamma\, \hat x + \beta.$$
 #
 # Go back step by step.
@@ -257,10 +267,11 @@ plt.show()
 #    Onwards goes $d\hat x = \gamma\, dy$.
 # 2. $c$ reaches $\hat x$ in two ways. Directly: $\sigma^{-1} d\hat x$. And through $\sigma^{-1}$, which every entry of
 #    the row uses.
-# 3. The second way. $\sigma^{-1}$ receives $\sum_i d\hat x_i\, c_i$. A nudge of $c_i$ moves it by $-\sigma^{-3} c_i /
-#    d$. With $c = \hat x\, \sigma$ the product is $-\sigma^{-1}\, \hat x_i\, \text{mean}(d\hat x\, \hat x)$.
-# 4. $c$ is $x$ without its mean. So $dx$ is $dc$ without its mean. (The term from 3 has mean zero already, as $\hat x$
-#    has.)
+# 3. The second way. $\sigma^{-1}$ receives $\sum_j d\hat x_j\, c_j$. A nudge of $c_i$ moves $\sigma^2$ by $2 c_i / d$,
+#    and so moves $\sigma^{-1} = (\sigma^2)^{-1/2}$ by $-\tfrac12 \sigma^{-3} \cdot 2 c_i / d = -\sigma^{-3} c_i / d$.
+#    Multiply the two, and put in $c = \hat x\, \sigma$: $-\sigma^{-1}\, \hat x_i\, \text{mean}(d\hat x\, \hat x)$.
+# 4. A nudge of $x_i$ moves $c_i$ by 1, and every entry of $c$ by $-1/d$ through the mean. So $dx$ is $dc$ less the mean
+#    of $dc$. (The term from 3 has mean zero already, as $\hat x$ has.)
 #
 # Together
 #
@@ -276,8 +287,9 @@ assert np.abs(dx).max() < 1e-9
 print("dx is zero to nine digits")
 
 # %% [markdown]
-# **Exercise: layer_norm_backward** (medium, 15 minutes). Return `dx, dgamma, dbeta`. The cache has `xhat` (N, d),
-# `inverse_std` (N, 1), `gamma` (d,).
+# ### Exercise: `layer_norm_backward` (hard, 25 minutes)
+#
+# Return `dx, dgamma, dbeta`. The cache has `xhat` (N, d), `inverse_std` (N, 1), `gamma` (d,).
 #
 # <details><summary>Hint 1</summary>
 #
@@ -317,17 +329,20 @@ prove("layer_norm")
 #
 # $$\frac{\partial P_u}{\partial S_v} = P_u\, [u = v] - P_u P_v.$$
 #
+# Here $[u = v]$ is 1 if $u = v$, and 0 if not. The first term comes from the numerator, the second from the sum.
 # Follow the nudge to all $P_u$ and add: $dS_v = \sum_u dP_u\, (P_u [u = v] - P_u P_v)$, that is
 #
 # $$dS = P \left( dP - \textstyle\sum_u P_u\, dP_u \right).$$
 #
-# The sum is one number for each row. By hand: $S = (0, \ln 3)$ gives $P = (\tfrac14, \tfrac34)$. For $dP = (1, 0)$ the
-# sum is $\tfrac14$, so $dS = (\tfrac14 \cdot \tfrac34,\; \tfrac34 \cdot (-\tfrac14)) = (\tfrac{3}{16},
-# -\tfrac{3}{16})$. The two add to zero: raising all scores alike changes nothing.
+# The products are entry by entry, and the sum is one number for each row. By hand: $S = (0, \ln 3)$ gives $P =
+# (\tfrac14, \tfrac34)$. For $dP = (1, 0)$ the sum is $\tfrac14$, so $dS = (\tfrac14 \cdot \tfrac34,\; \tfrac34 \cdot
+# (-\tfrac14)) = (\tfrac{3}{16}, -\tfrac{3}{16})$. The two add to zero: raising all scores alike changes nothing.
 
 # %% [markdown]
-# **Exercise: softmax_backward** (easy, 5 minutes). `softmax_backward(dP, P)` returns `dS`. All three have the same
-# shape, with any number of axes; the rows lie along the last.
+# ### Exercise: `softmax_backward` (medium, 15 minutes)
+#
+# `softmax_backward(dP, P)` returns `dS`. All three have the same shape, with any number of axes; the rows lie along the
+# last.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -381,18 +396,20 @@ plt.show()
 #
 # The mask is dropout on the weights. There is nothing new here: two matrix products and a softmax.
 #
-# | step back | what it gives |
-# | --- | --- |
-# | $O = D V$, a product like $x W$ | $dV = D^T dO$, $\; dD = dO\, V^T$ |
-# | $D = P \odot \text{mask}$ | $dP = dD \odot \text{mask}$ |
-# | softmax | $dS = P\,(dP - \sum P\, dP)$ |
-# | $S = Q K^T / \sqrt d$, a product again | $dQ = dS\, K / \sqrt d$, $\; dK = dS^T Q / \sqrt d$ |
+# Step by step, back from $O$:
+#
+# - $O = D V$ is a product like $x W$: $\;dV = D^T dO$ and $dD = dO\, V^T$.
+# - $D = P \odot \text{mask}$, entry by entry: $\;dP = dD \odot \text{mask}$.
+# - Softmax, for each row: $\;dS = P\,(dP - \sum_u P_u\, dP_u)$.
+# - $S = Q K^T / \sqrt d$ is a product again: $\;dQ = dS\, K / \sqrt d$ and $dK = dS^T Q / \sqrt d$.
 #
 # A key that a query may not see has $P = 0$. So its $dS$ is zero by itself: `visible` needs no line in the backward.
 
 # %% [markdown]
-# **Exercise: attention_backward** (medium, 20 minutes). Return `dQ, dK, dV`. The cache has `Q` (n, h, T, d), `K`
-# (n, h, U, d), `V` (n, h, U, d_v), `P` (n, h, T, U) and `mask`, shaped like P or `None`.
+# ### Exercise: `attention_backward` (hard, 25 minutes)
+#
+# Return `dQ, dK, dV`. The cache has `Q` (n, h, T, d), `K` (n, h, U, d), `V` (n, h, U, d_v), `P` (n, h, T, U) and
+# `mask`, shaped like P or `None`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -406,7 +423,7 @@ plt.show()
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# d is Q.shape[3]. Divide dS by its root once, then use it for dQ and dK.
+# d is Q.shape[3]. Divide dS by d ** 0.5 once, then use it for dQ and dK.
 #
 # </details>
 
@@ -453,7 +470,8 @@ assert np.all(received[np.triu_indices(6, 1)] == 0)
 # *A six by six table: only the lower triangle is lit, so a token's loss reaches itself and the tokens before it, and
 # the first row gives everything to the first token.*
 #
-# No gradient reaches the future, to the bit. And this table is $P$ itself.
+# No gradient reaches the future, to the bit. And this table is $P$ itself: $dV = P^T dO$, and $dO$ has one row that is
+# not zero, of length 1.
 
 # %% [markdown]
 # ## Cross entropy
@@ -462,11 +480,13 @@ assert np.all(received[np.triu_indices(6, 1)] == 0)
 # $q$ is 1 for the right class and 0 elsewhere (or smoothed; it sums to 1). The loss of a batch is the mean over the
 # rows that count.
 #
-# Since $\log p_j = z_j - \log \sum_i e^{z_i}$, a nudge of $z_i$ moves $\log p_j$ by $[i = j] - p_i$. Add over $j$:
+# Since $\log p_j = z_j - \log \sum_k e^{z_k}$, a nudge of $z_i$ moves $\log p_j$ by $[i = j] - p_i$. Add over $j$,
+# with $\sum_j q_j = 1$:
 #
 # $$dz_i = -\sum_j q_j \left([i = j] - p_i\right) = p_i - q_i.$$
 #
-# All logarithms are gone. What is left is the probability that was given, minus the one that was asked for. By hand:
+# All logarithms are gone. What is left is the probability that was given, minus the one that was asked for. For a
+# batch, each row is then divided by the number of rows that count, and a row that is ignored gets zero. By hand:
 # $z = (0, \ln 3)$, label 0. $p = (\tfrac14, \tfrac34)$, the loss is $\ln 4 = 1.386$, and
 # $dz = (-\tfrac34, \tfrac34)$: push the first logit up, the second down.
 
@@ -475,9 +495,10 @@ loss, cache = ops.cross_entropy_forward(np.array([[0.0, np.log(3.0)]]), np.array
 print(f"loss {loss:.3f}, dz {ops.cross_entropy_backward(1.0, cache).round(3).tolist()}")
 
 # %% [markdown]
-# **Exercise: cross_entropy_backward** (easy, 10 minutes). Return `dlogits` (N, L). The cache has `p` (N, L); `q` (N,
-# L), a row of zeros where the label is to be ignored; and `divisor`, the number of rows that count (or 1, when the
-# loss is a sum). `dloss` is the upstream number.
+# ### Exercise: `cross_entropy_backward` (medium, 15 minutes)
+#
+# Return `dlogits` (N, L). The cache has `p` (N, L); `q` (N, L), a row of zeros where the label is to be ignored; and
+# `divisor`, the number of rows that count (or 1, when the loss is a sum). `dloss` is the upstream number.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -522,16 +543,18 @@ prove("cross_entropy", "cross_entropy, smoothed")
 # - $x$ went two ways as well. So $dx = dh + (\text{what comes back through the attention})$.
 #
 # Note the straight way: $dy$ itself is a summand of $dx$. However deep the stack of blocks, the upstream gradient
-# reaches the bottom undiminished by that way, and each block only adds to it.
+# reaches the bottom undiminished by that way, and each block adds its own part to it.
 #
 # The parts of a block are small objects, and each has a backward already. `block.mlp.backward(dy, cache)` returns the
 # gradient of its input, and a dict with the gradients of its parameters. So do `block.norm1`, `block.norm2` and
 # `block.attention`.
 
 # %% [markdown]
-# **Exercise: block_backward** (medium, 20 minutes). Return `(dx, grads)`, with `grads` a dict with the keys `"mlp"`,
-# `"norm2"`, `"attention"` and `"norm1"`. The cache is `(c_norm1, c_attention, c_drop1, c_norm2, c_mlp, c_drop2)`, one
-# entry for each step of the forward. There is no dropout here: leave `c_drop1` and `c_drop2` alone.
+# ### Exercise: `block_backward` (hard, 25 minutes)
+#
+# Return `(dx, grads)`, with `grads` a dict with the keys `"mlp"`, `"norm2"`, `"attention"` and `"norm1"`. The cache is
+# `(c_norm1, c_attention, c_drop1, c_norm2, c_mlp, c_drop2)`, one entry for each step of the forward. There is no
+# dropout here: leave `c_drop1` and `c_drop2` alone.
 #
 # <details><summary>Hint 1</summary>
 #
