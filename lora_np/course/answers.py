@@ -100,7 +100,9 @@ def examine(exercise, function, forward):
         else:
             try_function(exercise, function, rng, dtype)
     against = "numerical derivatives, to 1e-7" if exercise.forward is not None else "the function of lora_np"
-    return f"verified on {SEEDS} random inputs, one of them in float32, against {against}"
+    last = leaves(exercise.draw(np.random.default_rng(0), np.dtype(np.float32)))
+    single = ", one of them in float32" if any(getattr(leaf, "dtype", None) == np.float32 for _, leaf in last) else ""
+    return f"verified on {SEEDS} random inputs{single}, against {against}"
 
 
 def try_function(exercise, function, rng, dtype):
@@ -233,10 +235,12 @@ def difference(name, given, right, tolerance=None):
     if not off.any():
         return None
     if not mine.ndim:
-        return f"{name} is {mine:.6g}, expected {wanted:.6g}"
+        digits = 6 if f"{mine:.6g}" != f"{wanted:.6g}" else 12
+        return f"{name} is {mine:.{digits}g}, expected {wanted:.{digits}g}"
     at = np.unravel_index(np.argmax(np.abs(mine - wanted)), mine.shape)
     where = ", ".join(map(str, at))
-    worst = f"at [{where}] it is {mine[at]:.4g}, expected {wanted[at]:.4g}"
+    digits = 4 if f"{mine[at]:.4g}" != f"{wanted[at]:.4g}" else 10
+    worst = f"at [{where}] it is {mine[at]:.{digits}g}, expected {wanted[at]:.{digits}g}"
     return f"{name} is wrong in {off.sum()} of {mine.size} entries; {worst}"
 
 
@@ -246,9 +250,10 @@ def described_type(right):
 
 def likely(exercise, function, arguments, output, sentence):
     """Return (cause, sentence, ...) with the likely cause of a wrong result."""
-    for words, cause in (("has the dtype", "dtype"), (" is None", "zero_gradient")):
-        if words in sentence:
-            return cause, sentence
+    if "has the dtype" in sentence:
+        return "dtype", sentence, widening(sentence)
+    if " is None" in sentence:
+        return "zero_gradient", sentence
     try:
         raises = sentence.startswith(RAISES)
         if not raises and is_written_down(exercise, function, output):
@@ -260,6 +265,13 @@ def likely(exercise, function, arguments, output, sentence):
     if found:
         return found[0], sentence, found[1]
     return ("shape" if "has the shape" in sentence else None), sentence
+
+
+def widening(sentence):
+    """Say what makes float64 out of float32, if that is what a sentence complains of."""
+    if "float64, expected float32" not in sentence:
+        return ""
+    return "likely cause: np.sqrt(2), or an array made without a dtype, is float64; math.sqrt(2) keeps float32"
 
 
 def of_raise(sentence):
@@ -345,7 +357,8 @@ def try_backward(exercise, function, forward, rng, dtype):
         if forward is None:
             for name, gradient in by_name(returned, inputs).items():
                 if np.asarray(gradient).dtype != dtype:
-                    raise Wrong(f"d{name}", "dtype", f"d{name} has the dtype {gradient.dtype}, expected {dtype}")
+                    words = f"d{name} has the dtype {gradient.dtype}, expected {dtype}"
+                    raise Wrong(f"d{name}", "dtype", words, widening(words))
         return
     argument, sentences = next(iter(report.failures.items()))
     output = f"d{argument}" if argument in inputs else argument
@@ -353,9 +366,13 @@ def try_backward(exercise, function, forward, rng, dtype):
     known = None
     if forward is None and not (found and found.cause in BEFORE_NUMBERS):
         known = explained_by_slip(exercise, function, [call])
-    if found and not known and found.sentence not in sentences:
-        known = found.cause, f"likely cause ({found.group}): {found.sentence}"
-    raise Wrong(output, *with_cause(known or (found and found.cause, ""), sentences[0]))
+    if found and not known:
+        repeated = found.sentence in sentences or exercise.seek
+        words = CAUSES[found.cause][1] if repeated else found.sentence
+        known = found.cause, widening(sentences[0]) or f"likely cause ({found.group}): {words}"
+    if exercise.seek and known and known[0]:  # the place is for the learner to find
+        known = known[0], f"likely cause ({CAUSES[known[0]][0]}): {CAUSES[known[0]][1]}"
+    raise Wrong(output, *with_cause(known, sentences[0]))
 
 
 def gradients_of(inputs, doutput, cache):

@@ -26,6 +26,7 @@ class Exercise:
     changes: tuple = ()  # arguments that an answer is meant to change in place
     lent: tuple = ()  # arguments that it may change while it runs, if it puts them back
     tolerance: float = None  # relative; None: a few roundings of the dtype
+    seek: bool = False  # is the mistake there, and to be found? Then a verdict names its cause, but not its place
     parameters: tuple = ()  # the names of the arguments, where the reference has more
 
     @property
@@ -47,6 +48,7 @@ def backward(name, chapter, minutes, level, op, outputs, hints, alias=None):
         hints,
         forward=getattr(ops, f"{op}_forward"),
         parameters=(name, "cache"),
+        seek=alias is not None,
     )
 
 
