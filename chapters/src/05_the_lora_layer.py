@@ -24,7 +24,7 @@
 # **Needs** chapters 1 (low rank), 3 (checking a gradient) and 4 (the backward of a linear map).
 # **Time** about 70 minutes. **Difficulty** medium.
 #
-# It answers what LoRA is and why it suits scarce resources, names its first limits, and does three of its five
+# The chapter answers what LoRA is and why it suits scarce resources, names its first limits, and does three of its five
 # steps: decompose, go forward, take the gradients of the two thin matrices.
 
 # %%
@@ -45,7 +45,8 @@ BLUE, ORANGE = "tab:blue", "tab:orange"
 # ## The question
 #
 # A linear map of the digits model has a weight `W` of 64 x 64 = 4,096 numbers. Fine-tuning changes all of them.
-# For each it needs a gradient, and AdamW keeps two running means: three more arrays as large as `W`.
+# For each it needs a gradient, and the usual optimiser, AdamW (chapter 6), keeps two running means of it: three more
+# arrays as large as `W`.
 #
 # Chapter 1 looked at what fine-tuning did: the change of `W` had few strong directions. `W` itself did not.
 # So do not train 4,096 numbers and find out afterwards that the change was thin. **Make it thin from the start.**
@@ -58,7 +59,8 @@ BLUE, ORANGE = "tab:blue", "tab:orange"
 # %% [markdown]
 # ## One row, by hand
 #
-# One input of three numbers, two outputs, rank one. Do it on paper first.
+# One input of three numbers, two outputs, rank one. As in the other chapters an input is a *row*, so the map is `x W`,
+# and `W` has the shape (inputs, outputs). Do it on paper first.
 # The detour goes *down* from 3 numbers to 1, and *up* again to 2.
 
 # %%
@@ -144,7 +146,7 @@ plt.show()
 # %% [markdown]
 # ## Forward: four steps
 #
-# For a batch of $N$ rows:
+# For a batch of $N$ rows, where $\odot$ multiplies entry by entry:
 #
 # | | step | shape | |
 # | --- | --- | --- | --- |
@@ -152,6 +154,9 @@ plt.show()
 # | (2) | $z = x \odot m$ | $(N, d_{in})$ | dropout on the detour's input only; without a mask $z = x$ |
 # | (3) | $u = z A$ | $(N, r)$ | down |
 # | (4) | $y = y_0 + s\, u B$ | $(N, d_{out})$ | up, scaled, added |
+#
+# *Dropout* is used in training only: a random share $p$ of the entries is set to zero, and the others are divided by
+# $1 - p$, so that the mean stays. The mask $m$ holds these factors, 0 or $1 / (1 - p)$, one for each entry of $x$.
 #
 # The backward will want some of these again. They go into the cache:
 #
@@ -161,7 +166,7 @@ plt.show()
 # | `u` | $(N, r)$ | step 3 |
 # | `W`, `A`, `B` | | as given |
 # | `scale` | | a float |
-# | `mask` | $(N, d_{in})$ or `None` | dropout, already divided by $1 - p$ |
+# | `mask` | $(N, d_{in})$ or `None` | $m$ of step 2, as given |
 
 # %% [markdown]
 # ### Exercise: the forward
@@ -206,10 +211,11 @@ lnp.course.check("lora_linear_forward", lora_linear_forward)
 # ## Backward: undo the steps
 #
 # Write `dy` for the gradient of the loss with respect to `y`: how much the loss moves when an entry of `y` is nudged.
+# One rule of chapter 4 is enough: a linear map $y = x W$ has $dW = x^T dy$ and $dx = dy\, W^T$.
 # Go from the last step to the first.
 #
-# - **(4)** `B` is the weight of a linear map whose input is $s\,u$. Chapter 4 gave its gradients:
-#   $dB = s\, u^T dy$, and $du = s\, dy\, B^T$. The other summand, $y_0$, receives $dy$ as it is.
+# - **(4)** `B` is the weight of a linear map with input $s\,u$: $\;dB = s\, u^T dy$, and $du = s\, dy\, B^T$.
+#   The other summand, $y_0$, receives $dy$ as it is.
 # - **(3)** `A` is the weight of a linear map with input $z$: $\;dA = z^T du$, and $dz = du\, A^T$.
 # - **(2)** The detour sends $dz \odot m$ back to $x$.
 # - **(1)** The pretrained map sends $dy\, W^T$ back to $x$. Both paths began at the same $x$, so
@@ -218,7 +224,7 @@ lnp.course.check("lora_linear_forward", lora_linear_forward)
 # There is no `dW` and no `db`: both are frozen. But `W` still takes part, because `dx` goes through it to the layers
 # below.
 #
-# The example by hand again, with `dy = [1, 1]`. Check each line on paper.
+# The example by hand again, without a mask, with `dy = [1, 1]`. Check each line on paper.
 
 # %%
 dy = np.array([[1.0, 1.0]])
@@ -279,7 +285,8 @@ lnp.course.check("lora_linear_backward", lora_linear_backward)
 
 # %%
 rng = np.random.default_rng(5)
-inputs = {"x": rng.standard_normal((5, 4)), "A": rng.standard_normal((4, 2)), "B": rng.standard_normal((2, 3))}
+shapes = {"x": (5, 4), "A": (4, 2), "B": (2, 3)}
+inputs = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
 fixed = {"W": rng.standard_normal((4, 3)), "b": rng.standard_normal(3), "scale": 1.7}
 fixed["mask"] = ops.dropout_mask((5, 4), 0.3, rng, np.float64)
 
@@ -291,7 +298,8 @@ assert report.ok
 # %% [markdown]
 # ## The product that is never computed
 #
-# Full fine-tuning would need the gradient of `W`. Call it $G = z^T dy$, of shape $(d_{in}, d_{out})$.
+# Full fine-tuning would need the gradient of `W`. Without a mask, so with $z = x$, it is $G = z^T dy$, of shape
+# $(d_{in}, d_{out})$.
 # Put the steps of the backward together:
 #
 # $$dB = s\, u^T dy = s\,(zA)^T dy = s\, A^T G, \qquad dA = z^T du = s\, z^T dy\, B^T = s\, G B^T.$$
@@ -370,7 +378,7 @@ for d, r in ((64, 4), (768, 8)):
 # The gradient, AdamW's two means and the file on disk shrink with them. This is what suits scarce memory.
 #
 # **What hardly shrinks: the work.** Full training takes three products with $d \times d$ matrices: $xW$, $dx$, $dW$.
-# LoRA drops $dW$ and adds six thin ones:
+# LoRA drops $dW$ and adds six thin ones, two forward ($zA$, $uB$) and four backward ($dB$, $du$, $dA$, $dz$):
 #
 # $$\frac{\text{LoRA}}{\text{full}} = \frac{2 + 6\,r/d}{3} \qquad \text{for square weights.}$$
 #
@@ -470,7 +478,7 @@ plt.show()
 # %% [markdown]
 # ### Exercise: the start
 #
-# Return `A` and `B` as PEFT starts them, in the given dtype. *Easy, 5 minutes.*
+# Return `A` and `B` as PEFT starts them, in the given dtype. `rng` is a NumPy generator. *Easy, 5 minutes.*
 #
 # <details><summary>Hint 1</summary>
 #
@@ -500,7 +508,7 @@ lnp.course.check("lora_init", lora_init)
 # %% [markdown]
 # ## The scale
 #
-# $s$ is not trained. It is set as $s = \texttt{lora\_alpha} / r$.
+# $s$ is not trained. One chooses `lora_alpha`, and $s$ is `lora_alpha / r`.
 #
 # It acts like a learning rate for the change. The forward has $s$ once, and so has the gradient `dB`.
 # Plain gradient descent feels both: twice the scale, four times the first change of the map.
