@@ -49,7 +49,8 @@ BLUE, ORANGE = "tab:blue", "tab:orange"
 # After training, each adapted map does three products in place of one: `x W`, `x A`, and the way up again through `B`.
 # And whoever runs the model needs code that knows about LoRA. Can the detour go, and what it learned stay?
 #
-# Yes, because the detour is linear. Nothing stands between `A` and `B`, and nothing behind their sum:
+# Yes, because the detour is linear. No gelu and no softmax stands between `A` and `B`. (Dropout acts
+# before `A`, and in training only.) So:
 #
 # $$x W + s\,(xA)B \;=\; x\,(W + s\,AB).$$
 #
@@ -134,9 +135,9 @@ assert rotated_shares[1] > 0.88 and inverted_shares[2] > 0.85
 # sum in float64 and round once, to the dtype of `W`. Leave the old model as it is. The new model has no adapter any
 # more: set its field `adapter` to `None`. Raise a `ValueError` if there is nothing to merge. *Medium, 15 minutes.*
 #
-# `rebuild(model, change)` builds a new tree: it calls `change(path, node)` on each node and puts what that returns in
-# the node's place. `walk(model)` yields each `(path, node)`. A `Linear` is made by `Linear(W, b, hf)`, and a
-# `LoRALinear` has the fields `W`, `b`, `A`, `B`, `scale`, `hf`.
+# As in chapter 6, `rebuild(model, change)` builds a new tree: it calls `change(path, node)` on each node and puts what
+# that returns in the node's place. `walk(model)` yields each `(path, node)`. A `Linear` is made by `Linear(W, b, hf)`,
+# and a `LoRALinear` has the fields `W`, `b`, `A`, `B`, `scale`, `hf`. Hand `b` and `hf` on as they are.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -184,8 +185,9 @@ lnp.course.check("merge", merge)
 
 # %% tags=["measured"]
 merged = lnp.merge(rotated)
-print("numbers   base, with adapter, merged:", *(lnp.count_parameters(m).total for m in (model, rotated, merged)))
-print("layers with a detour:", *(sum(isinstance(n, LoRALinear) for _, n in walk(m)) for m in (rotated, merged)))
+for name, m in (("base", model), ("with adapter", rotated), ("merged", merged)):
+    detours = sum(isinstance(node, LoRALinear) for _, node in walk(m))
+    print(f"{name:13} {lnp.count_parameters(m).total:,} numbers, {detours:2} maps with a detour")
 
 difference = np.abs(logits_of(merged, "digits-rotated") - logits_of(rotated, "digits-rotated")).max()
 print(f"largest difference of a logit: {difference:.0e}")
@@ -197,7 +199,7 @@ assert difference < 1e-4
 # The merged model is exactly as large as the base and does exactly as much work. It is an ordinary model.
 #
 # The logits agree to about $10^{-5}$, not to the bit. The mathematics is the same, the order of the additions is not,
-# and float32 has 24 binary digits. In float64 the difference all but goes away:
+# and float32 keeps about seven decimal digits. In float64 the difference all but goes away:
 
 # %%
 rotated64 = lnp.astype(rotated, np.float64)
@@ -228,7 +230,7 @@ def float16(x):
 def bfloat16(x):
     """Keep the upper 16 of a float32's 32 bits, rounded to nearest, ties to even."""
     bits = np.asarray(x, np.float32).view(np.uint32)
-    bits = bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)
+    bits = bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)  # carries into the upper half where it has to round up
     return (bits & np.uint32(0xFFFF0000)).view(np.float32)
 
 
@@ -325,12 +327,12 @@ for (name, values), color in zip(shares.items(), (BLUE, ORANGE, "black")):
     ax.semilogx(size * factors, 100 * np.array(values), "o-", color=color, label=name)
 ax.set(xlabel="size of the change, relative to W", ylabel="entries that do not move, %")
 ax.legend(frameon=False)
-plt.show()
 
 print(f"our change is {size:.0%} of W (norm, mean of {len(sizes)} layers)")
 for k in (0, 4):  # factors[0] is 1, factors[4] is 0.01
     lost = "  ".join(f"{name} {values[k]:6.1%}" for name, values in shares.items())
     print(f"{factors[k]:<4g} of it, not moved:  {lost}")
+plt.show()
 assert 0.1 < size < 0.4 and shares["bfloat16"][0] < 0.03
 assert 0.4 < shares["bfloat16"][4] < 0.75 and shares["float32"][4] < 0.001
 
@@ -399,14 +401,14 @@ for t, text in ((1, "merged"), (2, "merged twice")):
     ax.text(t + 0.04, 101, text)
 ax.set(xlabel="strength t", ylabel="accuracy, %", ylim=(0, 108))
 ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.61, 0))
-plt.show()
 for t in (0, 0.5, 1, 2):
     print(f"t = {t:3}: " + ", ".join(f"{d} {values[t]:.1%}" for d, values in by_domain.items()))
+plt.show()
 assert by_domain["digits-rotated"][2] < by_domain["digits-rotated"][1] - 0.04
 
 # %% [markdown]
-# *Accuracy against strength: on turned digits it rises to its best near 1 and falls again; on upright digits it holds
-# until about a half and then falls steeply.*
+# *Accuracy against strength: on turned digits (digits-rotated) it rises to its best near 1 and falls again; on upright
+# ones (digits) it holds until about a half and then falls steeply.*
 
 # %% [markdown]
 # Twice is worse than once, but not chance. **That is the danger: the model still works a little, and no error is
@@ -448,8 +450,8 @@ print("(A1 + A2)(B1 + B2):", *((A1 + A2) @ (B1 + B2)), sep="\n")
 # %% [markdown]
 # ### Exercise: combine
 #
-# `adapters` is a list of `(A, B, scale)`, all of one weight; their ranks may differ. Return one `A` and one `B` whose
-# product is the sum of the *scaled* updates. *Easy, 8 minutes.*
+# `adapters` is a list of `(A, B, scale)`, all of one weight; their ranks may differ. Return one `A` (d_in, sum of the
+# ranks) and one `B` (sum of the ranks, d_out) whose product is the sum of the *scaled* updates. *Easy, 8 minutes.*
 #
 # <details><summary>Hint 1</summary>
 #
