@@ -1,7 +1,8 @@
 """Make the notebooks from their sources, chapters/src/NN_name.py (jupytext, py:percent).
 
 python chapters/build.py [NN ...]            write chapters/NN_name.ipynb (the lesson, executed, with its outputs) and
-                                             chapters/exercises/NN_name.ipynb (to be handed out: stubs, no outputs)
+                                             chapters/exercises/NN_name.ipynb (to be handed out: stubs, no outputs);
+                                             chapters/pictures/NN_name.png from its cell with the tag `picture`
 python chapters/build.py --check             fail if a committed notebook is not what its source makes, outputs aside
 python chapters/build.py --check --execute   the same, and run the lessons: each text output must be the committed one,
                                              but for cells with the tag `measured`
@@ -222,10 +223,17 @@ def plain_png(text):
     return base64.b64encode(data[:8] + b"".join(kept)).decode() + "\n"
 
 
-def written(path, book):
+def written(path, content):
+    """Write a notebook, or the bytes of a picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(nbformat.writes(book) + "\n", encoding="utf-8")
+    path.write_bytes(content if isinstance(content, bytes) else (nbformat.writes(content) + "\n").encode())
     print(path.relative_to(HERE.parent) if path.is_relative_to(HERE.parent) else path)
+
+
+def picture_of(book):
+    """Return the PNG that the chapter's cell with the tag `picture` draws: it stands for the chapter in the README."""
+    cell = next(cell for cell in book.cells if "picture" in cell.metadata.get("tags", ()))
+    return base64.b64decode(next(o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})))
 
 
 def outputs_of(cell):
@@ -255,7 +263,12 @@ def differences(path, execute):
         if mine != theirs:
             k = next((k for k, (a, b) in enumerate(zip(mine, theirs)) if a != b), min(len(mine), len(theirs)))
             yield f"{name} is not what src/{path.name} makes: cell {k + 1} differs"
-        elif execute and target.parent == HERE:
+            continue
+        if target.parent == HERE:
+            picture = HERE / "pictures" / f"{path.stem}.png"
+            if not picture.exists() or picture.read_bytes() != picture_of(committed):
+                yield f"{picture.relative_to(HERE.parent)} is not the picture in {name}"
+        if execute and target.parent == HERE:
             for k, (new, old) in enumerate(zip(executed(book).cells, committed.cells)):
                 measured = "measured" in new.metadata.get("tags", ())
                 if not measured and outputs_of(new) != outputs_of(old):
@@ -287,7 +300,9 @@ def main():
         write_course(options.nbgrader, paths)
         return
     for path in paths:
-        written(HERE / f"{path.stem}.ipynb", executed(lesson(path)))
+        book = executed(lesson(path))
+        written(HERE / f"{path.stem}.ipynb", book)
+        written(HERE / "pictures" / f"{path.stem}.png", picture_of(book))
         written(HERE / "exercises" / f"{path.stem}.ipynb", exercises(path, handed_out))
 
 

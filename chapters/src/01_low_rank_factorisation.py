@@ -434,7 +434,7 @@ print("update cut, %    ", *(f"{100 * a:5.0f}" for a in cut_update))
 assert cut_update[3] > 0.7 and cut_weight[3] < 0.35  # rank 8
 assert cut_update[4] > accuracy(tuned) - 0.06  # rank 16
 
-# %% tags=["measured"]
+# %% tags=["picture", "measured"]
 figure, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
 ax.plot(ranks, [100 * a for a in cut_update], "o-", color="tab:blue", label="update cut to this rank")
 ax.plot(ranks, [100 * a for a in cut_weight], "s-", color="tab:orange", label="weight cut to this rank")

@@ -402,7 +402,7 @@ print("rows", normed.shape, "-> heads", Q.shape, "-> shares", cache.P.shape, "->
 # %% [markdown]
 # What do the heads look at? The shares of the first image:
 
-# %%
+# %% tags=["picture"]
 figure, axes = plt.subplots(1, 4, figsize=(10, 3.2), layout="constrained", sharey=True)
 labels = ["class", "patch 0", "patch 1", "patch 2", "patch 3"]
 for head, ax in enumerate(axes):

@@ -378,7 +378,7 @@ for op in ("linear", "gelu", "layer_norm", "attention", "lora_linear", "cross_en
         wrong = [largest_error(mutant.backward, case, upstream, numeric) for mutant in mutants(op, seed=0)]
     found[op] = right, wrong
 
-# %%
+# %% tags=["picture"]
 for row, (right, wrong) in enumerate(found.values()):
     plt.plot(np.minimum(wrong, 1e3), np.full(len(wrong), row), "|", color="tab:orange", markersize=14)
     plt.plot(max(right, 1e-17), row, "o", color="tab:blue")

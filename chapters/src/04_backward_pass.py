@@ -84,7 +84,7 @@ print(f"rule 2: {(fork(3.0 + h) - fork(3.0 - h)) / (2 * h):.3f}")
 # carry one array at a time: how the loss answers to the values *here*. Each operation turns the array for its output
 # into the arrays for its inputs:
 
-# %%
+# %% tags=["picture"]
 figure, axis = plt.subplots(figsize=(6.5, 1.9))
 names = ("input", "linear", "gelu", "linear", "loss")
 for k, name in enumerate(names):

@@ -123,7 +123,7 @@ assert accuracy(with_arrays(model, thin)) < 0.7
 # LoRA throws nothing away. It keeps every weight whole, and says only that the **change** is thin.
 # For the 64 x 64 weights, that is this picture, drawn to scale.
 
-# %%
+# %% tags=["picture"]
 fig, ax = plt.subplots(figsize=(7, 3))
 boxes = (
     (0, 0, 64, 64, "0.8", "W: 64 x 64 = 4096, frozen"),

@@ -433,7 +433,7 @@ for name, model in models.items():
     print(f"{name:7} {trained:8,} trained   {right[name]:.1%} right")
 assert right["LoRA"] > right["head"] + 0.2 and abs(right["LoRA"] - right["full"]) < 0.05
 
-# %% tags=["measured"]
+# %% tags=["picture", "measured"]
 show_predictions(after["LoRA"])
 assert (after["LoRA"].argmax(axis=1) == test.labels)[picked].mean() > 0.8
 

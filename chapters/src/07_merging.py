@@ -390,7 +390,7 @@ def with_strength(lora, t):
     return rebuild(lora, change)
 
 
-# %% tags=["measured"]
+# %% tags=["picture", "measured"]
 strengths = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5)
 by_domain = {d: {t: accuracy(with_strength(rotated, t), d) for t in strengths} for d in DOMAINS[:2]}
 fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")

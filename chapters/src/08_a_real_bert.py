@@ -354,7 +354,7 @@ assert p_after[3] < 0.5 < p_after[5] and p_after[7] < 0.5 < p_after[9]
 # logit of positive minus that of negative: above zero the answer is positive. (A probability near 0 or 1 can hardly
 # move any more, so it would hide most words.)
 
-# %% tags=["measured"]
+# %% tags=["picture", "measured"]
 words = ["The", "actors", "are", "wonderful", "but", "the", "story", "is", "dull"]
 shorter = [" ".join(words[:k] + words[k + 1 :]) for k in range(len(words))]
 whole, *without = score(predict(model, tokens([" ".join(words), *shorter])))

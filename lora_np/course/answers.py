@@ -99,6 +99,8 @@ def examine(exercise, function, forward):
             try_backward(exercise, function, forward, rng, dtype)
         else:
             try_function(exercise, function, rng, dtype)
+    if exercise.refused is not None:
+        refuses(exercise, function)
     against = "numerical derivatives, to 1e-7" if exercise.forward is not None else "the function of lora_np"
     last = leaves(exercise.draw(np.random.default_rng(0), np.dtype(np.float32)))
     single = ", one of them in float32" if any(getattr(leaf, "dtype", None) == np.float32 for _, leaf in last) else ""
@@ -123,8 +125,23 @@ def try_function(exercise, function, rng, dtype):
         for name, value in right.items():
             if name == "cache":
                 judge_cache(given[name], value)
+            elif name in exercise.changes and not differences(snapshot(arguments[name]), given[name]):
+                words = f"{name} has not changed: write into it, by += or [...] =; a new array of that name is another"
+                raise Wrong(name, None, words)
             elif sentence := difference(name, given[name], value, exercise.tolerance):
                 raise Wrong(name, *likely(exercise, function, arguments, name, sentence))
+
+
+def refuses(exercise, function):
+    """Raise Wrong unless an answer refuses, by a ValueError, what it cannot work with."""
+    arguments, words = exercise.refused(np.random.default_rng(OWN_SEED), np.float64)
+    try:
+        results(exercise, function, arguments)
+    except ValueError:
+        return
+    except Exception as error:
+        raise Wrong(None, None, f"{words}, but it raises {in_words(error)}") from error
+    raise Wrong(None, None, f"{words}, but it raises nothing")
 
 
 def repeats(exercise, function, arguments, given):

@@ -26,6 +26,7 @@ class Exercise:
     changes: tuple = ()  # arguments that an answer is meant to change in place
     lent: tuple = ()  # arguments that it may change while it runs, if it puts them back
     tolerance: float = None  # relative; None: a few roundings of the dtype
+    refused: object = None  # refused(rng, dtype) returns arguments that ask for a ValueError, and a sentence on it
     seek: bool = False  # is the mistake there, and to be found? Then a verdict names its cause, but not its place
     parameters: tuple = ()  # the names of the arguments, where the reference has more
 
@@ -178,7 +179,7 @@ EXERCISES = [
         "merge", 7, 15, "medium", lora.merge, trials.adapted, ("model",),
         ("tree.rebuild(model, change) with a change that turns a LoRALinear into a Linear.",
          "W + scale * A B; add in float64 and round once. The old model must stay as it is."),
-        judge=judges.merge, numbers=judges.numbers_of_merged,
+        judge=judges.merge, numbers=judges.numbers_of_merged, refused=trials.nothing_to_merge,
     ),
     Exercise(
         "combine_adapters", 7, 10, "medium", reference.combine_adapters, trials.adapters, ("A", "B"),

@@ -133,6 +133,8 @@ def inject(given, right, arguments):
                 "mask_ignored",
                 f"{path}.dropout is {own.dropout:g}, but the configuration says {node.dropout:g}",
             )
+        elif own.hf != node.hf:
+            yield "model", None, f"{path}.hf is {own.hf!r}, expected {node.hf!r}: hand on the node's own, for the files"
         elif any(other is not own and np.shares_memory(other.A, own.A) for other in mine.values()):
             yield "model", None, f"{path}.A is also that of another node; each needs its own"
         else:
@@ -194,6 +196,8 @@ def merge(given, right, arguments):
             yield "model", cause, f"{path}.W is not W + scale * A B{words}"
             return
     yield from same_outputs(given, lora, "the adapted model")
+    if given.adapter is not None:
+        yield "model", None, "its .adapter is still there: dataclasses.replace(model, adapter=None), as nothing is left"
 
 
 def train(given, right, arguments):

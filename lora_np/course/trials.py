@@ -213,6 +213,10 @@ def adapted(rng, dtype):
     return {"model": moved(lnp.inject(frozen_model(rng, dtype), config(rng), rng), rng)}
 
 
+def nothing_to_merge(rng, dtype):
+    return {"model": frozen_model(rng, dtype)}, "a model without an adapter has nothing to merge: raise a ValueError"
+
+
 def patch_rows(rng, count):
     return [drawn(rng, np.float64, 9, 8) for _ in range(count)]
 

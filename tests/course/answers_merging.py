@@ -116,7 +116,14 @@ def merge_forgets_return(model):
     dataclasses.replace(rebuild(model, change), adapter=None)
 
 
+def needs_adapter(model):
+    if not any(isinstance(node, LoRALinear) for _, node in walk(model)):
+        raise ValueError("no adapter")
+
+
 def sum_of_thin_products(model):
+    needs_adapter(model)
+
     def change(path, node):
         if not isinstance(node, LoRALinear):
             return node
@@ -129,6 +136,8 @@ def sum_of_thin_products(model):
 
 
 def what_the_layer_does_to_unit_vectors(model):
+    needs_adapter(model)
+
     def change(path, node):
         if type(node).__name__ != "LoRALinear":
             return node
@@ -143,6 +152,7 @@ def what_the_layer_does_to_unit_vectors(model):
 
 
 def weights_prepared_beforehand(model):
+    needs_adapter(model)
     new = {}
     for path, node in walk(model):
         if hasattr(node, "A"):

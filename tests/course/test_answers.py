@@ -1,4 +1,7 @@
-"""What `course.check` says of right and wrong answers, of which `answers*.py` hold some for each exercise.
+"""What `course.check` says of right and wrong answers, of which there are two suites.
+
+seen      `answers*.py`: looked at while the rules were written
+unseen    `unseen*.py`: by somebody who had not seen the rules, and nobody who writes rules looks at its entries
 
 Run as a script, this file names the causes of all wrong answers and records how many are right, in
 tests/benchmarks/results/course.json: python tests/course/test_answers.py
@@ -7,6 +10,7 @@ tests/benchmarks/results/course.json: python tests/course/test_answers.py
 import json
 import platform
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -14,12 +18,15 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from answers import RIGHT, WRONG
+import answers
+import unseen
 
 import lora_np as lnp
 from lora_np.course import answers as judged
 from lora_np.gradcheck import CAUSES
 
+SUITES = {"seen": answers, "unseen": unseen}
+WRONG, RIGHT = ([entry for suite in SUITES.values() for entry in getattr(suite, of)] for of in ("WRONG", "RIGHT"))
 RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "course.json"
 
 
@@ -57,23 +64,25 @@ def named(entry):
     return "group" if CAUSES[cause][0] in [CAUSES[label][0] for label in labels] else "other"
 
 
-LABELLED = [entry for entry in WRONG if entry.cause is not None]
+def labelled(suite):
+    return [entry for entry in suite.WRONG if entry.cause is not None]
 
 
 def test_most_causes_are_named():
     """A sample: the whole takes minutes."""
-    counts = Counter(named(entry) for entry in LABELLED[::8])
+    counts = Counter(named(entry) for entry in labelled(answers)[::8])
     assert counts["cause"] >= 0.85 * counts.total(), counts
 
 
 def test_each_exercise_has_six_wrong_and_three_right_answers():
     for name in judged.BY_NAME:
-        assert sum(entry.exercise == name for entry in WRONG) >= 6, name
-        assert sum(entry.exercise == name for entry in RIGHT) >= 3, name
+        for suite in SUITES.values():
+            assert sum(entry.exercise == name for entry in suite.WRONG) >= 6, name
+            assert sum(entry.exercise == name for entry in suite.RIGHT) >= 3, name
 
 
 def test_a_mask_that_the_forward_does_not_apply_is_named():
-    entry = next(entry for entry in WRONG if entry.function.__name__ == "everything_visible")
+    entry = next(entry for entry in answers.WRONG if entry.function.__name__ == "everything_visible")
     assert named(entry) == "cause"
 
 
@@ -134,22 +143,28 @@ def test_progress_is_kept_and_listed(tmp_path):
     assert "done" not in repr(lnp.course.exercises())
 
 
-if __name__ == "__main__":
-    found = [(entry, named(entry)) for entry in LABELLED]
-    rejected = sum(not lnp.course.check(entry.exercise, entry.function).ok for entry in WRONG)
-    accepted = sum(lnp.course.check(entry.exercise, entry.function).ok for entry in RIGHT)
-    for entry, what in found:
+def figures(suite):
+    """Return how many answers of a suite are judged rightly, and how the causes of the wrong ones are named."""
+    found = [(entry, named(entry)) for entry in labelled(suite)]
+    for entry, what in found if suite is answers else ():  # those of the other suite stay unseen
         if what != "cause":
             print(f"{what}: {title(entry)}: {entry.cause}", file=sys.stderr)
+    return {
+        "wrong": len(suite.WRONG),
+        "rejected": sum(not lnp.course.check(entry.exercise, entry.function).ok for entry in suite.WRONG),
+        "right": len(suite.RIGHT),
+        "accepted": sum(lnp.course.check(entry.exercise, entry.function).ok for entry in suite.RIGHT),
+        "labelled": len(found),
+        **Counter(what for _, what in found),
+    }
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # some answers are complex, or divide by zero
     record = {
         "command": "python tests/course/test_answers.py",
         "versions": {"numpy": np.__version__, "python": platform.python_version()},
-        "wrong": len(WRONG),
-        "rejected": rejected,
-        "right": len(RIGHT),
-        "accepted": accepted,
-        "labelled": len(LABELLED),
-        **Counter(what for _, what in found),
+        **{name: figures(suite) for name, suite in SUITES.items()},
     }
     RESULT.write_text(json.dumps(record, indent=1) + "\n")
     print(f"written: {RESULT.name}", file=sys.stderr)
