@@ -19,13 +19,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import answers
-import unseen
+import unseen_answers
 
 import lora_np as lnp
 from lora_np.course import answers as judged
 from lora_np.gradcheck import CAUSES
 
-SUITES = {"seen": answers, "unseen": unseen}
+SUITES = {"seen": answers, "unseen": unseen_answers}
 WRONG, RIGHT = ([entry for suite in SUITES.values() for entry in getattr(suite, of)] for of in ("WRONG", "RIGHT"))
 RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "course.json"
 
