@@ -24,6 +24,7 @@ def groups_of_calls(exercise):
         yield [answers.gradients_of(inputs, upstream, cache)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name, slip", ALL, ids=lambda value: value if isinstance(value, str) else value.words[:40])
 def test_a_slip_is_wrong_and_named(name, slip):
     exercise = BY_NAME[name]
