@@ -378,6 +378,8 @@ def try_backward(exercise, function, forward, rng, dtype):
         return
     argument, sentences = next(iter(report.failures.items()))
     output = f"d{argument}" if argument in inputs else argument
+    if "has dtype" in sentences[0]:
+        raise Wrong(output, "dtype", sentences[0], widening(sentences[0]))
     known = None
     if forward is None and report.failures.keys() <= inputs.keys():  # else a rule is broken, which comes first
         known = explained_by_slip(exercise, function, [call])
@@ -386,7 +388,7 @@ def try_backward(exercise, function, forward, rng, dtype):
         if found:
             repeated = found.sentence in sentences or exercise.seek
             words = CAUSES[found.cause][1] if repeated else found.sentence
-            known = found.cause, widening(sentences[0]) or f"likely cause ({found.group}): {words}"
+            known = found.cause, f"likely cause ({found.group}): {words}"
     if exercise.seek and known and known[0]:  # the place is for the learner to find
         known = known[0], f"likely cause ({CAUSES[known[0]][0]}): {CAUSES[known[0]][1]}"
     raise Wrong(output, *with_cause(known, sentences[0]))
