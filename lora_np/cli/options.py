@@ -72,6 +72,17 @@ def add_arguments(parser):
     add("--max-length", type=int, help=f"tokens of a text that are read (default: {texts['max_length']})")
     add("--seed", type=int, help="repeats a run to the bit on one machine (default: 0)")
     add("--workers", type=int, help="threads, each with its share of a batch (default: the number of cores)")
+    add(
+        "--max-tokens",
+        type=int,
+        help="tokens that a thread takes at once: less memory, the same gradients (default: 1024)",
+    )
+    add(
+        "--group-by-length",
+        action="store_true",
+        default=None,
+        help="make batches of texts of neighbouring lengths; as nothing is padded, this saves little",
+    )
     add("--out", type=Path, help="folder of the run (default: the next free runs/digits-lora-001)")
     add("--resume", type=Path, metavar="DIR", help="go on with an interrupted run")
 
@@ -103,6 +114,8 @@ def settled(given):
         "dropout": 0.0,
         "seed": 0,
         "workers": cores(),
+        "max_tokens": 1024,
+        "group_by_length": False,
     }
     options.update({"epochs": EPOCHS[data]} if kind == "images" else {})
     options.update({"model": model, "data": data, **given})

@@ -92,21 +92,21 @@ def load_folder(folder, dtype=np.float32):
     check_sizes(config, tensors, folder)
     model = build_empty(config, tensors, dtype)
     wanted = file_names(model)
+    extras = sorted(tensors.keys() - set(wanted.values()))
+    for name in extras:
+        if not re.fullmatch(KNOWN_EXTRAS, name):
+            raise ValueError(f"{weights} holds an unexpected tensor {name}; its configuration describes another model.")
+    if "lm_head.weight" in tensors and not np.array_equal(tensors["lm_head.weight"], tensors.get("wte.weight")):
+        raise ValueError(
+            f"{folder} holds an output matrix of its own (lm_head); only GPT-2's tied output is supported."
+        )
     new = {}
     for path, name in wanted.items():
         if name not in tensors:
             raise ValueError(
                 f"{weights} lacks the tensor {name}; it is incomplete or belongs to another configuration."
             )
-        new[path] = from_file(model, path, name, tensors[name], dtype)
-    extras = sorted(tensors.keys() - set(wanted.values()))
-    for name in extras:
-        if not re.fullmatch(KNOWN_EXTRAS, name):
-            raise ValueError(f"{weights} holds an unexpected tensor {name}; its configuration describes another model.")
-    if "lm_head.weight" in tensors and not np.array_equal(tensors["lm_head.weight"], tensors["wte.weight"]):
-        raise ValueError(
-            f"{folder} holds an output matrix of its own (lm_head); only GPT-2's tied output is supported."
-        )
+        new[path] = from_file(model, path, name, tensors.pop(name), dtype)  # so the file's copy goes as ours comes
     model = freeze(with_arrays(model, new))
     return (load_head(model, folder) if (folder / "head.json").exists() else model), extras
 

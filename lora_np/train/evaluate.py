@@ -5,16 +5,18 @@ import math
 import numpy as np
 
 from lora_np.model.batch import Batch
+from lora_np.train.parallel import pieces_of, split_by_tokens
 
-MAX_TOKENS = 1024  # of one call: the activations of a forward are held until it ends, and larger calls are no faster
+MAX_TOKENS = 512  # of one call: its activations are held until it ends, and larger ones leave a thread without work
 
 
 def predict(model, sequences, run=map):
-    """Return logits (S, labels) for a list of sequences, without dropout."""
-    calls = np.cumsum([len(sequence) for sequence in sequences]) // MAX_TOKENS
-    starts = [0, *(np.flatnonzero(np.diff(calls)) + 1), len(sequences)]
-    parts = [sequences[start:stop] for start, stop in zip(starts, starts[1:])]
-    return np.concatenate(list(run(lambda part: model.forward(Batch.of(part))[0], parts)))
+    """Return logits (S, labels) for a list of sequences, without dropout; neighbours in length share a call."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    order = np.argsort(lengths, kind="stable")
+    calls = [order[rows] for rows in split_by_tokens(lengths[order], pieces_of(lengths, MAX_TOKENS))]
+    parts = list(run(lambda rows: model.forward(Batch.of([sequences[k] for k in rows]))[0], calls))
+    return np.concatenate(parts)[np.argsort(order)]
 
 
 def accuracy(logits, labels):

@@ -15,11 +15,17 @@ from lora_np.train.parallel import loss_and_gradients, worker_pool
 from lora_np.train.schedules import linear_schedule
 
 ORDER, DROPOUT, AUGMENT = 1, 2, 6  # purposes: the second number of a generator's seed
+SORTED_TOGETHER = (
+    50  # batches: neighbours in length, and yet other ones in each epoch; Hugging Face's Trainer has it so
+)
 
 
 @dataclass(frozen=True)
 class Plan:
     """The numbers that decide a training run.
+
+    `workers` and `max_tokens` are those of `parallel.loss_and_gradients`. With `group_by_length` the sequences of a
+    batch have neighbouring lengths; the order of the batches is random all the same.
 
     Raises
     ------
@@ -35,11 +41,13 @@ class Plan:
     warmup: float = 0.06
     label_smoothing: float = 0.0
     workers: int = 1
+    max_tokens: int = None
+    group_by_length: bool = False
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "workers"):
+        for name in ("epochs", "batch_size", "workers", "max_tokens"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if (not isinstance(value, int) or value < 1) and not (name == "max_tokens" and value is None):
                 raise ValueError(f"{name} must be a positive integer, but it is {value!r}.")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr must be a positive number, but it is {self.lr!r}.")
@@ -79,6 +87,7 @@ class Training:
     def __init__(self, model, sequences, labels, plan, augment=None):
         self.model, self.sequences, self.labels, self.plan = model, sequences, np.asarray(labels), plan
         check_labels(self.labels, len(sequences), len(model.head.classifier.b))
+        self.lengths = np.array([len(sequence) for sequence in sequences])
         self.augment = augment or (lambda rows, _: [sequences[row] for row in rows])
         self.optimiser = AdamW(parameters(model, trainable_only=True), lr=plan.lr, weight_decay=plan.weight_decay)
         self.steps_per_epoch = math.ceil(len(sequences) / plan.batch_size)
@@ -88,8 +97,12 @@ class Training:
     def rows(self, step):
         """Return which examples make the batch of step 0, 1, ...: each epoch goes once through a new order."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.plan.seed, ORDER, epoch]).permutation(len(self.sequences))
-        return order[place * self.plan.batch_size : (place + 1) * self.plan.batch_size]
+        rng, size = np.random.default_rng([self.plan.seed, ORDER, epoch]), self.plan.batch_size
+        order = rng.permutation(len(self.sequences))
+        if self.plan.group_by_length:
+            order = by_length(order, self.lengths, size * SORTED_TOGETHER)
+            place = rng.permutation(self.steps_per_epoch)[place]
+        return order[place * size : (place + 1) * size]
 
     def steps(self):
         """Yield a Step after each step that was taken, from where the run stands to its end; between two, the run can
@@ -106,7 +119,14 @@ class Training:
                 sequences = self.augment(rows, np.random.default_rng([plan.seed, AUGMENT, self.done]))
                 key = (plan.seed, DROPOUT, self.done)
                 loss, grads = loss_and_gradients(
-                    self.model, sequences, self.labels[rows], key, plan.workers, run, plan.label_smoothing
+                    self.model,
+                    sequences,
+                    self.labels[rows],
+                    key,
+                    plan.workers,
+                    run,
+                    plan.label_smoothing,
+                    plan.max_tokens,
                 )
                 if not (math.isfinite(loss) and all(np.isfinite(gradient).all() for gradient in grads.values())):
                     raise NonFiniteLoss(
@@ -124,6 +144,12 @@ class Training:
                     sum(map(len, sequences)),
                     self.done % self.steps_per_epoch == 0,
                 )
+
+
+def by_length(order, lengths, size):
+    """Return an order in which each stretch of `size` is sorted by length."""
+    stretches = [order[start : start + size] for start in range(0, len(order), size)]
+    return np.concatenate([stretch[np.argsort(lengths[stretch], kind="stable")] for stretch in stretches])
 
 
 def check_labels(labels, sequences, classes):

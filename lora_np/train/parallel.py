@@ -5,6 +5,7 @@ products on one core (`threadpoolctl` tells the BLAS library so). Nodes keep no 
 threads.
 """
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ def worker_pool(workers):
                 yield pool.map
 
 
-def loss_and_gradients(model, sequences, labels, key, workers, run=map, label_smoothing=0.0):
+def loss_and_gradients(model, sequences, labels, key, workers, run=map, label_smoothing=0.0, max_tokens=None):
     """Return the mean loss of a batch and the gradients of the trainable parameters.
 
     Parameters
@@ -42,33 +43,53 @@ def loss_and_gradients(model, sequences, labels, key, workers, run=map, label_sm
     sequences : list of arrays
     labels : array of int
     key : tuple of int
-        Dropout masks are drawn from `default_rng([*key, share])`: a function of numbers, so that a resumed run draws
-        the same.
+        Dropout masks are drawn from `default_rng([*key, share, piece])`: a function of numbers, so that a resumed run
+        draws the same.
     workers : int
         Number of shares.
     run : callable
         From `worker_pool`.
     label_smoothing : float
+    max_tokens : int, optional
+        A worker takes its share in pieces of about so many tokens, one after the other, and adds their gradients up:
+        what is held for the backward is that of one piece. Without dropout the result is that of the whole but for
+        rounding.
     """
-    shares = split_by_tokens([len(sequence) for sequence in sequences], workers)
+    lengths = np.array([len(sequence) for sequence in sequences])
+    by_length = np.argsort(lengths, kind="stable")  # then a piece has few lengths, and long groups attend at once
+    shares = [by_length[share] for share in split_by_tokens(lengths[by_length], workers)]
 
     def work(share):
         k, rows = share
-        rng = np.random.default_rng([*key, k])
-        with np.errstate(over="ignore", invalid="ignore"):  # the loop looks whether all is finite
-            return step(Batch.of([sequences[row] for row in rows]), labels[rows], rng)
+        loss, total = 0.0, {}
+        for j, piece in enumerate(split_by_tokens(lengths[rows], pieces_of(lengths[rows], max_tokens))):
+            with np.errstate(over="ignore", invalid="ignore"):  # the loop looks whether all is finite
+                part, grads = step(rows[piece], np.random.default_rng([*key, k, j]))
+            loss, total = loss + part, added(total, grads)
+        return loss, total
 
-    def step(batch, labels, rng):
-        logits, cache = model.forward(batch, rng)
-        loss, c = cross_entropy_forward(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+    def step(rows, rng):
+        logits, cache = model.forward(Batch.of([sequences[row] for row in rows]), rng)
+        loss, c = cross_entropy_forward(logits, labels[rows], reduction="sum", label_smoothing=label_smoothing)
         return float(loss), model.backward(cross_entropy_backward(1.0 / len(sequences), c), cache)
 
-    results = list(run(work, enumerate(shares)))
-    total = dict(results[0][1])
-    for _, grads in results[1:]:
-        for name, gradient in grads.items():
-            total[name] = total[name] + gradient
-    return sum(loss for loss, _ in results) / len(sequences), total
+    loss, total = 0.0, {}
+    for part, grads in run(work, enumerate(shares)):
+        loss, total = loss + part, added(total, grads)
+    return loss / len(sequences), total
+
+
+def added(total, grads):
+    """Return the sums of gradients by name; the arrays of `total` are written into."""
+    if not total:
+        return grads
+    for name, gradient in grads.items():
+        total[name] += gradient
+    return total
+
+
+def pieces_of(lengths, max_tokens):
+    return 1 if max_tokens is None else max(1, math.ceil(np.sum(lengths) / max_tokens))
 
 
 def split_by_tokens(lengths, shares):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "tests/gradcheck/README.md")]
-RECORD, REVIEWS, CHECKED, COURSE = (
+RECORD, REVIEWS, CHECKED, COURSE, SPEED = (
     json.loads((ROOT / "tests" / "benchmarks" / "results" / f"{name}.json").read_text())
-    for name in ("digits", "reviews", "gradcheck", "course")
+    for name in ("digits", "reviews", "gradcheck", "course", "speed")
 )
 ANSWERS = COURSE["unseen"]  # the suite that those who wrote the checks have not looked at
 REFERENCE = json.loads((ROOT / "tests" / "reference" / "results.json").read_text())
@@ -81,6 +81,53 @@ def tried(method):
     epochs = REVIEWS["accuracy"]["runs"][method]["options"]["epochs"]
     rows = [row for row in REVIEWS["choose"]["tried"] if (row["method"], row["epochs"]) == (method, epochs)]
     return ", ".join(f"{row['lr']:g}: {100 * sum(row['dev']) / len(row['dev']):.1f}" for row in rows)
+
+
+def speed():
+    """Return the figures of the comparison with PEFT, and what a step holds."""
+    compared, held, first = SPEED["compare"], SPEED["memory"]["bytes"], SPEED["start"]
+    floor = SPEED["profile"]["floor"]["ratio"]
+    versions = {**compared["versions"], **compared["peft_versions"]}
+    names = ", ".join(f"{name} {versions[name].split('+')[0]}" for name in ("numpy", "torch", "transformers", "peft"))
+    peaks = {side: row["peak_bytes"] / 1e6 for side, row in SPEED["memory"]["peak"].items()}
+    return {
+        "speed": "\n" + speed_table(compared) + "\n",
+        "speed_agree": f"{compared['gradients agree within']:.0e}",
+        "speed_padding": f"{100 * compared['padding']:.0f}",
+        "speed_floor": f"{1 / floor:.1f}",
+        "speed_bytes": "\n" + bytes_table(held) + "\n",
+        "speed_tokens": str(held["lora"]["tokens"]),
+        "speed_peak": f"{peaks['ours']:.0f}",
+        "speed_peak_peft": f"{peaks['PEFT']:.0f}",
+        "speed_import": f"{first['import']:.2f}",
+        "speed_first": f"{first['first prediction']:.1f}",
+        "speed_machine": f"{compared['machine']} ({', '.join(compared['blas'])}; {names})",
+    }
+
+
+def speed_table(compared):
+    """Return the ratios of ours to PEFT's, with the quartiles of the pairs."""
+    rows = [("", "PEFT, ms", "lora_np, ms", "ratio", "middle half of the pairs"), ("---", *["---:"] * 4)]
+    for name, found in compared.items():
+        if isinstance(found, dict) and "ours" in found:
+            ours, (low, high) = found["ours"], found["ours"]["quartiles"]
+            rows.append(
+                (
+                    name,
+                    f"{found['PEFT']['ms']:,.0f}",
+                    f"{ours['ms']:,.0f}",
+                    f"{ours['ratio']:.2f}",
+                    f"{low:.2f} to {high:.2f}",
+                )
+            )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def bytes_table(held):
+    rows = [("", "LoRA", "everything"), ("---", "---:", "---:")]
+    for kind in ("weights", "of these trained", "gradients", "optimiser", "activations"):
+        rows.append((kind, *(f"{held[method][kind] / 1e6:,.1f}" for method in ("lora", "full"))))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 SUITES = ("seen", "foreign", "unseen")
@@ -187,6 +234,7 @@ def values():
         "examples": "\n" + examples_table() + "\n",
         **{f"reviews_{method}": percent(run["after"]) for method, run in REVIEWS["accuracy"]["runs"].items()},
         **checked(),
+        **speed(),
         "answers_wrong": f"{ANSWERS['rejected']} of {ANSWERS['wrong']}",
         "answers_right": f"{ANSWERS['accepted']} of {ANSWERS['right']}",
         "answers_cause": f"{100 * ANSWERS['cause'] / ANSWERS['labelled']:.0f}",

@@ -246,6 +246,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(capsys, monkeypat
         (["--epochs", "0"], "epochs"),
         (["--batch-size", "0"], "batch_size"),
         (["--workers", "0"], "workers"),
+        (["--max-tokens", "0"], "max_tokens must be a positive integer, but it is 0"),
         (["--seed", "-3"], "seed"),
         (["--target-modules", "qwery"], "'qwery' matches nothing; the nearest that exist are"),
         (["--target-modules", "que(ry"], "is no regular expression"),

@@ -107,6 +107,48 @@ def test_many_workers_equal_one_at_dropout_zero():
             assert np.abs(gradient - outcomes[0][1][name]).max() <= 1e-11 * scale, name
 
 
+@pytest.mark.parametrize("trained", ["adapter", "all"])
+def test_pieces_of_a_share_equal_the_whole_at_dropout_zero(trained):
+    model = (
+        tiny.adapted("bert mean head") if trained == "adapter" else lnp.unfreeze(tiny.build("bert mean head"), "all")
+    )
+    whole = loss_and_gradients(model, ROWS, LABELS, (0, 1, 2), 1)
+    for workers, max_tokens in ((1, 9), (2, 5), (3, 1)):
+        with worker_pool(workers) as run:
+            loss, grads = loss_and_gradients(model, ROWS, LABELS, (0, 1, 2), workers, run, max_tokens=max_tokens)
+        assert math.isclose(loss, whole[0], rel_tol=1e-13)
+        scale = max(np.abs(gradient).max() for gradient in whole[1].values())  # that of attention.key.b is zero
+        for key, gradient in grads.items():
+            assert np.abs(gradient - whole[1][key]).max() <= 1e-12 * scale, key
+
+
+def test_a_piece_holds_no_more_than_it_may_but_one_sequence(monkeypatch):
+    seen, forward = [], lnp.Batch.of
+    monkeypatch.setattr(
+        "lora_np.train.parallel.Batch.of", lambda rows: (seen.append(sum(map(len, rows))), forward(rows))[1]
+    )
+    loss_and_gradients(tiny.adapted("bert mean head"), ROWS, LABELS, (0, 1, 2), 2, max_tokens=12)
+    assert sum(seen) == sum(map(len, ROWS)) and len(seen) > 6 and max(seen) < 12 + 6
+
+
+def test_with_dropout_a_run_in_pieces_repeats_to_the_bit():
+    plan = dataclasses.replace(PLAN, workers=2, max_tokens=7)
+    losses = [[step.loss for step in fresh(p).steps()] for p in (plan, plan, dataclasses.replace(plan, max_tokens=3))]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_batches_grouped_by_length_hold_each_row_once_in_another_order_each_epoch():
+    training = fresh(dataclasses.replace(PLAN, group_by_length=True))
+    epochs = [[training.rows(5 * epoch + k) for k in range(5)] for epoch in range(2)]
+    for rows in epochs:
+        assert sorted(np.concatenate(rows)) == list(range(22))
+        assert all(np.ptp(training.lengths[batch]) <= 2 for batch in rows)  # of 1 to 6
+    assert [list(batch) for batch in epochs[0]] != [list(batch) for batch in epochs[1]]
+    assert any(
+        list(training.lengths[rows[0]]) != sorted(training.lengths)[:5] for rows in epochs
+    )  # short ones not first
+
+
 def test_the_loss_is_the_mean_over_the_batch_and_its_gradient_is_right():
     model, trained = tiny.adapted("bert mean head"), "layer.0.attention.query.A"
     loss, grads = loss_and_gradients(model, ROWS[:4], LABELS[:4], (0, 1, 2), 2)
@@ -262,4 +304,5 @@ def test_predictions_do_not_depend_on_how_many_tokens_a_call_takes(tokens, monke
     monkeypatch.setattr(evaluate, "MAX_TOKENS", tokens)
     assert np.allclose(predict(model, ROWS, lambda f, parts: map(f, calls.append(parts) or parts)), whole, rtol=1e-11)
     assert len(whole) == len(ROWS) and len(calls[0]) == {1: len(ROWS), 1000: 1}.get(tokens, len(calls[0]))
-    assert all(sum(map(len, part[1:])) <= tokens for part in calls[0])
+    assert sorted(np.concatenate(calls[0])) == list(range(len(ROWS)))
+    assert all(sum(len(ROWS[k]) for k in rows) <= tokens + max(map(len, ROWS)) for rows in calls[0])
