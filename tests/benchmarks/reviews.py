@@ -10,8 +10,6 @@ writes the README's figures. The seeds of the choice are not those of the result
 
 import itertools
 import json
-import os
-import platform
 import re
 import resource
 import subprocess
@@ -21,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import threadpoolctl
+from pairs import machine
 
 import lora_np as lnp
 from lora_np.cli.finetune import make_models
@@ -29,7 +27,7 @@ from lora_np.cli.options import settled
 from lora_np.train.evaluate import accuracy, predict
 from lora_np.train.features import features, head_alone, is_fixed_below_head
 from lora_np.train.loop import Plan, Training
-from lora_np.train.parallel import cores, worker_pool
+from lora_np.train.parallel import worker_pool
 
 RESULT = Path(__file__).parent / "results" / "reviews.json"
 METHODS = ("head", "lora", "full")
@@ -189,19 +187,6 @@ def save(part, result):
     """Replace one part of the record."""
     part_of_record = {"command": f"python tests/benchmarks/reviews.py {part}", **machine(), **result}
     RESULT.write_text(json.dumps({**recorded(), part: part_of_record}, indent=1) + "\n")
-
-
-def machine():
-    kernels = [
-        f"{lib['internal_api']} {lib.get('version')} {lib.get('architecture')}"
-        for lib in threadpoolctl.threadpool_info()
-    ]
-    return {
-        "machine": f"{cores()} cores, {platform.machine()}, {platform.system()}",
-        "blas": sorted(set(kernels)),
-        "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE", "not set"),
-        "versions": {"lora_np": lnp.__version__, "numpy": np.__version__, "python": platform.python_version()},
-    }
 
 
 PARTS = {"choose": choose, "accuracy": measure_accuracy, "cost": measure_cost}
