@@ -119,6 +119,14 @@ def test_a_pair_may_have_a_cache_of_its_own():
     assert verdict.output == "y"
 
 
+def test_a_merge_that_does_not_refuse_a_plain_model_is_told_so(capsys):
+    def merge(model):
+        return lnp.merge(model) if model.adapter is not None else model
+
+    assert not lnp.course.check("merge", merge).ok
+    assert "raise a ValueError, but it raises nothing" in capsys.readouterr().out
+
+
 def test_what_no_answer_is(capsys):
     with pytest.raises(ValueError, match="no exercise 'linear_bakward'; did you mean linear_backward"):
         lnp.course.check("linear_bakward", linear_backward)

@@ -178,6 +178,9 @@ def test_every_step_and_every_share_draws_its_own_masks():
     for key in ((0, 1, 2), (0, 1, 3), (0, 1, 2)):
         loss_and_gradients(model, ROWS[:6], LABELS[:6], key, 2)
     assert len(set(model.drawn)) == 4 and model.drawn[:2] == model.drawn[4:]
+    model.drawn = []
+    loss_and_gradients(model, ROWS, LABELS, (0, 1, 2), 2, max_tokens=9)
+    assert len(set(model.drawn)) == len(model.drawn) > 4  # each piece of a share, too
 
 
 def test_the_masks_of_a_step_depend_on_its_number(monkeypatch):
