@@ -40,7 +40,7 @@ def linear_forward(x, W, b=None):
     y = x @ W  # (N, d_out)  (1)
     if b is not None:
         y = y.astype(np.result_type(y, b), copy=False)  # (N, d_out)  where b alone is complex, in a complex step
-        y += b  # (N, d_out)  (2)  in place: another array of this size would cost a fifth of the product
+        y += b  # (N, d_out)  (2)  in place: one more array of this size costs a quarter of the product
     return y, LinearCache(x, W)
 
 
