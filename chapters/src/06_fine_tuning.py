@@ -573,7 +573,7 @@ for d in widths:
     quotients.append(lora_time / full_time)
 print("d              ", *(f"{d:5}" for d in widths))
 print("LoRA over full ", *(f"{quotient:5.2f}" for quotient in quotients))
-assert quotients[-1] < 0.9 and quotients[-1] < quotients[0]
+assert quotients[-1] < min(1, quotients[0])
 
 # %%
 figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
@@ -612,7 +612,7 @@ for what in (forward, both):
 print("full = 1                   head   LoRA   full")
 for what, times in seconds.items():
     print(f"{what:24}" + "".join(f"{t / times[2]:7.2f}" for t in times))
-assert seconds["forward"][1] > seconds["forward"][0]
+assert 0.9 < seconds["forward"][1] / seconds["forward"][0] < 1.7
 assert 0.6 < seconds["both"][1] / seconds["both"][2] < 1.7
 
 # %% [markdown]

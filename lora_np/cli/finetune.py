@@ -16,7 +16,14 @@ from lora_np.io.data import load_data
 from lora_np.io.files import write_json
 from lora_np.io.huggingface import save_model
 from lora_np.io.peft import load_adapter, save_adapter
-from lora_np.io.pretrained import PatchTokenizer, copy_tokenizer, load_pretrained, load_tokenizer, model_folder
+from lora_np.io.pretrained import (
+    PatchTokenizer,
+    check_source,
+    copy_tokenizer,
+    load_pretrained,
+    load_tokenizer,
+    model_folder,
+)
 from lora_np.lora import LoRAConfig, LoRALinear, inject, merge
 from lora_np.model.batch import Batch
 from lora_np.model.build import with_dropout, with_head
@@ -45,6 +52,7 @@ def main(args):
     options, folder = (resumed(args, given)) if args.resume else (settled(given), None)
     started = time.perf_counter()
     plan = Plan(**{f.name: options[f.name] for f in dataclasses.fields(Plan) if f.name in options})
+    check_source(options["model"])  # before data are fetched for nothing
     data = dict(zip(("train", "dev", "test"), load_data(options["data"])))
     tokenizer = load_tokenizer(options["model"])
     if isinstance(tokenizer, PatchTokenizer) != (kind_of(options["data"]) == "images"):

@@ -21,16 +21,20 @@ def model_folder(source):
     if str(source) in EMBEDDED:
         with as_file(files("lora_np") / "data" / str(source)) as folder:
             return Path(folder)
+    check_source(source)
     if str(source) == "minilm":
         return fetch_minilm()
-    if Path(source).is_dir():
-        return Path(source)
-    if isinstance(source, str) and re.fullmatch(HUB_ID, source):
-        return fetch_hub(source)
-    raise ValueError(
-        f"there is no model {str(source)!r}; expected 'digits', 'minilm', a folder with config.json and"
-        " model.safetensors, or an id owner/name on the Hugging Face hub."
-    )
+    return Path(source) if Path(source).is_dir() else fetch_hub(source)
+
+
+def check_source(source):
+    """Raise ValueError if this names no model; nothing is fetched."""
+    known = str(source) in (*EMBEDDED, "minilm") or Path(source).is_dir()
+    if not known and not (isinstance(source, str) and re.fullmatch(HUB_ID, source)):
+        raise ValueError(
+            f"there is no model {str(source)!r}; expected 'digits', 'minilm', a folder with config.json and"
+            " model.safetensors, or an id owner/name on the Hugging Face hub."
+        )
 
 
 def load_pretrained(source, dtype=np.float32):

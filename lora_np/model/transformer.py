@@ -25,7 +25,7 @@ class Transformer:
     adapter: object = None  # the LoRAConfig by which `inject` made this model
     trainable: tuple = ()
 
-    def forward(self, batch, rng=None):
+    def forward(self, batch, rng=None, keep=True):
         """Return the output and the cache.
 
         Parameters
@@ -33,21 +33,24 @@ class Transformer:
         batch : Batch
         rng : numpy.random.Generator, optional
             Draws the dropout masks; without it there is no dropout.
+        keep : bool
+            False, for predictions: what only a backward would need is freed layer by layer, and the cache is None.
 
         Returns
         -------
         output : array
             With a classifier, logits (S, labels), one row a sequence in the order given to `Batch.of`; with GPT's
             tied head, logits (N, V) and without a head, hidden states (N, d), both in packed order.
-        cache : tuple
+        cache : tuple or None
             For `backward`.
         """
         batch = self.embeddings.arrange(batch)
         x, c_embeddings = self.embeddings.forward(batch, rng)  # (1)
-        c_layer = []
-        for block in self.layer:
-            x, c = block.forward(x, batch.groups, rng)  # (2)
-            c_layer.append(c)
+        c_layer = [None] * len(self.layer)
+        for k, block in enumerate(self.layer):
+            x, c_layer[k] = block.forward(x, batch.groups, rng)  # (2)
+            if not keep:
+                c_layer[k] = None
         c_norm = c_head = None
         if self.norm is not None:
             x, c_norm = self.norm.forward(x)  # (3)
@@ -55,7 +58,7 @@ class Transformer:
             x, c_head = self.head.forward(x, self.embeddings.word.table)  # (4)
         elif self.head is not None:
             x, c_head = self.head.forward(x, batch, rng)
-        return x, (c_embeddings, tuple(c_layer), c_norm, c_head)
+        return x, (c_embeddings, tuple(c_layer), c_norm, c_head) if keep else None
 
     def backward(self, doutput, cache):
         """Return the gradients of the trainable parameters by name, in the order of `parameters(model,

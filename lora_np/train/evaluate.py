@@ -15,7 +15,7 @@ def predict(model, sequences, run=map):
     lengths = np.array([len(sequence) for sequence in sequences])
     order = np.argsort(lengths, kind="stable")
     calls = [order[rows] for rows in split_by_tokens(lengths[order], pieces_of(lengths, MAX_TOKENS))]
-    parts = list(run(lambda rows: model.forward(Batch.of([sequences[k] for k in rows]))[0], calls))
+    parts = list(run(lambda rows: model.forward(Batch.of([sequences[k] for k in rows]), keep=False)[0], calls))
     return np.concatenate(parts)[np.argsort(order)]
 
 

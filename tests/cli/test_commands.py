@@ -230,6 +230,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(capsys, monkeypat
     assert os.path.exists("run/checkpoint.safetensors")
 
 
+def test_a_wrong_model_is_named_before_data_are_fetched(capsys, monkeypatch):
+    monkeypatch.setattr("lora_np.cli.finetune.load_data", lambda name: pytest.fail("data were loaded"))
+    assert "'digitz'" in error_of(capsys, "finetune", "--model", "digitz")
+
+
 @pytest.mark.parametrize(
     ("argv", "received"),
     [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -298,6 +299,23 @@ def test_wilson_interval_by_hand():
     low, high = wilson_interval(0.9, 100)
     assert math.isclose(low, 0.8256, abs_tol=1e-4) and math.isclose(high, 0.9448, abs_tol=1e-4)
     assert wilson_interval(1.0, 50)[1] <= 1.0 and wilson_interval(0.0, 50)[0] >= 0.0
+
+
+def test_a_prediction_frees_what_only_a_backward_needs(monkeypatch):
+    model, batch, alive = tiny.build("bert mean head"), lnp.Batch.of(ROWS), []
+    right = model.forward(batch)[0]
+    kind = type(model.layer[0])
+    forward = kind.forward
+
+    def watched(block, *given):
+        assert all(reference() is None for reference in alive)
+        x, cache = forward(block, *given)
+        alive.append(weakref.ref(cache[2].xhat))  # of the first norm
+        return x, cache
+
+    monkeypatch.setattr(kind, "forward", watched)
+    logits, cache = model.forward(batch, keep=False)
+    assert cache is None and np.array_equal(logits, right) and len(alive) == len(model.layer) > 1
 
 
 @pytest.mark.parametrize("tokens", [1, 6, 1000])
