@@ -617,8 +617,9 @@ assert 0.6 < seconds["both"][1] / seconds["both"][2] < 1.7
 
 # %% [markdown]
 # In this small model a LoRA step takes about as long as a full one. Now compare the forwards of LoRA and of the head,
-# which computes what the base computes. LoRA's is slower: where 24 products were, there are 72. That cost stays with
-# the model after training, until the adapter is merged (next chapter).
+# which computes what the base computes. LoRA's is slower, by about a tenth: where 24 products were, there are 72. (On a
+# machine that is busy with something else, so small a difference may not show.) That cost stays with the model after
+# training, until the adapter is merged (next chapter).
 #
 # So there are two answers to "does training take longer?":
 #
