@@ -18,8 +18,15 @@ def test_erf_is_accurate_in_both_dtypes():
     exact = np.array([math.erf(float(v)) for v in single])
     result = ops.erf(single)
     assert result.dtype == np.float32
-    assert np.abs(result - exact).max() < 5e-7
+    assert np.abs(result - exact).max() < 2e-7
+    assert np.isnan(ops.erf(np.array([np.nan], np.float32))).all()
     assert np.isnan(ops.erf(np.array([np.nan]))).all()
+
+
+def test_erf_of_large_numbers_overflows_nowhere():
+    x = np.array([-1e30, -1e4, 7.0, 1e4, 1e30], np.float32)
+    with np.errstate(over="raise", invalid="raise"):
+        assert np.array_equal(ops.erf(x), np.sign(x))
 
 
 def test_derivative_of_erf_by_complex_step_is_its_true_derivative():

@@ -1,11 +1,15 @@
 """Print the coefficients of `lora_np.ops.gelu.erf`:  python tests/reference/erf_coefficients.py   (needs mpmath).
 
-With t = 1 - 2 K / (z + K), the function R(t) = exp(z^2) erfc(z) is smooth on z >= 0. Its Chebyshev series on 0 <= z <=
-`end` is cut where the rest, times exp(-z^2), is below the rounding of the dtype, and rewritten in powers of t. Beyond
+float64. With t = 1 - 2 K / (z + K), the function R(t) = exp(z^2) erfc(z) is smooth on z >= 0. Its Chebyshev series on
+0 <= z <= `end` is cut where the rest, times exp(-z^2), is below the rounding, and rewritten in powers of t. Beyond
 `end` that factor makes the error vanish. 40 digits are carried throughout.
+
+float32. P(u) approximates atanh(erf(z)) / z with u = z^2, the error weighted by z (1 - erf(z)^2): what it does to erf.
+Least squares, weighted anew where the error is largest until it is even (Lawson 1961).
 """
 
 import mpmath as mp
+import numpy as np
 
 K, NODES = mp.mpf(3), 120
 
@@ -36,11 +40,33 @@ def powers(series, centre, half):
     return total
 
 
+def even_fit(degree, end, points=1500, rounds=300):
+    """Return P, lowest power first, and the largest error that it makes in erf."""
+    u = 0.5 * end**2 * (1 - np.cos(np.linspace(0, np.pi, points)[1:]))
+    z = np.sqrt(u)
+    exact = [mp.erf(mp.mpf(v)) for v in z]
+    wanted = np.array([float(mp.atanh(e)) for e in exact]) / z
+    slope = z * np.array([float(1 - e * e) for e in exact])
+    basis = np.polynomial.chebyshev.chebvander(2 * u / end**2 - 1, degree)
+    weights = np.ones(len(u))
+    for _ in range(rounds):
+        root = np.sqrt(weights) * slope
+        found = np.linalg.lstsq(basis * root[:, None], wanted * root, rcond=None)[0]
+        error = np.abs(basis @ found - wanted) * slope
+        weights *= error / error.max() + 1e-3
+        weights /= weights.sum()
+    polynomial = np.polynomial.Chebyshev(found, domain=(0, end**2)).convert(kind=np.polynomial.Polynomial)
+    return polynomial.coef, error.max()
+
+
 if __name__ == "__main__":
     mp.mp.dps = 40
-    for name, end, degree in (("float64", 6, 18), ("float32", 3, 7)):
-        last = 1 - 2 * K / (end + K)
-        centre, half = (last - 1) / 2, (last + 1) / 2
-        print(f"{name}, highest power first:")
-        series = chebyshev_coefficients(degree, centre, half)
-        print(", ".join(mp.nstr(c, 17) for c in reversed(powers(series, centre, half))))
+    end, degree = 6, 18
+    last = 1 - 2 * K / (end + K)
+    centre, half = (last - 1) / 2, (last + 1) / 2
+    print("float64, R, highest power first:")
+    series = chebyshev_coefficients(degree, centre, half)
+    print(", ".join(mp.nstr(c, 17) for c in reversed(powers(series, centre, half))))
+    coefficients, largest = even_fit(6, 4)
+    print(f"float32, P, highest power first (error {largest:.1e}):")
+    print(", ".join(f"{c:.8g}" for c in coefficients[::-1]))
