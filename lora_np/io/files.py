@@ -7,6 +7,8 @@ reader sees the old file or the new, never half of one.
 import json
 import os
 import tempfile
+from collections.abc import Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -72,28 +74,59 @@ def write_safetensors(path, tensors, metadata=None):
 
 
 def read_safetensors(path):
-    """Return (arrays by name, metadata).
+    """Return (arrays by name, metadata); the errors are those of TensorFile."""
+    file = TensorFile(path)
+    return dict(file), file.metadata
+
+
+class TensorFile(Mapping):
+    """The arrays of a safetensors file by name; each is read when it is asked for, and held by who asked alone.
+
+    Attributes
+    ----------
+    shapes : dict of str to tuple
+    metadata : dict of str to str
 
     Raises
     ------
     ValueError
-        If the file is missing, truncated or damaged, names a tensor twice, or holds a dtype that NumPy lacks.
+        If the file is missing, truncated or damaged, names a tensor twice, or (on reading) holds a dtype that NumPy
+        lacks.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}; expected a folder that holds {path.name}.")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (the handle is no dict)
-    except (safetensors.SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); it is truncated, damaged, or stored in a dtype that NumPy does not have."
-            " Fetch or make it again."
-        ) from error
-    with path.open("rb") as file:  # the library lets the same entry stand twice; its bounds are checked by now
-        header = file.read(int.from_bytes(file.read(8), "little"))
-    json.loads(header, object_pairs_hook=lambda pairs: renamed(pairs, str, path))
-    return tensors, metadata
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ValueError(f"there is no file {path}; expected a folder that holds {self.path.name}.")
+        with self.opened() as file:
+            self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (the handle is no dict)
+            self.metadata = file.metadata() or {}
+        with self.path.open("rb") as file:  # the library lets the same entry stand twice; its bounds are checked by now
+            header = file.read(int.from_bytes(file.read(8), "little"))
+        json.loads(header, object_pairs_hook=lambda pairs: renamed(pairs, str, path))
+
+    @contextmanager
+    def opened(self):
+        try:
+            with safetensors.safe_open(self.path, framework="numpy") as file:
+                yield file
+        except (safetensors.SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{self.path} cannot be read ({error}); it is truncated, damaged, or stored in a dtype that NumPy does"
+                " not have. Fetch or make it again."
+            ) from error
+
+    def __getitem__(self, name):
+        if name not in self.shapes:
+            raise KeyError(name)
+        with self.opened() as file:  # anew each time: while a handle is open, what was read through it stays in memory
+            return file.get_tensor(name)
+
+    def __iter__(self):
+        return iter(self.shapes)
+
+    def __len__(self):
+        return len(self.shapes)
 
 
 def renamed(named, rename, path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.io.files import read_json, read_safetensors, renamed, write_json, write_safetensors
+from lora_np.io.files import TensorFile, read_json, read_safetensors, renamed, write_json, write_safetensors
 from lora_np.model.build import bert, gpt, vit
 from lora_np.model.heads import POOLING, ClassifierHead
 from lora_np.model.nodes import Linear
@@ -88,34 +88,38 @@ def load_folder(folder, dtype=np.float32):
         raise ValueError(f"dtype must be a floating-point type such as numpy.float32, but it is {dtype!r}.")
     check_config(config, kind, folder / "config.json")
     weights = folder / "model.safetensors"
-    tensors = renamed(read_safetensors(weights)[0].items(), lambda name: name.removeprefix(PREFIX[kind]), weights)
-    check_sizes(config, tensors, folder)
-    model = build_empty(config, tensors, dtype)
+    file = TensorFile(weights)
+    names = renamed(((name, name) for name in file), lambda name: name.removeprefix(PREFIX[kind]), weights)
+    shapes = {name: file.shapes[whole] for name, whole in names.items()}
+    check_sizes(config, shapes, folder)
+    model = build_empty(config, shapes, dtype)
     wanted = file_names(model)
-    extras = sorted(tensors.keys() - set(wanted.values()))
+    extras = sorted(names.keys() - set(wanted.values()))
     for name in extras:
         if not re.fullmatch(KNOWN_EXTRAS, name):
             raise ValueError(f"{weights} holds an unexpected tensor {name}; its configuration describes another model.")
-    if "lm_head.weight" in tensors and not np.array_equal(tensors["lm_head.weight"], tensors.get("wte.weight")):
+    if "lm_head.weight" in names and not (
+        "wte.weight" in names and np.array_equal(file[names["lm_head.weight"]], file[names["wte.weight"]])
+    ):
         raise ValueError(
             f"{folder} holds an output matrix of its own (lm_head); only GPT-2's tied output is supported."
         )
     new = {}
     for path, name in wanted.items():
-        if name not in tensors:
+        if name not in names:
             raise ValueError(
                 f"{weights} lacks the tensor {name}; it is incomplete or belongs to another configuration."
             )
-        new[path] = from_file(model, path, name, tensors.pop(name), dtype)  # so the file's copy goes as ours comes
+        new[path] = from_file(model, path, name, file[names[name]], dtype)
     model = freeze(with_arrays(model, new))
     return (load_head(model, folder) if (folder / "head.json").exists() else model), extras
 
 
-def check_sizes(config, tensors, folder):
+def check_sizes(config, shapes, folder):
     """Raise if a configuration asks for more than its file can hold, before memory is taken for it."""
-    longest = max((axis for tensor in tensors.values() for axis in tensor.shape), default=0)
+    longest = max((axis for shape in shapes.values() for axis in shape), default=0)
     for name in INTEGERS[config["model_type"]].split():
-        bound = longest**2 if name == "image_size" else len(tensors) if "layer" in name else longest
+        bound = longest**2 if name == "image_size" else len(shapes) if "layer" in name else longest
         if config[name] > bound:
             raise ValueError(
                 f"{folder / 'config.json'} has {name} = {config[name]}, but no tensor in model.safetensors is of such a"
@@ -123,10 +127,10 @@ def check_sizes(config, tensors, folder):
             )
 
 
-def build_empty(config, tensors, dtype):
+def build_empty(config, shapes, dtype):
     """Return the model that the configuration describes, with a head if the file has one."""
-    classifier = tensors.get("classifier.weight")
-    options = {} if config["model_type"] == "gpt2" else {"labels": None if classifier is None else len(classifier)}
+    labels, *_ = shapes.get("classifier.weight", (None,))
+    options = {} if config["model_type"] == "gpt2" else {"labels": labels}
     if config["model_type"] == "gpt2":
         options["lm_head"] = "GPT2Model" not in (config.get("architectures") or ())
     return BUILD[config["model_type"]](config, dtype=dtype, **options)

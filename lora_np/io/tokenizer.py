@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 MAX_LENGTH = 128
+AT_ONCE = 512  # texts: the library's result holds 5 kB of each, of which the ids are a twentieth
 
 
 class TextTokenizer:
@@ -82,7 +83,8 @@ class TextTokenizer:
                 raise ValueError(
                     f"row {k} of {len(texts)} was not read as UTF-8: it holds half a character."
                 ) from error
-        found = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+        some = (texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE))
+        found = [encoding.ids for part in some for encoding in self.tokenizer.encode_batch(part)]
         for k, ids in enumerate(found, 1):
             if len(ids) <= self.special:
                 raise ValueError(

@@ -1,8 +1,11 @@
-"""Headers of safetensors files that lie about what follows: each is refused in one sentence, before memory is taken."""
+"""Safetensors files: read an array at a time; headers that lie are refused in one sentence, before memory is taken."""
 
+import tracemalloc
+
+import numpy as np
 import pytest
 
-from lora_np.io.files import read_safetensors
+from lora_np.io.files import TensorFile, read_safetensors, write_safetensors
 
 
 def entry(name, offsets, shape=(2,), dtype="F32"):
@@ -34,3 +37,18 @@ def test_hostile_headers_are_refused(size, entries, received, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(size + header + bytes(8))
     with pytest.raises(ValueError, match=rf"model\.safetensors.*{received}"):
         read_safetensors(tmp_path / "model.safetensors")
+
+
+def test_an_array_is_read_when_it_is_asked_for(tmp_path):
+    arrays = {f"a{k}": np.full((250, 1000), k, np.float32) for k in range(20)}  # 1 MB each
+    write_safetensors(tmp_path / "a.safetensors", arrays, {"made": "here"})
+    tracemalloc.start()
+    file = TensorFile(tmp_path / "a.safetensors")
+    sums = {name: array.sum() for name, array in file.items()}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3e6
+    assert sums == {name: array.sum() for name, array in arrays.items()}
+    assert file.shapes == dict.fromkeys(arrays, (250, 1000)) and file.metadata == {"made": "here"}
+    with pytest.raises(KeyError):
+        file["b"]

@@ -45,6 +45,13 @@ def test_ids_without_padding_or_the_files_own_truncation(folder):
     assert tokenizer([]) == []
 
 
+def test_many_texts_are_read_part_by_part_and_keep_their_order(folder, monkeypatch):
+    texts = [" ".join(["good", "film", "a"][: k % 3 + 1]) for k in range(11)]
+    whole = [row.tolist() for row in lnp.load_tokenizer(folder)(texts)]
+    monkeypatch.setattr("lora_np.io.tokenizer.AT_ONCE", 4)
+    assert [row.tolist() for row in lnp.load_tokenizer(folder)(texts)] == whole
+
+
 def test_truncation_keeps_the_last_token_and_is_counted(folder):
     tokenizer = lnp.load_tokenizer(folder)
     texts = ["good film", "a a a a", "a a good"]
