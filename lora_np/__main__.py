@@ -3,9 +3,11 @@
 import sys
 
 from lora_np.cli.commands import main
+from lora_np.train.memory import keep_freed_memory
 
 
 def run():
+    keep_freed_memory()
     sys.exit(main())
 
 

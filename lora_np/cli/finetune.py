@@ -33,6 +33,7 @@ from lora_np.train.checkpoints import load_checkpoint, save_checkpoint
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.features import features, head_alone, is_fixed_below_head
 from lora_np.train.loop import NonFiniteLoss, Plan, Training
+from lora_np.train.memory import bytes_by_kind
 from lora_np.train.parallel import worker_pool
 
 __all__ = ["add_arguments", "main"]  # what every command has
@@ -83,6 +84,7 @@ def main(args):
             rows = {name: features(model, tokens[name], run) for name in ("train", "dev")}
             trained, unit = head_alone(model), kind_of(options["data"])
         training = Training(trained, rows["train"], data["train"].labels, plan)
+        memory = show_memory(training)
         history = train(
             training,
             folder,
@@ -96,6 +98,7 @@ def main(args):
         logits = {"before": predict(base, tokens["test"], run), "after": predict(model, tokens["test"], run)}
         results = show_results(options, folder, base, model, data["test"], tokens["test"], logits, run)
     files = show_examples_and_files(options, folder, data["test"], logits, history)
+    results["memory_bytes"] = memory
     write_metrics(folder, options, model, gradients, history, results, time.perf_counter() - started)
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # the run is complete: nothing to resume
     for name, what in files:
@@ -170,6 +173,16 @@ def show_gradient_check(model, sequences, seed):
     if not report.ok:
         raise ValueError(f"the backward pass of this model is wrong:\n{report}")
     return {"arrays": len(report.rows), "largest_error": float(report.max_error)}
+
+
+def show_memory(training):
+    """Print and return the bytes that a step holds, by kind, as its first batch has it."""
+    plan, sequences = training.plan, training.batch(0)
+    share = sequences[: max(1, len(sequences) // plan.workers)]
+    held = bytes_by_kind(training.model, training.optimiser, share, plan.max_tokens)
+    kinds = ", ".join(f"{name} {size(held[name])}" for name in ("weights", "gradients", "optimiser", "activations"))
+    line("memory", f"{kinds} (of {held['tokens']} tokens, the piece of one worker)")
+    return held
 
 
 def train(training, folder, resume, unit, dev_accuracy, dev_before):

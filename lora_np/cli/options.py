@@ -75,7 +75,7 @@ def add_arguments(parser):
     add(
         "--max-tokens",
         type=int,
-        help="tokens that a thread takes at once: less memory, the same gradients (default: 1024)",
+        help="tokens that a thread takes at once: less memory, the same gradients (default: 512)",
     )
     add(
         "--group-by-length",
@@ -114,7 +114,7 @@ def settled(given):
         "dropout": 0.0,
         "seed": 0,
         "workers": cores(),
-        "max_tokens": 1024,
+        "max_tokens": 512,
         "group_by_length": False,
     }
     options.update({"epochs": EPOCHS[data]} if kind == "images" else {})

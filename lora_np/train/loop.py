@@ -104,6 +104,10 @@ class Training:
             place = rng.permutation(self.steps_per_epoch)[place]
         return order[place * size : (place + 1) * size]
 
+    def batch(self, step):
+        """Return the sequences of step 0, 1, ..., augmented."""
+        return self.augment(self.rows(step), np.random.default_rng([self.plan.seed, AUGMENT, step]))
+
     def steps(self):
         """Yield a Step after each step that was taken, from where the run stands to its end; between two, the run can
         be saved or left.
@@ -116,7 +120,7 @@ class Training:
         with worker_pool(self.plan.workers) as run:
             while self.done < self.total:
                 rows, plan = self.rows(self.done), self.plan
-                sequences = self.augment(rows, np.random.default_rng([plan.seed, AUGMENT, self.done]))
+                sequences = self.batch(self.done)
                 key = (plan.seed, DROPOUT, self.done)
                 loss, grads = loss_and_gradients(
                     self.model,

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from lora_np.model.batch import Batch
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward
@@ -24,13 +24,20 @@ def cores():
 
 @contextmanager
 def worker_pool(workers):
-    """Yield a `map` that runs its calls on that many threads, each with one BLAS thread; one worker runs in place."""
-    with threadpool_limits(limits=1, user_api="blas"):
-        if workers == 1:
-            yield map
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                yield pool.map
+    """Yield a `map` that runs its calls on that many threads, with one BLAS thread each.
+
+    A call that is alone, such as a single sentence to predict, runs in place, and its products on all of them.
+    """
+    blas = ThreadpoolController()
+    with ThreadPoolExecutor(workers) as pool:
+
+        def run(function, items):
+            items = list(items)
+            alone = len(items) == 1
+            with blas.limit(limits=workers if alone else 1, user_api="blas"):
+                return list((map if alone or workers == 1 else pool.map)(function, items))
+
+        yield run
 
 
 def loss_and_gradients(model, sequences, labels, key, workers, run=map, label_smoothing=0.0, max_tokens=None):

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 import lora_np as lnp
 from lora_np.cli.commands import COMMANDS, main
+from lora_np.cli.terminal import size
 
 QUICK = ["--epochs", "2", "--r", "2", "--data", "digits-rotated"]
 
@@ -66,7 +67,18 @@ def test_a_run_shows_what_was_promised_in_order_and_writes_it(capsys, tmp_path, 
     assert main(["finetune", *QUICK]) == 0
     shown = capsys.readouterr().out
     folder = tmp_path / "runs" / "digits-lora-001"
-    order = ["model", "trained", "gradients", "Training", "accuracy on dev", "before", "after", "on disk", "merged"]
+    order = [
+        "model",
+        "trained",
+        "gradients",
+        "memory",
+        "Training",
+        "accuracy on dev",
+        "before",
+        "after",
+        "on disk",
+        "merged",
+    ]
     order += ["Examples", "Files", "figures", "numbers"]
     places = [
         shown.find(word if " on " in word else f"  {word} ") if word.islower() else shown.find(word) for word in order
@@ -81,6 +93,8 @@ def test_a_run_shows_what_was_promised_in_order_and_writes_it(capsys, tmp_path, 
     assert record["parameters"]["trainable"] < 0.1 * record["parameters"]["total"]
     assert record["gradient_check"]["largest_error"] < 1e-7
     assert record["merge_difference"] < 1e-3
+    assert record["memory_bytes"]["trained"] == 4 * record["parameters"]["trainable"]
+    assert f"activations {size(record['memory_bytes']['activations'])}" in shown
     assert len(record["history"]["loss"]) == 2 * 16
     low, high = record["after"]["interval"]
     assert low < record["after"]["accuracy"] < high

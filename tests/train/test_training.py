@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+import threading
 import weakref
 
 import numpy as np
 import pytest
 import tiny
+from threadpoolctl import threadpool_info
 
 import lora_np as lnp
 from lora_np.train import evaluate, loop
@@ -106,6 +108,23 @@ def test_many_workers_equal_one_at_dropout_zero():
         for name, gradient in grads.items():
             scale = np.abs(outcomes[0][1][name]).max()
             assert np.abs(gradient - outcomes[0][1][name]).max() <= 1e-11 * scale, name
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_calls_side_by_side_have_a_blas_thread_each_and_a_call_alone_has_all(workers):
+    def blas_threads():
+        return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+    def look(_):
+        return threading.current_thread() is threading.main_thread(), blas_threads()
+
+    before = blas_threads()
+    with worker_pool(workers) as run:
+        assert run(look, range(3)) == [(workers == 1, {1} if before else set())] * 3
+        assert run(look, range(1)) == [(True, {workers} if before else set())]
+        with pytest.raises(ZeroDivisionError):
+            run(lambda _: 1 / 0, range(1))
+    assert blas_threads() == before
 
 
 @pytest.mark.parametrize("trained", ["adapter", "all"])
