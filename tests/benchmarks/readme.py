@@ -5,6 +5,7 @@ python tests/benchmarks/readme.py --check          fail if a README says somethi
 python tests/benchmarks/readme.py --block NAME     print a block of the README (run, test, loop), for .ci/run
 """
 
+import itertools
 import json
 import re
 import sys
@@ -12,9 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "tests/gradcheck/README.md")]
-RECORD, REVIEWS, CHECKED, COURSE, SPEED = (
+RECORD, REVIEWS, CHECKED, COURSE, SPEED, SCALING = (
     json.loads((ROOT / "tests" / "benchmarks" / "results" / f"{name}.json").read_text())
-    for name in ("digits", "reviews", "gradcheck", "course", "speed")
+    for name in ("digits", "reviews", "gradcheck", "course", "speed", "scaling")
 )
 ANSWERS = COURSE["unseen"]  # the suite that those who wrote the checks have not looked at
 REFERENCE = json.loads((ROOT / "tests" / "reference" / "results.json").read_text())
@@ -89,16 +90,24 @@ def speed():
     floor = SPEED["profile"]["floor"]["ratio"]
     versions = {**compared["versions"], **compared["peft_versions"]}
     names = ", ".join(f"{name} {versions[name].split('+')[0]}" for name in ("numpy", "torch", "transformers", "peft"))
-    peaks = {side: row["peak_bytes"] / 1e6 for side, row in SPEED["memory"]["peak"].items()}
+    grouped = REVIEWS["grouped"]["grouped - mixed"]
+    low, high = (100 * end for end in grouped["interval"])
     return {
+        **scaling(),
+        "speed_ideas": "\n" + ideas_table(compared) + "\n",
+        "speed_peaks": "\n" + peaks_table(SPEED["memory"]["peak"]) + "\n",
+        "speed_pieces": str(compared["max_tokens"]),
+        "checks": " to ".join(
+            f"{end(row['ms'] for row in SPEED['checks']['operations'].values()):.0f}" for end in (min, max)
+        ),
+        **{f"reviews_{name}": percent(shares) for name, shares in REVIEWS["grouped"]["after"].items()},
+        "grouped": f"{100 * grouped['mean']:+.1f} (95 %: {low:+.1f} to {high:+.1f})",
         "speed": "\n" + speed_table(compared) + "\n",
         "speed_agree": f"{compared['gradients agree within']:.0e}",
         "speed_padding": f"{100 * compared['padding']:.0f}",
         "speed_floor": f"{1 / floor:.1f}",
         "speed_bytes": "\n" + bytes_table(held) + "\n",
         "speed_tokens": str(held["lora"]["tokens"]),
-        "speed_peak": f"{peaks['ours']:.0f}",
-        "speed_peak_peft": f"{peaks['PEFT']:.0f}",
         "speed_import": f"{first['import']:.2f}",
         "speed_first": f"{first['first prediction']:.1f}",
         "speed_machine": f"{compared['machine']} ({', '.join(compared['blas'])}; {names})",
@@ -123,9 +132,46 @@ def speed_table(compared):
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+IDEAS = {
+    "ours, one worker": "one thread instead of two",
+    "ours, memory given back": "freed memory goes back to the system",
+    "ours, whole shares": "a thread's share whole, not in pieces",
+}
+BATCHES = ("real batches", "32 x 128", "16 x 256")
+
+
+def ideas_table(compared):
+    """Return how much longer a training step takes without each idea."""
+    rows = [("a step without it, over one with it", *BATCHES), ("---", *["---:"] * 3)]
+    for side, name in IDEAS.items():
+        found = [compared[f"training, {what}"] for what in BATCHES]
+        rows.append((name, *(f"{row[side]['ratio'] / row['ours']['ratio']:.2f}" for row in found)))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def peaks_table(peaks):
+    rows = [("peak of the whole process, MB", *BATCHES), ("---", *["---:"] * 3)]
+    names = {"PEFT": "PyTorch + PEFT", "ours": "lora_np", "ours, whole shares": "lora_np, shares whole"}
+    for side, name in names.items():
+        rows.append((name, *(f"{peaks[what][side]['peak_bytes'] / 1e6:,.0f}" for what in BATCHES)))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def scaling():
+    """Return how time and activations at one size compare with those at another, `scaling_ms_batch_1_16` and so on."""
+    found = {}
+    for size in SCALING["base"]:
+        rows = {row[size]: row for row in SCALING[size]}
+        for (low, first), (high, second) in itertools.combinations(rows.items(), 2):
+            held = second["bytes"]["activations"] / first["bytes"]["activations"]
+            found[f"scaling_ms_{size}_{low}_{high}"] = f"{second['ms'] / first['ms']:.1f}"
+            found[f"scaling_mb_{size}_{low}_{high}"] = f"{held:.1f}"
+    return found
+
+
 def bytes_table(held):
     rows = [("", "LoRA", "everything"), ("---", "---:", "---:")]
-    for kind in ("weights", "of these trained", "gradients", "optimiser", "activations"):
+    for kind in ("weights", "trained", "gradients", "optimiser", "activations"):
         rows.append((kind, *(f"{held[method][kind] / 1e6:,.1f}" for method in ("lora", "full"))))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 

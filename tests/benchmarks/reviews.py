@@ -2,6 +2,7 @@
 
     python tests/benchmarks/reviews.py choose      try learning rates and epochs, looking at dev alone (an hour)
     python tests/benchmarks/reviews.py accuracy    run `lora_np finetune` with its defaults, on test (half an hour)
+    python tests/benchmarks/reviews.py grouped     LoRA with and without --group-by-length, on test (15 minutes)
     python tests/benchmarks/reviews.py cost        time and peak memory of an epoch of each (on an idle machine)
 
 Each part replaces its own section of tests/benchmarks/results/reviews.json, from which tests/benchmarks/readme.py
@@ -108,6 +109,25 @@ def measure_accuracy():
     save("accuracy", result)
 
 
+def measure_grouped():
+    """Run LoRA with each seed, batches mixed and of neighbouring lengths; record accuracies and their difference."""
+    variants = {"mixed": (), "grouped": ("--group-by-length",)}
+    right = {name: [] for name in variants}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed, (name, options) in itertools.product(SEEDS, variants.items()):
+            out = Path(folder) / f"{name}-{seed}"
+            command("finetune", "--model", "minilm", "--seed", seed, "--out", out, *options)
+            right[name].append(said(out, "lora", DATA))
+            print(name, seed, float(np.mean(right[name][-1])), flush=True)
+    result = {
+        "seeds": list(SEEDS),
+        "test_rows": len(right["mixed"][0]),
+        "after": {name: [float(np.mean(row)) for row in rows] for name, rows in right.items()},
+        "grouped - mixed": paired(*(np.array(right[name]) for name in ("grouped", "mixed"))),
+    }
+    save("grouped", result)
+
+
 def command(*argv):
     """Run a command of lora_np in a new process; return what it prints."""
     argv = [sys.executable, "-m", "lora_np", *map(str, argv)]
@@ -189,7 +209,7 @@ def save(part, result):
     RESULT.write_text(json.dumps({**recorded(), part: part_of_record}, indent=1) + "\n")
 
 
-PARTS = {"choose": choose, "accuracy": measure_accuracy, "cost": measure_cost}
+PARTS = {"choose": choose, "accuracy": measure_accuracy, "grouped": measure_grouped, "cost": measure_cost}
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["epoch"]:

@@ -1,19 +1,23 @@
 """How fast a LoRA step on MiniLM is, beside PyTorch + PEFT on the same cores; see tests/benchmarks/requirements.txt.
 
-    python tests/benchmarks/speed.py compare     steps and predictions, side by side in one run (15 minutes)
+    python tests/benchmarks/speed.py compare     steps and predictions, the sides in turn in one run (8 minutes)
     python tests/benchmarks/speed.py memory      peak memory of a training step, each in a process of its own
     python tests/benchmarks/speed.py profile     where a step's time goes, and its matrix products alone
     python tests/benchmarks/speed.py start       import and first prediction in a fresh process
+    python tests/benchmarks/speed.py checks      what the gradient check of an operation takes
     python tests/benchmarks/speed.py guard       fail if a step is slow beside its own matrix products: for CI
 
 Each part replaces its own section of tests/benchmarks/results/speed.json. A ratio is the median over interleaved pairs:
-other load, and the state in which one library leaves the cores to the other, meet both. Only `compare` and `memory`
-need PyTorch. On a machine whose environment sets OPENBLAS_CORETYPE, measure with and without it; the record says.
+each side waits in a process of its own, and other load meets them all. Only `compare` and `memory` need PyTorch. On a
+machine whose environment sets OPENBLAS_CORETYPE, measure with and without it: what is measured with it is kept beside.
 """
 
 import collections
+import contextlib
 import cProfile
+import functools
 import json
+import os
 import pstats
 import resource
 import statistics
@@ -25,18 +29,31 @@ import numpy as np
 from pairs import interleaved, machine, summary
 
 import lora_np as lnp
-from lora_np.gradcheck.snapshots import leaves
+from lora_np.cli.options import settled
+from lora_np.gradcheck import check
 from lora_np.io.pretrained import model_folder
 from lora_np.model.tree import with_arrays
+from lora_np.ops.cases import cases
 from lora_np.train.evaluate import predict
+from lora_np.train.memory import bytes_by_kind, keep_freed_memory
 from lora_np.train.optimisers import AdamW
 from lora_np.train.parallel import cores, loss_and_gradients, worker_pool
 
 RESULT = Path(__file__).parent / "results" / "speed.json"
-BATCH, LR, ROUNDS = 32, 4e-3, 9
-MAX_TOKENS = 1024  # as `lora_np finetune` has it by default
+DEFAULTS = settled({"model": "minilm"})  # of `lora_np finetune`
+BATCH, LR, MAX_TOKENS, ROUNDS = *(DEFAULTS[name] for name in ("batch_size", "lr", "max_tokens")), 9
 BOUND = 3.0  # a step over its products: 1.4 to 1.5 when this was written
 FULL = {"32 x 128": (32, 128), "16 x 256": (16, 256)}
+ROWS = (  # what is compared, which batches, how many rounds
+    ("step", "real batches", 24),
+    ("step", "bucketed batches", 24),
+    ("step", "32 x 128", 12),
+    ("step", "16 x 256", 12),
+    ("predict", "real batches", 24),
+    ("predict", "32 x 128", 16),
+    ("predict", "16 x 256", 16),
+    ("predict", "one sentence", 64),
+)
 
 
 def with_head():
@@ -87,43 +104,86 @@ def full(n, length):
     return [rng.integers(1000, 20000, length) for _ in range(n)], rng.integers(0, 2, n)
 
 
+SIDES = {  # workers (None: the cores), whether a share is taken in pieces, whether freed memory is kept
+    "ours": (None, True, True),
+    "ours, one worker": (1, True, True),
+    "ours, whole shares": (None, False, True),
+    "ours, memory given back": (None, True, False),
+}
+
+
+@contextlib.contextmanager
+def side_of(name):
+    """Yield what steps and predicts: ours as `lora_np finetune` does it but for one thing, or PEFT."""
+    workers, in_pieces, keeps = SIDES.get(name, SIDES["ours"])
+    if name in SIDES and keeps:
+        keep_freed_memory()
+    with worker_pool(workers or cores()) as run:
+        ours = Ours(run, workers or cores(), MAX_TOKENS if in_pieces else None)
+        if name in SIDES:
+            yield ours
+        else:
+            from peft_side import Theirs
+
+            theirs = Theirs(model_folder("minilm"), ours.model, LR, cores())
+            del ours  # its memory is not theirs
+            yield theirs
+
+
+class Served:
+    """A side in a process of its own, as its users run it: neither library meets the other's threads and memory."""
+
+    def __init__(self, name):
+        command = [sys.executable, __file__, "serve", name]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.says = json.loads(self.process.stdout.readline())
+
+    def __call__(self, kind, name, k):
+        """Let it do batch k of those of that name; `kind` is step or predict."""
+        print(json.dumps([kind, name, k]), file=self.process.stdin, flush=True)
+        if not self.process.stdout.readline():
+            raise SystemExit("a side of the comparison ended early")
+
+
+def serve(name):
+    """Do what comes in on stdin, line by line, and answer each line when it is done."""
+    real = batches(24)
+    given = {
+        "real batches": real,
+        "bucketed batches": batches(24, bucketed=True),
+        **{size: [full(*shape)] for size, shape in FULL.items()},
+        "one sentence": [([rows[0]], labels[:1]) for rows, labels in real],
+    }
+    sizes = [[len(row) for row in rows] for rows, _ in real]
+    says = {
+        "padding": 1 - sum(map(sum, sizes)) / sum(max(row) * len(row) for row in sizes),
+        "tokens": sum(map(sum, sizes)) / len(real),
+    }
+    with side_of(name) as side:
+        if name == "PEFT":
+            from peft_side import versions
+
+            with worker_pool(1) as run:
+                says |= {"gradients agree within": agreement(Ours(run, 1), side, *real[0]), "peft_versions": versions()}
+        print(json.dumps(says), flush=True)
+        for line in sys.stdin:
+            kind, what, k = json.loads(line)
+            sequences, labels = given[what][k % len(given[what])]
+            side.step(sequences, labels) if kind == "step" else side.predict(sequences)
+            print("done", flush=True)
+
+
 def compare():
-    """Measure steps and predictions side by side."""
-    from peft_side import Theirs, versions
-
-    threads = cores()
-    found = {}
-    with worker_pool(threads) as run:
-        ours = {"ours": Ours(run, threads, MAX_TOKENS), "ours, one worker": Ours(map, 1, MAX_TOKENS)}
-        theirs = Theirs(model_folder("minilm"), ours["ours"].model, LR, threads)
-        real, bucketed = batches(24), batches(24, bucketed=True)
-        found["gradients agree within"] = agreement(ours["ours"], theirs, *real[0])
-        sizes = [[len(row) for row in rows] for rows, _ in real]
-        found["padding"] = 1 - sum(map(sum, sizes)) / sum(max(row) * len(row) for row in sizes)
-        found["tokens"] = sum(map(sum, sizes)) / len(real)
-
-        def measured(name, kind, given, rounds):
-            """`kind` is step or predict; `given` a list of batches that the rounds go through."""
-
-            def call(side):
-                if kind == "step":
-                    return lambda k: side.step(*given[k % len(given)])
-                return lambda k: side.predict(given[k % len(given)][0])
-
-            variants = {"PEFT": call(theirs), **{label: call(side) for label, side in ours.items()}}
-            found[name] = summary(interleaved(variants, rounds), "PEFT")
-            print(name, {label: round(row["ratio"], 2) for label, row in found[name].items()}, flush=True)
-
-        measured("training, real batches", "step", real, 16)
-        measured("training, bucketed batches", "step", bucketed, 16)
-        for name, shape in FULL.items():
-            measured(f"training, {name}", "step", [full(*shape)], ROUNDS)
-        measured("inference, real batches", "predict", real, 16)
-        for name, shape in FULL.items():
-            measured(f"inference, {name}", "predict", [full(*shape)], ROUNDS)
-        single = [([rows[0]], labels[:1]) for rows, labels in real]
-        measured("inference, one sentence", "predict", single, 32)
-    save("compare", {"threads": threads, "peft_versions": versions(), **found})
+    """Measure steps and predictions, the sides in turn."""
+    sides = {name: Served(name) for name in ("PEFT", *SIDES)}
+    found = {"threads": cores(), "max_tokens": MAX_TOKENS, **sides["PEFT"].says}
+    for kind, what, rounds in ROWS:
+        compared = sides if kind == "step" else ("PEFT", "ours")
+        variants = {name: functools.partial(sides[name], kind, what) for name in compared}
+        row = f"{'training' if kind == 'step' else 'inference'}, {what}"
+        found[row] = summary(interleaved(variants, rounds), "PEFT")
+        print(row, {label: round(result["ratio"], 2) for label, result in found[row].items()}, flush=True)
+    save("compare", found)
 
 
 def agreement(ours, theirs, sequences, labels):
@@ -145,55 +205,28 @@ def agreement(ours, theirs, sequences, labels):
 def memory():
     """Record the peak memory of some training steps, each in a process that does nothing else, and what ours holds."""
     found = {}
-    for side in ("ours", "ours, whole shares", "PEFT"):
-        done = subprocess.run([sys.executable, __file__, "peak", side], check=True, stdout=subprocess.PIPE, text=True)
-        found[side] = json.loads(done.stdout.splitlines()[-1])
-        print(side, found[side], flush=True)
-    kinds = {method: bytes_by_kind(method) for method in ("lora", "full")}
+    for what in ("real batches", *FULL):
+        for side in ("ours", "ours, whole shares", "PEFT"):
+            done = subprocess.run([sys.executable, __file__, "peak", side, what], check=True, stdout=subprocess.PIPE)
+            found.setdefault(what, {})[side] = json.loads(done.stdout)
+            print(what, side, found[what][side], flush=True)
+    (sequences, _), kinds = batches(1)[0], {}
+    for method in ("lora", "full"):
+        model = Ours(map, 1).model if method == "lora" else lnp.unfreeze(with_head(), "all")
+        kinds[method] = bytes_by_kind(model, AdamW(lnp.parameters(model, trainable_only=True), LR), sequences)
     save("memory", {"batch": BATCH, "max_tokens": MAX_TOKENS, "peak": found, "bytes": kinds})
 
 
-def peak(side):
-    """Train on some real batches, and print the peak memory before and after, of the whole process."""
+def peak(name, what):
+    """Train on some batches, and print the peak memory before and after, of the whole process."""
     given = batches(12)
-    with worker_pool(cores()) as run:
-        model = Ours(run, cores(), None if side == "ours, whole shares" else MAX_TOKENS)
-        if side == "PEFT":
-            from peft_side import Theirs
-
-            model = Theirs(model_folder("minilm"), model.model, LR, cores())
+    given = given if what == "real batches" else [full(*FULL[what])] * 3
+    with side_of(name) as side:
         loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for sequences, labels in given:
-            model.step(sequences, labels)
+            side.step(sequences, labels)
     reached = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"loaded_bytes": 1024 * loaded, "peak_bytes": 1024 * reached}))
-
-
-def bytes_by_kind(method):
-    """Return the bytes of the arrays that a step holds, by what they are, for a real batch in one piece."""
-    model = Ours(map, 1).model if method == "lora" else lnp.unfreeze(with_head(), "all")
-    sequences, labels = batches(1)[0]
-    logits, cache = model.forward(lnp.Batch.of(sequences))
-    _, c = lnp.cross_entropy_forward(logits, labels)
-    grads = model.backward(lnp.cross_entropy_backward(1.0, c), cache)
-    trained = lnp.parameters(model, trainable_only=True)
-    weights = {id(owner(array)): owner(array) for array in lnp.parameters(model).values()}
-    held = {id(owner(leaf)): owner(leaf) for _, leaf in leaves(cache) if isinstance(leaf, np.ndarray)}
-    size = sum(array.nbytes for array in trained.values())
-    return {
-        "weights": sum(array.nbytes for array in weights.values()),
-        "of these trained": size,
-        "gradients": sum(gradient.nbytes for gradient in grads.values()),
-        "optimiser": 2 * size,
-        "activations": sum(array.nbytes for key, array in held.items() if key not in weights),
-        "tokens": sum(map(len, sequences)),
-    }
-
-
-def owner(array):
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
 
 
 def profile():
@@ -211,7 +244,9 @@ def profile():
         total = sum(spent.values())
         shares = {name: seconds / total for name, seconds in spent.most_common() if seconds > 0.005 * total}
         products = products_of(ours, *given[0])
-        seconds = interleaved({"step": lambda _: ours.step(*given[0]), "products": lambda _: replay(products)}, ROUNDS)
+        seconds = interleaved(
+            {"step": lambda _: ours.step(*given[0]), "products": lambda _: run(replay, [products])}, ROUNDS
+        )
     found = summary(seconds, "step")
     save("profile", {"ms": 1000 * total, "shares": shares, "products": len(products), "floor": found["products"]})
 
@@ -253,7 +288,7 @@ def guard():
     with worker_pool(1) as run:
         ours, given = Ours(run, 1), batches(1)[0]
         products = products_of(ours, *given)
-        seconds = interleaved({"step": lambda _: ours.step(*given), "products": lambda _: replay(products)}, 5)
+        seconds = interleaved({"step": lambda _: ours.step(*given), "products": lambda _: run(replay, [products])}, 5)
     ratio = summary(seconds, "products")["step"]["ratio"]
     print(f"a step takes {ratio:.2f} times its matrix products alone; the bound is {BOUND}")
     raise SystemExit(ratio > BOUND)
@@ -275,19 +310,36 @@ def start():
     save("start", {name: statistics.median(times) for name, times in seconds.items()})
 
 
+def checks():
+    """Record what the gradient check of each of our operations takes, and of how many numbers."""
+    given = {case.name: case for case in cases(np.random.default_rng(0))}
+
+    def call(case):
+        return lambda _: check(case.forward, case.backward, case.inputs, case.fixed)
+
+    seconds = interleaved({name: call(case) for name, case in given.items()}, ROUNDS)
+    found = {
+        name: {"ms": 1000 * statistics.median(times), "numbers": sum(x.size for x in given[name].inputs.values())}
+        for name, times in seconds.items()
+    }
+    save("checks", {"operations": found})
+
+
 def save(part, result):
     """Replace one part of the record."""
     recorded = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     row = {"command": f"python tests/benchmarks/speed.py {part}", **machine(), **result}
-    RESULT.write_text(json.dumps({**recorded, part: row}, indent=1) + "\n")
+    kernel = os.environ.get("OPENBLAS_CORETYPE")
+    key = f"{part}, OPENBLAS_CORETYPE={kernel}" if kernel else part
+    RESULT.write_text(json.dumps({**recorded, key: row}, indent=1) + "\n")
     print(f"written: {RESULT.name}")
 
 
-PARTS = {"compare": compare, "memory": memory, "profile": profile, "start": start, "guard": guard}
+PARTS = {"compare": compare, "memory": memory, "profile": profile, "start": start, "checks": checks, "guard": guard}
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["peak"]:
-        peak(sys.argv[2])
+    if sys.argv[1:2] in (["peak"], ["serve"]):
+        {"peak": peak, "serve": serve}[sys.argv[1]](*sys.argv[2:])
     elif len(sys.argv) == 2 and sys.argv[1] in PARTS:
         PARTS[sys.argv[1]]()
     else:
