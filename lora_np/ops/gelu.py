@@ -13,7 +13,7 @@ Tanh form (GPT-2's `gelu_new`; section 2 of the paper), c = sqrt(2 / pi) and k =
 Backward, with tanh' = 1 - tanh^2 and the inner derivative c (1 + 3 k x^2):
     dx = dy * ((1 + t) / 2 + x * (1 - t^2) * c * (1 + 3 k x^2) / 2).
 
-erf in float32: erf(z) = tanh(z P(z^2)), P a polynomial. The tanh form above is this with a P of degree 1, good to 5e-4;
+erf in float32: erf(z) = tanh(z P(z^2)), P a polynomial. The tanh form above is this with a P of degree 1, good to 4e-4;
 degree 6 reaches the rounding of float32.
 
 erf in float64: for z >= 0, erf(z) = 1 - exp(-z^2) R(t) with t = 1 - 2 K / (z + K): the polynomial R approximates the
