@@ -63,7 +63,7 @@ def lora_linear_forward(x, W, b, A, B, scale, mask=None):
     y0, _ = linear_forward(x, W, b)  # (N, d_out)  (1)
     z = x if mask is None else x * mask  # (N, d_in)  (2)
     u = z @ A  # (N, r)  (3)
-    y = y0 + scale * (u @ B)  # (N, d_out)  (4)
+    y = y0 + (scale * u) @ B  # (N, d_out)  (4)
     return y, LoRALinearCache(z, u, W, A, B, scale, mask)
 
 

@@ -57,6 +57,17 @@ def test_lora_gradients_are_two_projections_of_the_full_gradient():
     assert np.allclose(dB, 1.7 * A.T @ G, rtol=1e-12)
 
 
+@pytest.mark.parametrize("shift", [-300.0, -100.0, 0.0, 100.0, 300.0])
+def test_attention_of_large_scores_is_that_of_small_ones(shift):
+    Q, K, V = (rng.standard_normal(shape).astype(np.float32) for shape in [(2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 6, 2)])
+    Q[..., 0], K[..., 0] = 1.0, 0.0
+    _, small = ops.attention_forward(Q, K, V)
+    K[..., 0] = shift  # adds the same to all scores: exp would overflow, or vanish in a whole row, at 300 / sqrt(5)
+    with np.errstate(over="raise", invalid="raise"):
+        _, large = ops.attention_forward(Q, K, V)
+    assert np.abs(large.P - small.P).max() < 1e-4  # the rounding of the large scores themselves
+
+
 def test_attention_weights_are_a_mean_over_the_visible_keys():
     Q, K, V = (rng.standard_normal((2, 3, 5, d)) for d in (4, 4, 6))
     O, cache = ops.attention_forward(Q, K, V, np.tri(5, dtype=bool))
