@@ -77,7 +77,7 @@ def attention_backward(dO, cache, needs=("Q", "K", "V")):
     if "Q" in needs or "K" in needs:
         dD = dO @ V.swapaxes(2, 3)  # (n, h, T, U)
         dP = dD if mask is None else dD * mask  # (n, h, T, U)  (3)
-        dS = dP - np.einsum("nhtu,nhtu->nht", P, dP)[..., None]  # (n, h, T, U)  (2)
+        dS = dP - np.einsum("nhtu,nhtu->nht", P, dP)[..., None]  # (n, h, T, U)  (2)  less sum_u P_u dP_u
         dS *= P
         scale = 1.0 / math.sqrt(Q.shape[3])
         dQ = dS @ (scale * K) if "Q" in needs else None  # (n, h, T, d)  (1)

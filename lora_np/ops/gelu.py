@@ -81,7 +81,7 @@ def _in_blocks(function, x):
 
 
 def _normal_cdf(x):
-    cdf = _erf(x * math.sqrt(0.5))
+    cdf = _erf(x * math.sqrt(0.5))  # then (1 + erf) / 2, in place
     cdf += 1.0
     cdf *= 0.5
     return cdf

@@ -35,9 +35,12 @@ def test_derivative_of_erf_by_complex_step_is_its_true_derivative():
     assert np.abs(slope - 2 / math.sqrt(math.pi) * np.exp(-x * x)).max() < 1e-13
 
 
-def test_erf_of_any_shape_and_layout():
+def test_erf_and_gelu_of_any_shape_and_layout_and_of_many_blocks(monkeypatch):
+    monkeypatch.setattr("lora_np.ops.gelu.BLOCK", 1000)
     x = rng.standard_normal((70, 301)).T[::2]
     assert np.allclose(ops.erf(x), np.vectorize(math.erf)(x), atol=1e-15, rtol=0)
+    cdf = 0.5 * (1.0 + np.vectorize(math.erf)(x / math.sqrt(2.0)))
+    assert np.allclose(ops.gelu_forward(x)[0], x * cdf, atol=1e-14, rtol=0)
     assert ops.erf(np.array(0.5)).shape == ()
 
 
