@@ -42,9 +42,9 @@ R_DOUBLE = (
 P_SINGLE = (
     1.5895050e-7, -5.9855567e-6, 8.9711932e-5, -6.2571817e-4, -1.8438501e-4, 1.0276548e-1, 1.1283797,
 )  # fmt: skip
-# Entries worked on at once, half a megabyte in float32. Smaller blocks fit a nearer cache, but at each pass NumPy hands
+# Entries worked on at once, a megabyte in float32. Smaller blocks fit a nearer cache, but at each pass NumPy hands
 # Python's lock on, and two threads wait for each other: with 8192 entries they took longer together than one alone.
-BLOCK = 131072
+BLOCK = 2**18
 
 
 class GeluCache(NamedTuple):

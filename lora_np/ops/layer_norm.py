@@ -47,8 +47,8 @@ def layer_norm_forward(x, gamma, beta, eps):
             f"layer_norm needs gamma and beta of shape {x.shape[-1:]} for x {x.shape}, but they are {gamma.shape} and"
             f" {beta.shape}."
         )
-    centred = x - x.mean(axis=-1, keepdims=True)  # (N, d)  (1)
-    variance = (centred * centred).mean(axis=-1, keepdims=True)  # (N, 1)
+    centred = x - row_mean(x)  # (N, d)  (1)
+    variance = row_mean(centred * centred)  # (N, 1)
     inverse_std = 1.0 / np.sqrt(variance + eps)  # (N, 1)  (2)
     xhat = centred * inverse_std  # (N, d)  (3)
     y = gamma * xhat + beta  # (N, d)  (4)
@@ -65,7 +65,12 @@ def layer_norm_backward(dy, cache, needs=("x", "gamma", "beta")):
         dgamma = (dy * xhat).sum(axis=0)  # (d,)
     if "x" in needs:
         dxhat = gamma * dy  # (N, d)
-        along_xhat = (dxhat * xhat).mean(axis=-1, keepdims=True)  # (N, 1)
-        dx = dxhat - dxhat.mean(axis=-1, keepdims=True) - xhat * along_xhat  # (N, d)  (3) (2) (1)
-        dx = inverse_std * dx  # (N, d)
+        along_xhat = row_mean(dxhat * xhat)  # (N, 1)
+        dx = dxhat - row_mean(dxhat) - xhat * along_xhat  # (N, d)  (3) (2) (1)
+        dx *= inverse_std  # (N, d)
     return dx, dgamma, dbeta
+
+
+def row_mean(x):
+    """Return the mean of each row, (N, 1): a product with ones adds up rows faster than `sum` and `mean`."""
+    return x @ np.ones((x.shape[-1], 1), x.dtype) / x.shape[-1]

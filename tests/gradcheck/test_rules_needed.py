@@ -38,7 +38,7 @@ EDITS = {
     "transpose": "linear: back through w itself",
     "drop factor": "linear: a relu that is not there",
     "power": "layer_norm: inverse without its square",
-    "mean or sum": "layer_norm: sums for means",
+    "mean or sum": "convolution: bias averaged over the steps",
     "axis": "attention: sum over queries",
     "scale": "layer_norm: square without its two",
     "accumulate": "attention: queries from the last key",
