@@ -1,6 +1,6 @@
 """How fast a LoRA step on MiniLM is, beside PyTorch + PEFT on the same cores; see tests/benchmarks/requirements.txt.
 
-    python tests/benchmarks/speed.py compare     steps and predictions, the sides in turn in one run (8 minutes)
+    python tests/benchmarks/speed.py compare     steps and predictions, the sides in turn in one run (10 minutes)
     python tests/benchmarks/speed.py memory      peak memory of a training step, each in a process of its own
     python tests/benchmarks/speed.py profile     where a step's time goes, and its matrix products alone
     python tests/benchmarks/speed.py start       import and first prediction in a fresh process
@@ -8,14 +8,14 @@
     python tests/benchmarks/speed.py guard       fail if a step is slow beside its own matrix products: for CI
 
 Each part replaces its own section of tests/benchmarks/results/speed.json. A ratio is the median over interleaved pairs:
-each side waits in a process of its own, and other load meets them all. Only `compare` and `memory` need PyTorch. On a
-machine whose environment sets OPENBLAS_CORETYPE, measure with and without it: what is measured with it is kept beside.
+each side waits in a process of its own, and other load meets them all; `compare` starts new processes four times. Only
+`compare` and `memory` need PyTorch. On a machine whose environment sets OPENBLAS_CORETYPE, measure with and without it:
+what is measured with it is kept beside.
 """
 
 import collections
 import contextlib
 import cProfile
-import functools
 import json
 import os
 import pstats
@@ -44,15 +44,16 @@ DEFAULTS = settled({"model": "minilm"})  # of `lora_np finetune`
 BATCH, LR, MAX_TOKENS, ROUNDS = *(DEFAULTS[name] for name in ("batch_size", "lr", "max_tokens")), 9
 BOUND = 3.0  # a step over its products: 1.4 to 1.5 when this was written
 FULL = {"32 x 128": (32, 128), "16 x 256": (16, 256)}
-ROWS = (  # what is compared, which batches, how many rounds
-    ("step", "real batches", 24),
-    ("step", "bucketed batches", 24),
-    ("step", "32 x 128", 12),
-    ("step", "16 x 256", 12),
-    ("predict", "real batches", 24),
-    ("predict", "32 x 128", 16),
-    ("predict", "16 x 256", 16),
-    ("predict", "one sentence", 64),
+PROCESSES = 4  # of each side, one after the other: some are lucky with their memory, some are not, by 5 % and more
+ROWS = (  # what is compared, which batches, how many rounds in each process
+    ("step", "real batches", 6),
+    ("step", "bucketed batches", 6),
+    ("step", "32 x 128", 3),
+    ("step", "16 x 256", 3),
+    ("predict", "real batches", 6),
+    ("predict", "32 x 128", 6),
+    ("predict", "16 x 256", 6),
+    ("predict", "one sentence", 16),
 )
 
 
@@ -144,6 +145,10 @@ class Served:
         if not self.process.stdout.readline():
             raise SystemExit("a side of the comparison ended early")
 
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait()
+
 
 def serve(name):
     """Do what comes in on stdin, line by line, and answer each line when it is done."""
@@ -175,15 +180,29 @@ def serve(name):
 
 def compare():
     """Measure steps and predictions, the sides in turn."""
-    sides = {name: Served(name) for name in ("PEFT", *SIDES)}
-    found = {"threads": cores(), "max_tokens": MAX_TOKENS, **sides["PEFT"].says}
-    for kind, what, rounds in ROWS:
-        compared = sides if kind == "step" else ("PEFT", "ours")
-        variants = {name: functools.partial(sides[name], kind, what) for name in compared}
-        row = f"{'training' if kind == 'step' else 'inference'}, {what}"
-        found[row] = summary(interleaved(variants, rounds), "PEFT")
-        print(row, {label: round(result["ratio"], 2) for label, result in found[row].items()}, flush=True)
-    save("compare", found)
+    seconds = {}
+    for process in range(PROCESSES):
+        sides = {name: Served(name) for name in ("PEFT", *SIDES)}
+        says = sides["PEFT"].says
+        for kind, what, rounds in ROWS:
+            row = f"{'training' if kind == 'step' else 'inference'}, {what}"
+            times = side_by_side(sides, kind, what, range(process * rounds, (process + 1) * rounds))
+            ratios = {name: round(result["ratio"], 2) for name, result in summary(times, "PEFT").items()}
+            print(f"process {process + 1} of {PROCESSES}: {row} {ratios}", flush=True)
+            before = seconds.setdefault(row, {name: [] for name in times})
+            for name, new in times.items():
+                before[name].extend(new)
+        for side in sides.values():
+            side.stop()
+    found = {row: summary(times, "PEFT") for row, times in seconds.items()}
+    save("compare", {"threads": cores(), "max_tokens": MAX_TOKENS, "processes": PROCESSES, **says, **found})
+
+
+def side_by_side(sides, kind, what, numbers):
+    """Return {side: seconds for each of these batches}; PEFT alone stands beside our predictions."""
+    compared = sides if kind == "step" else ("PEFT", "ours")
+    variants = {name: lambda k, side=sides[name]: side(kind, what, numbers[max(k, 0)]) for name in compared}
+    return interleaved(variants, len(numbers), warm=1)
 
 
 def agreement(ours, theirs, sequences, labels):
