@@ -97,6 +97,7 @@ def speed():
         "speed_ideas": "\n" + ideas_table(compared) + "\n",
         "speed_peaks": "\n" + peaks_table(SPEED["memory"]["peak"]) + "\n",
         "speed_pieces": str(compared["max_tokens"]),
+        "speed_processes": str(compared["processes"]),
         "checks": " to ".join(
             f"{end(row['ms'] for row in SPEED['checks']['operations'].values()):.0f}" for end in (min, max)
         ),
