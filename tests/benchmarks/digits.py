@@ -7,8 +7,6 @@ from which tests/benchmarks/readme.py writes the README's figures.
 """
 
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -16,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import threadpoolctl
+from pairs import machine
 
 import lora_np as lnp
 from lora_np.cli.options import DEFAULTS, EPOCHS, SHARED
@@ -104,16 +102,9 @@ if __name__ == "__main__":
         shift: {"from_nothing": from_nothing(shift), "logistic_on_pixels": on_pixels(shift)} for shift in SHIFTS
     }
     pretraining = json.loads((Path(lnp.__file__).parent / "data" / "digits" / "metrics.json").read_text())
-    kernels = [
-        f"{lib['internal_api']} {lib.get('version')} {lib.get('architecture')}"
-        for lib in threadpoolctl.threadpool_info()
-    ]
     record = {
         "command": "python tests/benchmarks/digits.py",
-        "machine": f"{cores()} cores, {platform.machine()}, {platform.system()}",
-        "blas": sorted(set(kernels)),
-        "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE", "not set"),
-        "versions": {"lora_np": lnp.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        **machine(),
         "seeds": list(SEEDS),
         "shown": results.pop("shown"),
         "runs": results,

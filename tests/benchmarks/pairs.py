@@ -3,8 +3,10 @@
 import gc
 import os
 import platform
+import re
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 import threadpoolctl
@@ -59,8 +61,17 @@ def machine():
         if lib["user_api"] == "blas"
     ]
     return {
+        "processor": processor(),
         "machine": f"{cores()} cores, {platform.machine()}, {platform.system()}",
         "blas": sorted(set(kernels)),
         "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE", "not set"),
         "versions": {"lora_np": lnp.__version__, "numpy": np.__version__, "python": platform.python_version()},
     }
+
+
+def processor():
+    """Return the name of the processor; Linux tells family and model, too, as virtual machines hide the name."""
+    told = Path("/proc/cpuinfo")
+    lines = dict(re.findall(r"^(.+?)\s*: (.*)$", told.read_text(), re.MULTILINE)) if told.exists() else {}
+    numbers = [f"{name.split()[-1]} {lines[name]}" for name in ("cpu family", "model") if name in lines]
+    return ", ".join([re.sub(r"\(R\)", "", lines.get("model name", platform.processor())), *numbers])

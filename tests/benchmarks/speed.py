@@ -7,10 +7,10 @@
     python tests/benchmarks/speed.py checks      what the gradient check of an operation takes
     python tests/benchmarks/speed.py guard       fail if a step is slow beside its own matrix products: for CI
 
-Each part replaces its own section of tests/benchmarks/results/speed.json. A ratio is the median over interleaved pairs:
-each side waits in a process of its own, and other load meets them all; `compare` starts new processes four times. Only
-`compare` and `memory` need PyTorch. On a machine whose environment sets OPENBLAS_CORETYPE, measure with and without it:
-what is measured with it is kept beside.
+Each part replaces its own section of tests/benchmarks/results/speed.json, for this processor: others are kept. A ratio
+is the median over interleaved pairs: each side waits in a process of its own, and other load meets them all; `compare`
+starts new processes four times. Only `compare` and `memory` need PyTorch. On a machine whose environment sets
+OPENBLAS_CORETYPE, measure with and without it: what is measured with it is kept beside.
 """
 
 import collections
@@ -345,12 +345,13 @@ def checks():
 
 
 def save(part, result):
-    """Replace one part of the record."""
+    """Replace one part of the record of this processor."""
     recorded = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     row = {"command": f"python tests/benchmarks/speed.py {part}", **machine(), **result}
     kernel = os.environ.get("OPENBLAS_CORETYPE")
-    key = f"{part}, OPENBLAS_CORETYPE={kernel}" if kernel else part
-    RESULT.write_text(json.dumps({**recorded, key: row}, indent=1) + "\n")
+    key = row["processor"] + (f", OPENBLAS_CORETYPE={kernel}" if kernel else "")
+    recorded.setdefault(part, {})[key] = row
+    RESULT.write_text(json.dumps(recorded, indent=1) + "\n")
     print(f"written: {RESULT.name}")
 
 
