@@ -42,9 +42,11 @@ R_DOUBLE = (
 P_SINGLE = (
     1.5895050e-7, -5.9855567e-6, 8.9711932e-5, -6.2571817e-4, -1.8438501e-4, 1.0276548e-1, 1.1283797,
 )  # fmt: skip
-# Entries worked on at once, a megabyte in float32. Smaller blocks fit a nearer cache, but at each pass NumPy hands
-# Python's lock on, and two threads wait for each other: with 8192 entries they took longer together than one alone.
-BLOCK = 2**18
+P_HALVED = tuple(c * 0.5 ** (6.5 - k) for k, c in enumerate(P_SINGLE))  # z P(z^2) at z = x / sqrt(2), written in x
+# Entries worked on at once: half a megabyte in float32, so each pass finds what the one before left in a cache. Smaller
+# blocks fit a nearer one, but at each pass NumPy hands Python's lock on, and two threads wait for each other: with 8192
+# entries they took longer together than one alone.
+BLOCK = 2**17
 
 
 class GeluCache(NamedTuple):
@@ -64,68 +66,71 @@ def erf(x):
 
     Complex x is meant for the complex step: accurate near the real axis.
     """
-    return _in_blocks(_erf, x)
+    return _in_blocks(_erf, x, 1)[0]
 
 
-def normal_cdf(x):
-    """Return Phi(x) of each entry, the probability that a standard normal variable lies below it; as good as `erf`."""
-    return _in_blocks(_normal_cdf, x)
+def _in_blocks(function, x, count):
+    """Return `count` arrays of the shape of x, into which `function(x, *outs)` writes block by block."""
+    outs = [np.empty(x.shape, np.result_type(x, np.float32)) for _ in range(count)]  # whole numbers give fractions
+    flat = [array.reshape(-1) for array in (x, *outs)]
+    for start in range(0, x.size, BLOCK):
+        function(*(array[start : start + BLOCK] for array in flat))
+    return outs
 
 
-def _in_blocks(function, x):
-    out = np.empty(x.shape, x.dtype)
-    flat, flat_out = x.reshape(-1), out.reshape(-1)
-    for start in range(0, flat.size, BLOCK):
-        flat_out[start : start + BLOCK] = function(flat[start : start + BLOCK])
-    return out
+def _normal_cdf(x, out):
+    if x.dtype == np.float32:
+        _erf_single(x, P_HALVED, out)
+    else:
+        _erf_double(x * math.sqrt(0.5), out)
+    out += 1.0  # (1 + erf) / 2
+    out *= 0.5
 
 
-def _normal_cdf(x):
-    cdf = _erf(x * math.sqrt(0.5))  # then (1 + erf) / 2, in place
-    cdf += 1.0
-    cdf *= 0.5
-    return cdf
+def _erf(x, out):
+    if x.dtype == np.float32:
+        _erf_single(x, P_SINGLE, out)
+    else:
+        _erf_double(x, out)
 
 
-def _erf(x):
-    return _erf_single(x) if x.dtype == np.float32 else _erf_double(x)
+def _erf_single(x, coefficients, out):
+    with np.errstate(over="ignore"):  # tanh of infinity is 1, as it should be
+        _polynomial(coefficients, x * x, out)
+        out *= x
+    np.tanh(out, out=out)
 
 
-def _erf_single(x):
-    z = np.clip(x, -5.0, 5.0)  # beyond, the result is 1 in float32
-    y = _polynomial(P_SINGLE, z * z)
-    y *= z
-    return np.tanh(y, out=y)
-
-
-def _erf_double(x):
+def _erf_double(x, out):
     sign = np.copysign(1.0, x.real)
     t = x * sign  # z
     t += K
     np.divide(-2.0 * K, t, out=t)
     t += 1.0
-    y = _polynomial(R_DOUBLE, t)
-    y *= np.exp(-(x * x))
-    np.subtract(1.0, y, out=y)
-    y *= sign
-    return y
+    _polynomial(R_DOUBLE, t, out)
+    out *= np.exp(-(x * x))
+    np.subtract(1.0, out, out=out)
+    out *= sign
 
 
-def _polynomial(coefficients, t):
-    """Horner's rule, in place."""
-    y = coefficients[0] * t
-    y += coefficients[1]
+def _polynomial(coefficients, t, out):
+    """Horner's rule."""
+    np.multiply(coefficients[0], t, out=out)
+    out += coefficients[1]
     for coefficient in coefficients[2:]:
-        y *= t
-        y += coefficient
-    return y
+        out *= t
+        out += coefficient
 
 
 def gelu_forward(x):
     """Return y and the cache, for x of any shape; exact form."""
-    cdf = normal_cdf(x)  # (N, d)  (1)
-    y = x * cdf  # (N, d)  (2)
+    y, cdf = _in_blocks(_gelu, x, 2)  # (N, d), (N, d)
     return y, GeluCache(x, cdf)
+
+
+def _gelu(x, y, cdf):
+    _normal_cdf(x, cdf)  # (1)
+    np.multiply(x, cdf, out=y)  # (2)
 
 
 def gelu_backward(dy, cache):

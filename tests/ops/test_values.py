@@ -29,6 +29,20 @@ def test_erf_of_large_numbers_overflows_nowhere():
         assert np.array_equal(ops.erf(x), np.sign(x))
 
 
+def test_erf_of_whole_numbers_is_a_fraction():
+    assert np.allclose(ops.erf(np.array([0, 1, -2])), [math.erf(v) for v in (0, 1, -2)], atol=1e-15, rtol=0)
+
+
+def test_gelu_in_single_precision_is_that_in_double():
+    x = np.concatenate([np.linspace(-12, 12, 20001), [-1e30, -1e4, 1e4, 1e30]])
+    with np.errstate(over="raise", invalid="raise"):
+        y, cache = ops.gelu_forward(x.astype(np.float32))
+    assert y.dtype == cache.cdf.dtype == np.float32
+    exact = np.array([0.5 * math.erfc(-v / math.sqrt(2.0)) for v in x])
+    assert np.abs(cache.cdf - exact).max() < 1.5e-7
+    assert (np.abs(y - x * exact) <= 2e-7 * np.abs(x)).all()
+
+
 def test_derivative_of_erf_by_complex_step_is_its_true_derivative():
     x = np.linspace(-6, 6, 4001)
     slope = ops.erf(x + 1e-30j).imag / 1e-30
