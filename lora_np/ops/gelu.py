@@ -78,9 +78,9 @@ def _in_blocks(function, x, count):
     return outs
 
 
-def _normal_cdf(x, out):
+def _normal_cdf(x, out, spare):
     if x.dtype == np.float32:
-        _erf_single(x, P_HALVED, out)
+        _erf_single(x, P_HALVED, out, spare)
     else:
         _erf_double(x * math.sqrt(0.5), out)
     out += 1.0  # (1 + erf) / 2
@@ -94,9 +94,10 @@ def _erf(x, out):
         _erf_double(x, out)
 
 
-def _erf_single(x, coefficients, out):
+def _erf_single(x, coefficients, out, spare=None):
     with np.errstate(over="ignore"):  # tanh of infinity is 1, as it should be
-        _polynomial(coefficients, x * x, out)
+        t = np.multiply(x, x, out=spare)
+        _polynomial(coefficients, t, out)
         out *= x
     np.tanh(out, out=out)
 
@@ -129,7 +130,7 @@ def gelu_forward(x):
 
 
 def _gelu(x, y, cdf):
-    _normal_cdf(x, cdf)  # (1)
+    _normal_cdf(x, cdf, spare=y)  # (1)  y is not written yet: a place to work
     np.multiply(x, cdf, out=y)  # (2)
 
 
