@@ -97,7 +97,7 @@ def speed():
     first = without_coretype("start").values()
     return {
         **scaling(),
-        **coretype(compared),
+        **coretype(),
         "speed": "\n" + speed_table(compared) + "\n",
         "speed_ideas": "\n" + ideas_table(compared) + "\n",
         "speed_peaks": "\n" + peaks_table(latest(peaks)["peak"]) + "\n",
@@ -126,17 +126,16 @@ def latest(rows):
     return list(rows.values())[-1]
 
 
-def coretype(compared):
-    """Return how many times as long our step takes with another kernel; PEFT, which has its own, is the measure."""
-    name, row = next((name, row) for name, row in SPEED["compare"].items() if name not in compared)
-    plain = compared[row["processor"]]
-    times = [
-        row[f"training, {what}"]["ours"]["ratio"] / plain[f"training, {what}"]["ours"]["ratio"] for what in BATCHES
-    ]
+def coretype():
+    """Return how many times as long a step and its products take with another kernel than the one that is chosen."""
+    profiles = SPEED["profile"]
+    row = latest({name: row for name, row in profiles.items() if row["openblas_coretype"] != "not set"})
+    plain = profiles[row["processor"]]
     return {
         "kernel": row["openblas_coretype"],
         "kernel_processor": row["processor"],
-        "kernel_times": ", ".join(f"{x:.2f}" for x in times),
+        "kernel_step": f"{row['ms'] / plain['ms']:.1f}",
+        "kernel_products": f"{row['floor']['ms'] / plain['floor']['ms']:.1f}",
     }
 
 
