@@ -14,7 +14,7 @@ Backward, with tanh' = 1 - tanh^2 and the inner derivative c (1 + 3 k x^2):
     dx = dy * ((1 + t) / 2 + x * (1 - t^2) * c * (1 + 3 k x^2) / 2).
 
 erf in float32: erf(z) = tanh(z P(z^2)), P a polynomial. The tanh form above is this with a P of degree 1, good to 4e-4;
-degree 6 reaches the rounding of float32.
+degree 6 reaches the rounding of float32. Phi(x) takes z = x / sqrt(2): its polynomial has the powers of 1/2 inside.
 
 erf in float64: for z >= 0, erf(z) = 1 - exp(-z^2) R(t) with t = 1 - 2 K / (z + K): the polynomial R approximates the
 smooth function exp(z^2) erfc(z), in a variable that maps 0..infinity to -1..1. Its derivative is the true one to the
@@ -42,7 +42,7 @@ R_DOUBLE = (
 P_SINGLE = (
     1.5895050e-7, -5.9855567e-6, 8.9711932e-5, -6.2571817e-4, -1.8438501e-4, 1.0276548e-1, 1.1283797,
 )  # fmt: skip
-P_HALVED = tuple(c * 0.5 ** (6.5 - k) for k, c in enumerate(P_SINGLE))  # z P(z^2) at z = x / sqrt(2), written in x
+P_OF_X = tuple(c * 0.5 ** (6.5 - k) for k, c in enumerate(P_SINGLE))  # x P_OF_X(x^2) = z P(z^2) at z = x / sqrt(2)
 # Entries worked on at once: half a megabyte in float32, so each pass finds what the one before left in a cache. Smaller
 # blocks fit a nearer one, but at each pass NumPy hands Python's lock on, and two threads wait for each other: with 8192
 # entries they took longer together than one alone.
@@ -80,7 +80,7 @@ def _in_blocks(function, x, count):
 
 def _normal_cdf(x, out, spare):
     if x.dtype == np.float32:
-        _erf_single(x, P_HALVED, out, spare)
+        _erf_single(x, P_OF_X, out, spare)
     else:
         _erf_double(x * math.sqrt(0.5), out)
     out += 1.0  # (1 + erf) / 2

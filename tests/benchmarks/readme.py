@@ -87,8 +87,8 @@ def tried(method):
 def speed():
     """Return the figures of the comparison with PEFT, and what a step holds."""
     compared, peaks = without_coretype("compare"), without_coretype("memory")
-    held = latest(peaks)["bytes"]
-    last = latest(compared)
+    held = last_of(peaks)["bytes"]
+    last = last_of(compared)
     versions = {**last["versions"], **last["peft_versions"]}
     names = ", ".join(f"{name} {versions[name].split('+')[0]}" for name in ("numpy", "torch", "transformers", "peft"))
     grouped = REVIEWS["grouped"]["grouped - mixed"]
@@ -100,7 +100,7 @@ def speed():
         **coretype(),
         "speed": "\n" + speed_table(compared) + "\n",
         "speed_ideas": "\n" + ideas_table(compared) + "\n",
-        "speed_peaks": "\n" + peaks_table(latest(peaks)["peak"]) + "\n",
+        "speed_peaks": "\n" + peaks_table(last_of(peaks)["peak"]) + "\n",
         "speed_pieces": str(last["max_tokens"]),
         "speed_processes": str(last["processes"]),
         "checks": f"{min(checks):.0f} to {max(checks):.0f}",
@@ -122,14 +122,15 @@ def without_coretype(part):
     return {name: row for name, row in SPEED[part].items() if row["openblas_coretype"] == "not set"}
 
 
-def latest(rows):
+def last_of(rows):
+    """Return the row of the processor that the README calls the second."""
     return list(rows.values())[-1]
 
 
 def coretype():
     """Return how many times as long a step and its products take with another kernel than the one that is chosen."""
     profiles = SPEED["profile"]
-    row = latest({name: row for name, row in profiles.items() if row["openblas_coretype"] != "not set"})
+    row = last_of({name: row for name, row in profiles.items() if row["openblas_coretype"] != "not set"})
     plain = profiles[row["processor"]]
     return {
         "kernel": row["openblas_coretype"],
@@ -145,7 +146,7 @@ def speed_table(compared):
         head for name in compared for head in (f"{name}: PEFT and lora_np, ms", "ratio (middle half of the pairs)")
     ]
     rows = [("", *heads), ("---", *["---:"] * len(heads))]
-    for kind, found in latest(compared).items():
+    for kind, found in last_of(compared).items():
         if isinstance(found, dict) and "ours" in found:
             row = [kind]
             for part in compared.values():
@@ -320,7 +321,7 @@ def values():
         "dev_rows": str(REVIEWS["choose"]["dev_rows"]),
         "head_epochs": str(REVIEWS["accuracy"]["runs"]["head"]["options"]["epochs"]),
         "loaded": f"{REVIEWS['cost']['lora']['loaded_bytes'] / 1e6:.0f}",
-        "cost_machine": REVIEWS["cost"]["machine"],
+        "cost_machine": f"{REVIEWS['cost']['machine']} ({REVIEWS['cost']['processor']})",
         "reviews_before": percent(REVIEWS["accuracy"]["runs"]["lora"]["before"]),
         "machine": f"{RECORD['machine']}, NumPy {RECORD['versions']['numpy']}, Python {RECORD['versions']['python']}",
     }

@@ -33,7 +33,8 @@ def test_erf_of_whole_numbers_is_a_fraction():
     assert np.allclose(ops.erf(np.array([0, 1, -2])), [math.erf(v) for v in (0, 1, -2)], atol=1e-15, rtol=0)
 
 
-def test_gelu_in_single_precision_is_that_in_double():
+def test_gelu_in_single_precision_is_that_in_double(monkeypatch):
+    monkeypatch.setattr("lora_np.ops.gelu.BLOCK", 1000)
     x = np.concatenate([np.linspace(-12, 12, 20001), [-1e30, -1e4, 1e4, 1e30]])
     with np.errstate(over="raise", invalid="raise"):
         y, cache = ops.gelu_forward(x.astype(np.float32))
@@ -41,6 +42,9 @@ def test_gelu_in_single_precision_is_that_in_double():
     exact = np.array([0.5 * math.erfc(-v / math.sqrt(2.0)) for v in x])
     assert np.abs(cache.cdf - exact).max() < 1.5e-7
     assert (np.abs(y - x * exact) <= 2e-7 * np.abs(x)).all()
+    x, dy = rng.standard_normal((2, 70, 301))
+    single = ops.gelu_backward(dy.astype(np.float32), ops.gelu_forward(x.astype(np.float32))[1])
+    assert np.abs(single - ops.gelu_backward(dy, ops.gelu_forward(x)[1])).max() < 2e-6
 
 
 def test_derivative_of_erf_by_complex_step_is_its_true_derivative():
