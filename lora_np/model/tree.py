@@ -197,6 +197,17 @@ def unfreeze(model, names):
     return rebuild(model, change)
 
 
+def check_dtype(dtype):
+    """Return the NumPy dtype in which a model can compute; a ValueError for any other."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise ValueError(f"dtype must be numpy.float32 or numpy.float64, but it is {dtype!r}.") from error
+    if found not in (np.float32, np.float64):
+        raise ValueError(f"a model computes in numpy.float32 or numpy.float64, but dtype is {found}.")
+    return found
+
+
 def astype(model, dtype):
     """Return a copy of a model in another dtype; what is frozen is read-only there too.
 
@@ -222,8 +233,17 @@ def nearest(name, known):
     return f"the nearest that exist are {', '.join(close or sorted(known)[:5])}."
 
 
+def settings(node):
+    """Return the settings of a node that change what it computes, by name."""
+    values = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    kept = ("hf", "hf_prefix", "dropout", "scale")  # names, and what belongs to a run or an adapter
+    return {name: v for name, v in values.items() if isinstance(v, (bool, int, float, str)) and name not in kept}
+
+
 def fingerprint(model, skip=()):
-    """Return a hash of a model's weights, in float32; a LoRA detour does not count, so a base keeps its own under one.
+    """Return a hash of what a model computes with: weights, in float32, and settings such as the number of heads.
+
+    A LoRA detour does not count, nor does dropout: a base keeps its own under them.
 
     Parameters
     ----------
@@ -238,6 +258,8 @@ def fingerprint(model, skip=()):
     """
     digest = hashlib.sha256()
     for path, node in walk(model):
+        if not any(f"{path}.".startswith(f"{left}.") for left in skip):
+            digest.update(f"{path} {settings(node)} ".encode())
         for name in getattr(node, "FROZEN", arrays(node)):
             array, name = getattr(node, name), f"{path}.{name}" if path else name
             if array is None or any(name == left or name.startswith(f"{left}.") for left in skip):
