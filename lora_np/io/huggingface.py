@@ -26,10 +26,10 @@ from lora_np.io.files import (
     shown,
     write_together,
 )
-from lora_np.io.safetensors import TensorFile, open_weights, safetensors_pieces
+from lora_np.io.safetensors import Raw, TensorFile, as_bfloat16, open_weights, safetensors_pieces
 from lora_np.lora import is_adapted
 from lora_np.model.build import bert, gpt, vit
-from lora_np.model.heads import POOLING, ClassifierHead
+from lora_np.model.heads import POOLING, ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import arrays, check_dtype, freeze, is_trainable, walk, with_arrays
 
@@ -45,7 +45,9 @@ BARE = {"bert": "BertModel", "gpt2": "GPT2Model", "vit": "ViTModel"}
 # Classes whose heads are not computed: they are read as the bare encoder, and what belongs to the head is kept.
 ENCODERS = ("BertForPreTraining", "BertForMaskedLM", "BertForNextSentencePrediction")
 # Tensors beside the parameters: buffers, and parts that are not computed here.
-KNOWN_EXTRAS = r"embeddings\.position_ids|h\.\d+\.attn\.(masked_)?bias|pooler\.dense\.(weight|bias)|cls\..*"
+KNOWN_EXTRAS = (
+    r"embeddings\.position_ids|h\.\d+\.attn\.(masked_)?bias|embeddings\.mask_token|pooler\.dense\.(weight|bias)|cls\..*"
+)
 COPIES = {"lm_head.weight": "wte.weight", "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight"}
 SUFFIX = {
     "W": ".weight",
@@ -181,12 +183,7 @@ def build_empty(config, shapes, dtype, folder):
     """Return the model that the configuration describes, with the head of its class, if that is computed here."""
     kind, named = config["model_type"], (config.get("architectures") or [None])[0]
     with_head, bare = WITH_HEAD[PREFIX[kind]], BARE[kind]
-    computed = (with_head, bare, *(name for name in ENCODERS if name.lower().startswith(kind)))
-    if named is not None and named not in computed:
-        raise ValueError(
-            f"{folder} holds a {named}, whose head is not computed here; expected one of {', '.join(computed)}. To use"
-            f" the network below its head, write it anew by transformers' {bare}."
-        )
+    check_class(named, kind, folder)
     if kind == "gpt2":
         return gpt(config, lm_head=named != bare, dtype=dtype)
     labels, *_ = shapes.get("classifier.weight", (None,))
@@ -197,6 +194,16 @@ def build_empty(config, shapes, dtype, folder):
             f" a {named or with_head}; its configuration describes another model."
         )
     return BUILD[kind](config, labels=labels, dtype=dtype)
+
+
+def check_class(named, kind, where):
+    """Raise if a folder was made with a class of transformers whose head is not computed here."""
+    computed = (WITH_HEAD[PREFIX[kind]], BARE[kind], *(name for name in ENCODERS if name.lower().startswith(kind)))
+    if named is not None and named not in computed:
+        raise ValueError(
+            f"{where} holds a {named}, whose head is not computed here; expected one of {', '.join(computed)}. To use"
+            f" the network below its head, write it anew by transformers' {BARE[kind]}."
+        )
 
 
 def check_config(config, kind, path):
@@ -343,13 +350,18 @@ def save_model(model, folder):
         pooler = kept.pop("pooler")
         kept |= {"pooler.dense.weight": pooler.W.T, "pooler.dense.bias": pooler.b}
     other_head = any(name.startswith("cls.") for name in kept)  # which transformers finds beside the prefixed blocks
+    classifies = any(name.startswith("classifier.") for name in file_names(model).values())
+    with_head = classifies or isinstance(model.head, TiedHead)
     prefix = PREFIX[kind] if other_head else model.hf_prefix
     tensors = {name: to_file(model, path, live[path]) for path, name in file_names(model).items()} | kept
     tensors = {name if re.match(r"classifier\.|cls\.", name) else prefix + name: t for name, t in tensors.items()}
     check_finite(live)
-    named = (other_head and model.config.get("architectures")) or [WITH_HEAD.get(model.hf_prefix, BARE[kind])]
+    named = (other_head and not with_head and model.config.get("architectures")) or [
+        WITH_HEAD[PREFIX[kind]] if with_head else BARE[kind]
+    ]
+    tensors, dtype = in_dtype_of(model.config, tensors)
     config = {**model.config, "architectures": named}
-    held_in = {name: model.layer[-1].mlp.down.W.dtype.name for name in ("dtype", "torch_dtype") if name in config}
+    said = [name for name in ("dtype", "torch_dtype") if name in config] or (["dtype"] if dtype == "float64" else [])
     settings = {name: config[name] for name in ("model_type", *INTEGERS[kind].split(), *OTHERS[kind]) if name in config}
     head = head_files(model, folder)
     metadata = {"format": "pt", SETTINGS: json.dumps(settings), **head_mark(model, head)}
@@ -357,10 +369,36 @@ def save_model(model, folder):
         {
             **head,
             folder / "model.safetensors": safetensors_pieces(tensors, metadata),
-            folder / "config.json": [json_bytes({**config, **held_in})],
+            folder / "config.json": [json_bytes({**config, **dict.fromkeys(said, dtype)})],
         }
     )
     remove_old_head(model, folder)
+
+
+def in_dtype_of(config, tensors):
+    """Return tensors, in the dtype that a configuration names if each of their numbers exists there, and its name.
+
+    So what was loaded from half precision and not changed goes back as it was; what was trained or merged since stays
+    as it is: rounded to bfloat16, most of a small update would be gone.
+    """
+    said = config.get("dtype") or config.get("torch_dtype")
+    arrays_ = {name: array for name, array in tensors.items() if not isinstance(array, Raw)}
+    own = next(iter(arrays_.values())).dtype.name
+    if said == own:
+        halves = {}
+    elif said == "bfloat16":
+        halves = {name: as_bfloat16(array) for name, array in arrays_.items()}
+    elif said in ("float16", "float32"):
+        with np.errstate(over="ignore"):
+            halves = {name: array.astype(said) for name, array in arrays_.items()}
+    else:
+        halves = {}
+    same = halves and all(np.array_equal(values(half), arrays_[name]) for name, half in halves.items())
+    return ({**tensors, **halves}, said) if same else (tensors, own)
+
+
+def values(tensor):
+    return tensor.array() if isinstance(tensor, Raw) else tensor
 
 
 def check_finite(arrays_):

@@ -20,6 +20,7 @@ from lora_np.io.huggingface import (
     HEAD_MARK,
     PREFIX,
     SETTINGS,
+    check_class,
     check_finite,
     check_settings,
     file_names,
@@ -35,11 +36,22 @@ from lora_np.io.huggingface import (
     to_file,
 )
 from lora_np.io.safetensors import open_weights, safetensors_pieces
-from lora_np.lora import HEADS, LoRAConfig, LoRALinear, adapt, check_plain, scale_of, trained_whole
+from lora_np.lora import (
+    HEADS,
+    TASKS,
+    LoRAConfig,
+    LoRALinear,
+    adapt,
+    around,
+    check_plain,
+    check_untied,
+    scale_of,
+    trained_whole,
+)
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.names import by_pattern, from_peft, hf_name, hf_names, is_named, layer_number, to_peft
 from lora_np.model.nodes import Linear
-from lora_np.model.tree import arrays, fingerprint, freeze, nearest, parameters, rebuild, unfreeze, walk
+from lora_np.model.tree import arrays, fingerprint, freeze, is_trainable, nearest, parameters, rebuild, unfreeze, walk
 from lora_np.peft_options import AFTERWARDS, OPTIONS, check_neutral
 
 OURS = ("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern")
@@ -75,6 +87,7 @@ FIELDS = {
     "base_model_name_or_path": (lambda value: value is None or isinstance(value, str), f"a text {OR_NULL}"),
     "task_type": (lambda value: value is None or isinstance(value, str), f"a text {OR_NULL}"),
     "peft_type": (lambda value: value is None or isinstance(value, str), f"a text {OR_NULL}"),
+    "auto_mapping": (lambda value: value is None or isinstance(value, dict), f"names of classes {OR_NULL}"),
 }
 
 
@@ -116,6 +129,8 @@ def save_adapter(model, folder, base=None):
     for path, (name, array) in whole(model, saved).items():
         tensors[f"base_model.model.{to_peft(model, name)}"] = to_file(model, path, array)
         covered.add(path)
+    if "embeddings.word" in saved and isinstance(model.head, TiedHead):
+        tensors["base_model.model.lm_head.weight"] = model.embeddings.word.table  # the output is the same, also in PEFT
     lost = [
         name
         for name in parameters(model, trainable_only=True)
@@ -195,8 +210,9 @@ def whole(model, saved):
 
 
 def peft_config(model, saved, base):
-    """Return the content of adapter_config.json. The targets stand there by their full names."""
-    config = model.adapter
+    """Return the content of adapter_config.json. The targets stand there by their full names; what is saved whole but
+    not trained does not stand there, as PEFT has it with the table of a larger vocabulary."""
+    config, nodes = model.adapter, dict(walk(model))
     names = {
         path: hf_name(model, path, node) for path, node in (*walk(model), *model.aside.items()) if hasattr(node, "hf")
     }
@@ -207,7 +223,7 @@ def peft_config(model, saved, base):
         "task_type": None if on_own_head else config.task_type,
         "base_model_name_or_path": base,
         "target_modules": list(targets.values()),
-        "modules_to_save": [to_peft(model, names[path]) for path in saved] or None,
+        "modules_to_save": [to_peft(model, names[path]) for path in saved if is_trainable(nodes[path])] or None,
         "bias": "none",
         "fan_in_fan_out": model.config["model_type"] == "gpt2",
         "inference_mode": True,
@@ -237,15 +253,18 @@ def load_adapter(model, folder):
     check_plain(model)
     folder = Path(folder)
     path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    settings = checked_settings(path)
+    settings = checked_settings(path, model.config["model_type"])
     file = open_weights(weights)
     check_settings(settings, file.metadata, path)
     if HEAD_MARK in file.metadata:
         model = load_head(model, folder, file.metadata)
         model = unfreeze(model, "head.classifier") if file.metadata[HEAD_MARK] == "trained" else model
-    names = renamed(((name, name) for name in file), lambda name: canonical(model, name), weights)
+    names = renamed(unwrapped(file, weights), lambda name: canonical(model, name), weights)
     shapes = {name: file.shapes[theirs] for name, theirs in names.items()}
-    model = with_vocabulary(with_classifier(model, shapes, folder), shapes)
+    model = with_vocabulary(with_classifier(model, settings, shapes, weights), shapes)
+    prefix = PREFIX[model.config["model_type"]]
+    if model.head is None and any(name.startswith(f"base_model.model.{prefix}") for name in file):
+        model = dataclasses.replace(model, hf_prefix=prefix)  # it was trained below a head; our file is to say so, too
     config, targets, beside = our_config(settings, model, names, folder)
     taken = {name: file[theirs] for name, theirs in names.items()}
     if isinstance(model.head, TiedHead):
@@ -269,8 +288,13 @@ def load_adapter(model, folder):
     return finished(lora, new, beside, file.metadata)
 
 
-def checked_settings(path):
+def checked_settings(path, kind):
     """Return the content of an adapter_config.json, each field of its kind and none that asks for another adapter."""
+    if not path.is_file() and (named := sorted(path.parent.glob(f"*/{path.name}"))):
+        raise ValueError(
+            f"{path.parent} holds no {path.name}, but adapters by name: {', '.join(p.parent.name for p in named)}; give"
+            f" the folder of one, such as {named[0].parent}."
+        )
     settings = read_json(path)
     check_fields(settings, FIELDS, path)
     check_neutral(settings, AFTERWARDS, f"{path}: ")
@@ -285,7 +309,27 @@ def checked_settings(path):
             f"the adapter of {path} was started by {settings['init_lora_weights']}, which changes the base weights,"
             " too; let PEFT convert it to plain LoRA (save_pretrained, path_initial_model_for_weight_conversion)."
         )
+    if settings.get("task_type") not in TASKS:
+        raise ValueError(
+            f"{path} has task_type = {settings['task_type']!r}, a head that is not computed here; expected one of"
+            f" {', '.join(map(repr, TASKS[1:]))}."
+        )
+    mapped = (settings.get("auto_mapping") or {}).get("base_model_class")
+    if isinstance(mapped, str) and mapped.lower().startswith(kind):  # a wrapper's class says nothing of the head
+        check_class(mapped, kind, f"the adapter of {path}: its base")
     return settings
+
+
+def unwrapped(file, path):
+    """Yield (name, name in the file) of its tensors, without what PEFT's wrapper adds where a table of words is both
+    trained and saved for its size: the trained one once more, and the one before the training."""
+    for name in file:
+        plain = re.sub(r"\.modules_to_save\.(?=\w+$)", ".", name)
+        if plain != name and plain in file:
+            if not np.array_equal(file[plain], file[name]):
+                raise ValueError(f"{path} holds {plain} twice, with other numbers; nobody can tell which is meant.")
+        elif ".original_module." not in name:
+            yield plain, name
 
 
 def canonical(model, name):
@@ -302,30 +346,38 @@ def translated(patterns, names):
     return {re.escape(new): value for new, value in found.items() if value is not None}
 
 
-def with_classifier(model, shapes, folder):
-    """Return the model with a place for the classifier that an adapter brings along, if the model has no head.
+def with_classifier(model, settings, shapes, path):
+    """Return the model with a place for the classifier that an adapter brings along, if the model has none of its size.
 
     PEFT's usual way with task_type="SEQ_CLS" starts from a bare model, whose classifier transformers draws at random:
     the trained one lies in the adapter.
     """
-    if model.head is not None or "classifier.weight" not in shapes or model.config["model_type"] == "gpt2":
-        return model
-    d, dtype = model.layer[-1].mlp.down.W.shape[1], model.layer[-1].mlp.down.W.dtype
     kind, aside = model.config["model_type"], dict(model.aside)
+    asked = set(settings.get("modules_to_save") or []) & set(HEADS)
+    if has_own_head(model) or kind == "gpt2" or not (asked or any(name.startswith("classifier.") for name in shapes)):
+        return model
+    if len(shapes.get("classifier.weight", ())) != 2:
+        if any(name.startswith("classifier.lora_A") for name in shapes) or model.head is not None:
+            return model
+        raise ValueError(f"{path} lacks the tensor classifier.weight, the head that the adapter was trained with.")
+    d, dtype = model.layer[-1].mlp.down.W.shape[1], model.layer[-1].mlp.down.W.dtype
     labels = shapes["classifier.weight"][0]
+    if model.head is not None and labels == model.head.classifier.W.shape[1]:
+        return model
     classifier = freeze(Linear(np.zeros((d, labels), dtype), np.zeros(labels, dtype), "classifier"))
     if kind == "bert":
-        pooler = aside.pop("pooler", None)
+        pooler = aside.pop("pooler", getattr(model.head, "pooler", None))
         if pooler is None and "pooler.dense.weight" not in shapes:
             raise ValueError(
-                f"the adapter in {folder} classifies what BERT's pooler says, but neither it nor this base holds a"
+                f"the adapter of {path} classifies what BERT's pooler says, but neither it nor this base holds a"
                 " pooler; load it onto the base that it was trained on."
             )
         pooler = pooler or freeze(Linear(np.zeros((d, d), dtype), np.zeros(d, dtype), "pooler.dense"))
         head = ClassifierHead(pooler, classifier, "first")
     else:
         head = ClassifierHead(None, classifier, "mean" if model.embeddings.class_token is None else "first")
-    return dataclasses.replace(model, head=head, hf_prefix=PREFIX[kind], aside=aside)
+    config = {name: value for name, value in model.config.items() if name not in ("id2label", "label2id")}
+    return dataclasses.replace(model, head=head, hf_prefix=PREFIX[kind], aside=aside, config=config)
 
 
 def with_vocabulary(model, shapes):
@@ -367,6 +419,7 @@ def our_config(settings, model, names, folder):
     # PEFT's task_type="SEQ_CLS" writes every usual name of a head, whether the model has it or not.
     saved = [canonical(model, name) for name in settings.get("modules_to_save") or []]
     saved = [name for name in saved if name not in HEADS or name in paths]
+    check_untied(model, saved)
     native = model.head is not None and not has_own_head(model)
     try:
         config = LoRAConfig(
@@ -390,7 +443,8 @@ def check_complete(settings, model, targets, folder):
     another head.
     """
     wanted, kind = settings.get("target_modules"), model.config["model_type"]
-    linear = {path: node for path, node in walk(model) if isinstance(node, Linear) and node.hf}
+    nodes = (*walk(model), *model.aside.items())
+    linear = {path: node for path, node in nodes if isinstance(node, Linear) and node.hf}
     names = {path: (*hf_names(model, path, node), node.hf, to_peft(model, node.hf)) for path, node in linear.items()}
     if isinstance(wanted, list):
         wanted = [name.removeprefix(PREFIX[kind]) for name in wanted]
@@ -400,20 +454,24 @@ def check_complete(settings, model, targets, folder):
     layers = [layers] if isinstance(layers, int) else layers
     whole_ = [canonical(model, name) for name in settings.get("modules_to_save") or []]
     try:
+        names = {
+            path: named
+            for path, named in names.items()
+            if not is_named(settings.get("exclude_modules") or [], path, named)
+            and not is_named(whole_, path, around(named))
+            and not (layers and layer_number(path) not in layers)
+        }
         missing = [
             path
-            for path in names
-            if wanted is not None
-            and path not in targets
+            for path, named in names.items()
+            if path not in targets
             and layer_number(path) is not None
-            and is_named(wanted, path, names[path])
-            and not (layers and layer_number(path) not in layers)
-            and not is_named(settings.get("exclude_modules") or [], path, names[path])
-            and not is_named(whole_, path, names[path])
+            and wanted is not None
+            and is_named(wanted, path, named)
         ]
         for name in wanted if isinstance(wanted, list) else ():
-            meant = [path for path in names if is_named([name], "", names[path])]
-            missing += meant if not set(meant) & {*targets, *missing} and not is_named(whole_, "", (name,)) else []
+            meant = [path for path, named in names.items() if is_named([name], path, named)]
+            missing += [] if set(meant) & {*targets, *missing} else meant
     except re.error as error:
         raise ValueError(f"{folder / 'adapter_config.json'}: target_modules or exclude_modules ({error}).") from error
     if missing:
@@ -424,14 +482,13 @@ def check_complete(settings, model, targets, folder):
 
 
 def take_tied(tensors, model, path):
-    """Leave out copies of GPT-2's table of words, which is its output, too; another table or output is refused."""
-    for name in ("wte.weight", "lm_head.weight"):
-        if name in tensors and not np.array_equal(tensors.pop(name), model.embeddings.word.table):
-            raise ValueError(
-                f"{path} holds {name}, which is not the table of the base: here GPT-2's table of words is its output,"
-                " too, and PEFT takes them apart when it saves one. Merge that adapter in PEFT, or train it on linear"
-                " maps alone."
-            )
+    """Leave out the output of GPT-2, which is its table of words once more; another output is refused."""
+    table = tensors.get("wte.weight", model.embeddings.word.table)
+    if "lm_head.weight" in tensors and not np.array_equal(tensors.pop("lm_head.weight"), table):
+        raise ValueError(
+            f"{path} holds an output matrix of its own (lm_head.weight), but here GPT-2's output is its table of words;"
+            " merge that adapter in PEFT, or train it on linear maps alone."
+        )
 
 
 def put_on(model, config, targets, tensors, path):

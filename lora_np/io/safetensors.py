@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.io.files import parse_json, read_json, write_together
+from lora_np.io.files import parse_json, read_json, shown, write_together
 
 DTYPES = {  # as NumPy reads them
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "U32": "<u4", "I32": "<i4",
@@ -28,6 +28,7 @@ DTYPES = {  # as NumPy reads them
 NAMES = {np.dtype(form): name for name, form in DTYPES.items() if name != "BF16"}
 # NumPy has no numbers of these kinds; they can be copied, not computed with.
 BYTES_ALONE = {"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
+OTHER_FORMATS = ("*_model*.bin", "*_model*.bin.index.json", "tf_model*.h5", "flax_model*.msgpack")
 LONGEST_TABLE = 100_000_000  # bytes, the library's own bound
 
 
@@ -139,8 +140,11 @@ class Shards(Mapping):
 
     def __init__(self, index):
         names = read_json(index).get("weight_map")
-        if not isinstance(names, dict) or not all(map(is_file_name, names.values())) or not names:
+        if not isinstance(names, dict) or not names:
             raise ValueError(f"{index} has no weight_map of tensors to the names of files beside it; it is damaged.")
+        for name, file in names.items():
+            if not is_file_name(file):
+                raise ValueError(f"{index} has {name} in {shown(file)}; expected the name of a file beside it.")
         files = {name: TensorFile(index.with_name(name)) for name in sorted(set(names.values()))}
         for name, file in names.items():
             if name not in files[file].entries:
@@ -179,12 +183,13 @@ def open_weights(path):
         return TensorFile(path)
     if (index := path.with_name(f"{path.name}.index.json")).is_file():
         return Shards(index)
-    for pickled in sorted(path.parent.glob("*_model*.bin")):
-        raise ValueError(
-            f"{path.parent} holds {pickled.name}, but no {path.name}: it is a pickle, which could run any program when"
-            " it is opened, so it is not. Where you trust it, open it in PyTorch and write it anew:"
-            " model.save_pretrained(folder, safe_serialization=True)."
-        )
+    for form in OTHER_FORMATS:
+        for other in sorted(path.parent.glob(form)):
+            raise ValueError(
+                f"{path.parent} holds {other.name}, but no {path.name}: only safetensors are read, as a pickle could"
+                " run any program when it is opened. Where you trust it, open it in transformers or PEFT and write it"
+                " anew: model.save_pretrained(folder, safe_serialization=True)."
+            )
     raise ValueError(f"there is no file {path}; expected a folder that holds {path.name}.")
 
 
@@ -224,6 +229,12 @@ def safetensors_pieces(tensors, metadata=None):
 
 def width(dtype):
     return BYTES_ALONE.get(dtype) or np.dtype(DTYPES[dtype]).itemsize
+
+
+def as_bfloat16(array):
+    """Return an array as a Raw of bfloat16, each number cut to its upper half: exact where the lower one is zero."""
+    halves = (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype("<u2")
+    return Raw("BF16", array.shape, halves.reshape(-1).view(np.uint8))
 
 
 def as_raw(name, array):
