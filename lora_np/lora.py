@@ -127,7 +127,7 @@ def check_names(option, value, may_be_pattern=True):
 
 def check_number(option, value, whole=False):
     kind, expected = (Integral, "a positive integer") if whole else (Real, "a positive number")
-    if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
+    if not isinstance(value, kind) or isinstance(value, bool) or not 0 < plain(value) <= sys.float_info.max:
         raise ValueError(f"{option} must be {expected}, but it is {value!r:.60}.")
 
 

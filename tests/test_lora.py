@@ -1,5 +1,8 @@
 """LoRA on a model: what is adapted, what stays, and what merging changes."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
@@ -231,3 +234,65 @@ def test_one_adapter_at_a_time_and_a_generator_is_needed():
         lnp.inject(tiny.build("bert"), {"r": 2}, rng(0))
     with pytest.raises(ValueError, match="trained itself"):
         lnp.inject(lnp.unfreeze(tiny.build("bert"), "layer.0.attention.query"), lnp.LoRAConfig(), rng(0))
+
+
+def test_the_options_of_peft_may_stand_at_their_neutral_values():
+    config = lnp.LoRAConfig(
+        task_type="SEQ_CLS", inference_mode=False, bias="none", fan_in_fan_out=False, init_lora_weights=True, r=4,
+        use_dora=False, layers_pattern=None, peft_type="LORA", loftq_config={}, revision=None, qalora_group_size=16,
+        base_model_name_or_path="bert-base-uncased", ensure_weight_tying=False, megatron_core="megatron.core",
+    )  # fmt: skip
+    assert config == lnp.LoRAConfig(r=4, task_type="SEQ_CLS")
+    assert replace(config, r=2).r == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"bias": "all"}, {"bias": "lora_only"}, {"use_dora": True}, {"lora_bias": True}, {"init_lora_weights": "pissa"},
+        {"init_lora_weights": False}, {"inference_mode": True}, {"layers_pattern": "layer"}, {"peft_type": "IA3"},
+        {"trainable_token_indices": [1]}, {"target_parameters": ["a"]}, {"layer_replication": [[0, 1]]},
+        {"eva_config": {"rho": 2.0}}, {"ensure_weight_tying": True}, {"megatron_config": {"a": 1}},
+    ],
+)  # fmt: skip
+def test_an_option_of_peft_that_is_not_computed_here_is_refused_by_name(option):
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=re.escape(f"{name} = {value!r} is not supported here")):
+        lnp.LoRAConfig(**option)
+
+
+def test_a_name_that_peft_does_not_know_is_refused():
+    with pytest.raises(TypeError, match="lora_alpah"):
+        lnp.LoRAConfig(lora_alpah=8)
+
+
+def test_a_model_is_adapted_if_its_nodes_are(tmp_path):
+    model = replace(tiny.adapted("bert", target_modules=["query"]), adapter=None)  # by hand
+    with pytest.raises(ValueError, match="adapter already"):
+        lnp.inject(model, lnp.LoRAConfig(target_modules=["value"]), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="adapter already"):
+        lnp.load_adapter(model, tmp_path)
+    with pytest.raises(ValueError, match="merge it first"):
+        lnp.save_model(model, tmp_path / "model")
+    with pytest.raises(ValueError, match="its field adapter is None"):
+        lnp.save_adapter(model, tmp_path / "adapter")
+    assert not list(tmp_path.iterdir())
+    assert lnp.merge(model).adapter is None
+    plain = replace(tiny.build("bert"), adapter=lnp.LoRAConfig())
+    assert plain.adapter is not None and lnp.inject(plain, lnp.LoRAConfig(r=2), np.random.default_rng(0)).adapter.r == 2
+    with pytest.raises(ValueError, match="no LoRA adapter"):
+        lnp.save_adapter(plain, tmp_path / "adapter")
+    lnp.save_model(plain, tmp_path / "model")
+
+
+@pytest.mark.parametrize("change", [{"r": 3}, {"lora_alpha": 9}, {"use_rslora": True}, {"alpha_pattern": {"query": 1}}])
+def test_the_configuration_that_a_model_carries_must_be_that_of_its_nodes(change, tmp_path):
+    model = tiny.adapted("bert")
+    with pytest.raises(ValueError, match="carries says otherwise"):
+        lnp.save_adapter(replace(model, adapter=replace(model.adapter, **change)), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_order_of_the_arguments_of_inject_is_named():
+    with pytest.raises(ValueError, match="a model and a LoRAConfig, in this order"):
+        lnp.inject(lnp.LoRAConfig(), tiny.build("bert"), np.random.default_rng(0))

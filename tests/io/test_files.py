@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -376,3 +377,243 @@ def test_the_tokenizer_cuts_images_and_names_what_it_cannot_cut():
 def test_copies_of_the_embedded_model_are_the_same(tmp_path):
     shutil.copytree(Path(lnp.__file__).parent / "data" / "digits", tmp_path / "copy")
     assert same(lnp.load_pretrained("digits"), lnp.load_pretrained(tmp_path / "copy"))
+
+
+def with_nan(model):
+    model.layer[0].attention.query.A[0, 0] = np.nan
+    return model
+
+
+@pytest.mark.parametrize(
+    ("save", "received"),
+    [
+        (lambda f: lnp.save_adapter(with_nan(tiny.adapted("bert", np.float32)), f), r"query\.lora_A.*NaN"),
+        (lambda f: lnp.save_adapter(tiny.adapted("bert", np.float32), f, base=5), "base must be .*5"),
+        (lambda f: lnp.save_model(nan_head(), f), r"classifier\.W.*NaN"),
+        (lambda f: lnp.save_model(lnp.merge(with_nan(tiny.adapted("bert", np.float32))), f), r"query\.W.*NaN"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(save, received, tmp_path):
+    with pytest.raises(ValueError, match=received):
+        save(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def nan_head():
+    model = lnp.with_head(tiny.build("bert", np.float32), 3, "mean", np.random.default_rng(0))
+    model.head.classifier.W[0, 0] = np.nan
+    return model
+
+
+def test_numbers_of_numpy_and_paths_go_into_a_file(tmp_path):
+    config = {"r": np.int64(2), "lora_alpha": np.float32(3), "lora_dropout": np.float64(0.25), "use_rslora": np.True_}
+    patterns = {"rank_pattern": {"query": np.int32(3)}, "alpha_pattern": {"value": np.float16(2.5)}}
+    base = tiny.build("bert", np.float32)
+    lora = lnp.inject(base, lnp.LoRAConfig(**config, **patterns), np.random.default_rng(0))
+    lnp.save_adapter(lora, tmp_path, base=Path("some") / "where")
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert {name: settings[name] for name in config} == {
+        "r": 2,
+        "lora_alpha": 3.0,
+        "lora_dropout": 0.25,
+        "use_rslora": True,
+    }
+    assert settings["rank_pattern"] == {"query": 3} and settings["alpha_pattern"] == {"value": 2.5}
+    assert settings["base_model_name_or_path"] == str(Path("some") / "where")
+    assert same(lnp.load_adapter(base, tmp_path), lora)
+
+
+def test_equal_runs_write_equal_bytes(tmp_path):
+    for name in ("one", "other"):
+        model = tiny.adapted("bert mean head", np.float32)
+        lnp.save_adapter(model, tmp_path / name, "base")
+        lnp.save_model(lnp.merge(model), tmp_path / name)
+    files_ = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(files_) == 6
+    for name in files_:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("full_at", range(1, 5))
+def test_a_disk_that_is_full_between_two_files_leaves_the_old_adapter_whole(full_at, tmp_path, monkeypatch):
+    base = tiny.build("bert mean head", np.float32)
+    lora = lnp.inject(base, lnp.LoRAConfig(r=2, lora_alpha=4), np.random.default_rng(0))
+    other = lnp.inject(base, lnp.LoRAConfig(r=2, lora_alpha=64), np.random.default_rng(1))
+    lnp.save_adapter(lora, tmp_path)
+    before, count = contents(tmp_path), iter(range(1, 9))
+
+    def full(_):
+        if next(count) == full_at:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="could not be written: No space left on device; what was there before"):
+        lnp.save_adapter(other, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_mixture_of_two_saves_is_refused(tmp_path):
+    """As a kill between two renames would leave it: the files of one save are taken together with those of another."""
+    base = tiny.build("bert", np.float32)
+    for name, alpha, heads in (("one", 4, 3), ("other", 64, 4)):
+        model = lnp.with_head(base, 3, "mean", np.random.default_rng(alpha))
+        config = lnp.LoRAConfig(r=2, lora_alpha=alpha, task_type="SEQ_CLS")
+        lnp.save_adapter(lnp.inject(model, config, np.random.default_rng(alpha)), tmp_path / name)
+        config = {**tiny.BERT, "num_attention_heads": heads}
+        model = lnp.bert(config, rng=np.random.default_rng(alpha))
+        lnp.save_model(lnp.with_head(model, 3, "mean", np.random.default_rng(alpha)), tmp_path / name / "model")
+    one, other = tmp_path / "one", tmp_path / "other"
+    for name, received in (
+        ("adapter_config.json", "lora_alpha = 64, but .* saved with 4"),
+        ("head.safetensors", "another save"),
+        ("model/config.json", "num_attention_heads = 4, but .* saved with 3"),
+        ("model/head.safetensors", "another save"),
+    ):
+        mixed = tmp_path / name.replace("/", "-")
+        shutil.copytree(one, mixed)
+        shutil.copy(other / name, mixed / name)
+        with pytest.raises(ValueError, match=received):
+            if name.startswith("model/"):
+                lnp.load_pretrained(mixed / "model")
+            else:
+                lnp.load_adapter(base, mixed)
+
+
+@pytest.mark.parametrize("name", ["head.json", "head.safetensors"])
+def test_a_file_of_somebody_else_is_neither_deleted_nor_replaced(name, tmp_path):
+    (tmp_path / name).write_text('{"head": "of a statue"}')
+    lnp.save_model(tiny.build("bert", np.float32), tmp_path)
+    lnp.save_adapter(tiny.adapted("bert", np.float32), tmp_path)
+    assert lnp.load_pretrained(tmp_path).head is None
+    with_head = tiny.adapted("bert mean head", np.float32)
+    before = contents(tmp_path)
+    for save in (lambda: lnp.save_adapter(with_head, tmp_path), lambda: lnp.save_model(lnp.merge(with_head), tmp_path)):
+        with pytest.raises(ValueError, match=r"head\.json or head\.safetensors that was not written by lora_np"):
+            save()
+    assert contents(tmp_path) == before and before[name] == b'{"head": "of a statue"}'
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path):
+    old = os.umask(0o027)
+    try:
+        lnp.save_adapter(tiny.adapted("bert mean head", np.float32), tmp_path)
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+        (tmp_path / "adapter_config.json").chmod(0o600)
+        lnp.save_adapter(tiny.adapted("bert mean head", np.float32), tmp_path)
+        assert (tmp_path / "adapter_config.json").stat().st_mode & 0o777 == 0o600  # as its owner made it
+    finally:
+        os.umask(old)
+
+
+def test_numbers_beyond_single_precision_are_refused_and_not_made_infinite(tmp_path):
+    lnp.save_model(tiny.build("bert", np.float64), tmp_path)
+    edit_model(tmp_path, lambda t: t.update({NORM: np.where(np.arange(12) == 3, 1e300, t[NORM])}))
+    with pytest.raises(ValueError, match="beyond float32; load them with dtype=numpy.float64"):
+        lnp.load_pretrained(tmp_path)
+    assert lnp.parameters(lnp.load_pretrained(tmp_path, np.float64))["layer.0.norm2.gamma"].max() == 1e300
+    lora = tiny.adapted("bert", np.float64)
+    lora.layer[0].attention.query.A[0, 0] = 1e300
+    lnp.save_adapter(lora, tmp_path / "adapter")
+    with pytest.raises(ValueError, match="beyond float32"):
+        lnp.load_adapter(tiny.build("bert", np.float32), tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.longdouble, "float8", complex, bool, None.__class__])
+def test_a_model_computes_in_single_or_double_precision(dtype):
+    with pytest.raises(ValueError, match=r"numpy\.float32 or numpy\.float64"):
+        lnp.load_pretrained("digits", dtype)
+
+
+def test_the_number_of_tokens_that_an_adapter_was_trained_with_lies_in_it(tmp_path):
+    base = tiny.build("bert", np.float32)
+    model = replace(base, config={**base.config, "max_seq_length": 7})
+    lnp.save_adapter(lnp.inject(model, lnp.LoRAConfig(r=2), np.random.default_rng(0)), tmp_path)
+    assert lnp.load_adapter(base, tmp_path).config["max_seq_length"] == 7
+    lnp.save_model(model, tmp_path / "model")
+    assert lnp.load_pretrained(tmp_path / "model").config["max_seq_length"] == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "received"),
+    [
+        ("[" * 3000 + "]" * 3000, "adapter_config.json"),
+        ('{"a": 1, "a": 2}', "'a' twice"),
+        ('{"r": {"b": 1, "b": 1}}', "'b' twice"),
+        ('{"r": NaN}', "NaN"),
+        ('{"base_model_name_or_path": "\\\\ud800"}', "not valid JSON"),
+        ('{"r": 1' + "0" * 5000 + "}", "not valid JSON"),
+    ],
+)
+def test_json_is_read_strictly(text, received, saved):
+    base, folder = saved
+    (folder / "adapter_config.json").write_text(text.replace("\\\\u", "\\u"))
+    with pytest.raises(ValueError, match=received):
+        lnp.load_adapter(base, folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [
+        ({"rank_pattern": [1]}, r"rank_pattern = \[1\]"),
+        ({"rank_pattern": {"query": "3"}}, "rank_pattern"),
+        ({"modules_to_save": 5}, "modules_to_save = 5"),
+        ({"base_model_name_or_path": 5}, "base_model_name_or_path = 5"),
+        ({"r": 10**400}, "r = 10000"),
+        ({"r": True}, "r = True"),
+        ({"lora_alpha": 10**400}, "lora_alpha = 10000"),
+        ({"lora_dropout": "0.1"}, "lora_dropout = '0.1'"),
+        ({"layers_to_transform": [1.5]}, "layers_to_transform"),
+        ({"target_modules": {"query": 1}}, "target_modules"),
+        ({"target_modules": "("}, "target_modules"),
+        ({"task_type": 5}, "task_type = 5"),
+        ({"use_rslora": 1}, "use_rslora = 1"),
+        ({"peft_type": None, "bias": 5}, "bias = 5"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_named_with_its_file(change, received, saved):
+    base, folder = saved
+    edit_tensors(folder)
+    edit(folder, **change)
+    with pytest.raises(ValueError, match=rf"adapter_config\.json.*{received}"):
+        lnp.load_adapter(base, folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "received"),
+    [
+        ("gpt", {"architectures": 5}, "architectures = 5"),
+        ("bert", {"architectures": [5]}, "architectures"),
+        ("vit", {"architectures": "ViTModel"}, "architectures = 'ViTModel'"),
+        ("gpt", {"n_inner": "x"}, "n_inner = 'x'"),
+        ("gpt", {"n_inner": 10**14}, "n_inner = 100000000000000"),
+        ("vit", {"class_token": "no"}, "class_token = 'no'"),
+        ("bert", {"id2label": ["a"]}, "id2label"),
+        ("bert", {"id2label": {"a": "b"}}, "id2label"),
+        ("bert", {"hidden_size": 10**400}, "hidden_size = 10000"),
+        ("bert", {"layer_norm_eps": 10**400}, "layer_norm_eps = 10000"),
+        ("bert", {"initializer_range": "a"}, "initializer_range = 'a'"),
+    ],
+)
+def test_a_field_of_the_wrong_kind_is_named_with_its_file(kind, change, received, tmp_path):
+    lnp.save_model(tiny.build(kind, np.float32), tmp_path)
+    edit_model(tmp_path)
+    edit_config(tmp_path, lambda c: c.update(change))
+    with pytest.raises(ValueError, match=rf"config\.json has {received}"):
+        lnp.load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [({"classes": 5}, "classes = 5"), ({"classes": ["a"]}, "classes"), ({"pooling": []}, r"pooling = \[\]")],
+)
+def test_a_head_of_the_wrong_kind_is_named_with_its_file(change, received, saved):
+    base, folder = saved
+    head = {"pooling": "mean", "labels": 3, "classes": ["a", "b", "c"], **change}
+    (folder / "head.json").write_text(json.dumps(head))
+    with pytest.raises(ValueError, match=rf"head\.json has {received}"):
+        lnp.load_adapter(base, folder)
