@@ -19,6 +19,7 @@ import tiny
 from safetensors.numpy import load_file, save_file
 
 import lora_np as lnp
+from lora_np.cli.commands import main
 from lora_np.io.huggingface import load_folder
 
 WORLD = Path(__file__).parent / "reference" / "world"
@@ -267,6 +268,26 @@ def test_an_adapter_of_peft_is_written_again_and_loses_nothing(name, tmp_path):
     assert error_of(back, reference(name), ADAPTERS[name], "resized" in name) < TOLERANCE
 
 
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_of_peft_can_be_trained_further(name):
+    """What the file holds has a gradient, and nothing else has one.
+
+    Two things may: a pooler that the output does not pass through, and embeddings that were saved but not trained.
+    """
+    lora = loaded(name)
+    batch = batch_for(lora, "resized" in name)
+    output, cache = lora.forward(batch)
+    grads = lora.backward(np.random.default_rng(0).standard_normal(output.shape), cache)
+    assert all(np.isfinite(gradient).all() for gradient in grads.values())
+    sizes = {key: v.size for key, (_, v) in tensors_of(adapter_folder(name) / "adapter_model.safetensors").items()}
+    words = ["pooler"] if len(output) > len(LENGTHS) else []
+    words += ["word_embeddings.weight|wte.weight"] if "embedding_layers" in name or "resized" in name else []
+    optional = [sum(size for key, size in sizes.items() if re.search(word, key)) for word in words]
+    needed = sum(size for key, size in sizes.items() if not re.search("|".join([*words, "lm_head"]), key))
+    choices = [sum(some) for k in range(len(optional) + 1) for some in itertools.combinations(optional, k)]
+    assert sum(gradient.size for gradient in grads.values()) - needed in choices
+
+
 # ---- safetensors, as NumPy alone reads them: (dtype, float64 values) by name
 
 KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
@@ -288,7 +309,11 @@ def tensors_of(path):
 
 
 def tensors_in(folder):
-    return {key: value for path in sorted(Path(folder).glob("model*.safetensors")) for key, value in tensors_of(path).items()}
+    return {
+        key: value
+        for path in sorted(Path(folder).glob("model*.safetensors"))
+        for key, value in tensors_of(path).items()
+    }
 
 
 # ---- F6: what is written keeps what was there
@@ -303,7 +328,16 @@ def bare_name(name):
     return re.sub(r"^(bert|vit|transformer)\.", "", todays_name(name))
 
 
-KEPT = ["bert", "bert_cls", "bert_gamma", "bert_gamma_sharded", "bert_mlm", "bert_pretraining", "bert_bf16", "bert_fp16"]
+KEPT = [
+    "bert",
+    "bert_cls",
+    "bert_gamma",
+    "bert_gamma_sharded",
+    "bert_mlm",
+    "bert_pretraining",
+    "bert_bf16",
+    "bert_fp16",
+]
 KEPT += ["bert_bf16_sharded", "gpt2", "gpt2_bare", "gpt2_bf16", "vit", "vit_cls", "vit_fp16", "vit_mask_token"]
 
 
@@ -425,12 +459,15 @@ def test_gpt2_files_of_the_hub_are_read(copy):
         for name in list(tensors):
             tensors[name.removeprefix("transformer.")] = tensors.pop(name)
         for k in range(2):
-            tensors[f"h.{k}.attn.bias"] = np.tril(np.ones((1, 1, 9, 9), np.float32))
+            tensors[f"h.{k}.attn.bias"] = np.tril(np.ones((1, 1, 9, 9), (np.float32, bool)[k]))
             tensors[f"h.{k}.attn.masked_bias"] = np.array(-1e4, np.float32)
         tensors["lm_head.weight"] = tensors["wte.weight"].copy()
 
     edit_tensors(folder / "model.safetensors", as_openai_wrote_it)
-    edit(folder / "config.json", lambda c: c.update(n_ctx=9, task_specific_params={"text-generation": {"do_sample": True}}))
+    edit(
+        folder / "config.json",
+        lambda c: c.update(n_ctx=9, task_specific_params={"text-generation": {"do_sample": True}}),
+    )
     assert error_of(lnp.load_pretrained(folder, dtype=np.float64), reference("gpt2"), "logits") < TOLERANCE
 
 
@@ -438,19 +475,19 @@ def without(*names):
     return lambda c: [c.pop(name, None) for name in names]
 
 
-OF_0_5 = (
+NOT_IN_0_5 = (
     "alora_invocation_tokens arrow_config corda_config ensure_weight_tying eva_config exclude_modules kasa_config"
     " layer_replication loftq_config lora_bias lora_ga_config megatron_config megatron_core monteclora_config"
     " peft_version qalora_group_size target_parameters trainable_token_indices use_bdlora use_dora use_qalora"
     " use_rslora velora_config rank_pattern alpha_pattern auto_mapping"
-).split()
+)
 
 
 @pytest.mark.parametrize("name", ["bert/rslora", "bert/seq_cls", "vit/classifier", "gpt2/high_rank", "bert/high_rank"])
 @pytest.mark.parametrize(
     "change",
     [
-        without(*(key for key in OF_0_5 if key != "use_rslora")),
+        without(*(key for key in NOT_IN_0_5.split() if key != "use_rslora")),
         lambda c: c.update(
             eva_config=None, corda_config=None, qalora_group_size=16, arrow_config=None, ensure_weight_tying=False,
             lora_ga_config=None, velora_config=None, use_qalora=False, peft_version="0.99.0",
@@ -465,7 +502,7 @@ OF_0_5 = (
         lambda c: c.update(lora_alpha=float(c["lora_alpha"])),
         lambda c: c.update(modules_to_save=c["modules_to_save"] or []),
     ],
-    ids=["0.5", "0.21", "auto_mapping", "neutral", "gaussian", "orthogonal", "not drawn", "alpha a float", "no modules"],
+    ids=["0.5", "0.21", "auto_mapping", "neutral", "gaussian", "orthogonal", "not drawn", "alpha", "no modules"],
 )  # fmt: skip
 def test_adapter_configurations_of_other_versions_are_read(name, change, copy):
     folder = copy(name)
@@ -535,14 +572,12 @@ def first_shard(folder):
         (lambda f: edit_index(f, lambda m: m.update({next(iter(m)): "../../outside.safetensors"})), ["outside"]),
         (lambda f: edit_index(f, lambda m: m.update({next(iter(m)): "/etc/passwd"})), ["/etc/passwd"]),
         (lambda f: edit_index(f, lambda m: m.update({next(iter(m)): 5})), ["5"]),
-        (lambda f: edit_index(f, lambda m: m.update({"classifier.weight": sorted(set(m.values()))[0]})), ["classifier"]),
-        (lambda f: edit_index(f, lambda m: m.pop("classifier.bias")), ["classifier.bias"]),
         (lambda f: edit(f / "model.safetensors.index.json", lambda c: c.pop("weight_map")), ["weight_map"]),
         (lambda f: edit(f / "model.safetensors.index.json", lambda c: c.update(weight_map=[1])), ["weight_map"]),
         (lambda f: edit_index(f, lambda m: m.clear()), ["model.safetensors.index.json|lacks"]),
         (lambda f: (f / "model.safetensors.index.json").write_text("{"), ["model.safetensors.index.json"]),
     ],
-    ids=["missing", "cut", "upwards", "absolute", "number", "wrong shard", "not named", "no map", "list", "empty", "json"],
+    ids=["missing", "cut", "upwards", "absolute", "number", "no map", "list", "empty", "json"],
 )  # fmt: skip
 def test_damaged_shards_are_named(damage, words, copy):
     folder = copy("bert_sharded")
@@ -550,11 +585,79 @@ def test_damaged_shards_are_named(damage, words, copy):
     refused(lambda: lnp.load_pretrained(folder), *words)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [lambda m: m.update({"classifier.weight": min(m.values())}), lambda m: m.pop("classifier.bias")],
+    ids=["another shard", "not named"],
+)
+def test_an_index_that_disagrees_with_its_shards_is_refused_or_does_not_matter(change, copy):
+    """transformers reads whatever the shards hold; a reader that goes by the index must say what it misses."""
+    folder = copy("bert_sharded")
+    edit_index(folder, change)
+    try:
+        model = lnp.load_pretrained(folder, dtype=np.float64)
+    except ValueError as error:
+        assert_one_sentence(error, "classifier")
+    else:
+        assert error_of(model, reference("bert_sharded"), "logits") < TOLERANCE
+
+
 def test_a_whole_file_goes_before_the_index(copy):
     """As in transformers: where both lie, model.safetensors is the one that is read."""
     folder = copy("bert_cls")
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
     assert error_of(lnp.load_pretrained(folder, dtype=np.float64), reference("bert_cls"), "logits") < TOLERANCE
+
+
+def write_raw(path, kind, values):
+    """Write a safetensors file of one dtype, also of those that NumPy lacks: (name, shape, bytes) of each tensor."""
+    header, data = {}, b""
+    for name, shape, raw in values:
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def upper_half(values):
+    """Return float32 numbers as the bytes of bfloat16; what is cut off must be zero."""
+    bits = np.ascontiguousarray(values, "<f4").view("<u4")
+    assert not (bits & 0xFFFF).any()
+    return (bits >> 16).astype("<u2").tobytes()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_bfloat16_that_is_not_finite_is_refused(value, copy):
+    folder = copy("bert_bf16")
+    tensors = {name: values.astype(np.float32) for name, (_, values) in tensors_in(folder).items()}
+    tensors["classifier.bias"][1] = value
+    write_raw(folder / "model.safetensors", "BF16", [(n, v.shape, upper_half(v)) for n, v in tensors.items()])
+    refused(lambda: lnp.load_pretrained(folder), "classifier.bias", "finite")
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("F8_E4M3", 1), ("F8_E5M2", 1), ("I8", 1), ("U8", 1), ("I32", 4), ("BOOL", 1)]
+)
+def test_weights_in_a_dtype_that_is_not_computed_are_refused_by_name(kind, size, copy):
+    folder = copy("bert_cls")
+    tensors = [(name, v.shape, bytes(v.size * size)) for name, (_, v) in tensors_in(folder).items()]
+    write_raw(folder / "model.safetensors", kind, tensors)
+    words = {"I8": "I8|int8", "U8": "U8|uint8", "I32": "I32|int32", "BOOL": "BOOL|bool"}
+    refused(lambda: lnp.load_pretrained(folder), words.get(kind, kind))
+
+
+def test_dtypes_may_be_mixed_in_one_file(copy):
+    """As where norms are kept in float32: each tensor says its own."""
+    folder = copy("bert_fp16")
+
+    def widen(tensors):
+        for name in tensors:
+            if "LayerNorm" in name or name == "classifier.weight":
+                tensors[name] = tensors[name].astype(np.float32)
+
+    edit_tensors(folder / "model.safetensors", widen)
+    assert error_of(lnp.load_pretrained(folder, dtype=np.float64), reference("bert_fp16"), "logits") < TOLERANCE
 
 
 # ---- F4: pickles
@@ -570,7 +673,9 @@ class Trap:
         return os.mkdir, (self.path,)
 
 
-@pytest.mark.parametrize("file", ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"])
+@pytest.mark.parametrize(
+    "file", ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"]
+)
 def test_a_model_in_another_format_is_refused_by_name_and_never_opened(file, copy, tmp_path):
     folder = copy("bert_cls")
     (folder / "model.safetensors").unlink()
@@ -583,7 +688,9 @@ def test_an_adapter_in_a_pickle_is_refused_by_name_and_never_opened(copy, tmp_pa
     folder = copy("bert/seq_cls")
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.bin").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    refused(lambda: lnp.load_adapter(loaded("bert"), folder), "adapter_model.bin", "safetensors", "save_pretrained|convert")
+    refused(
+        lambda: lnp.load_adapter(loaded("bert"), folder), "adapter_model.bin", "safetensors", "save_pretrained|convert"
+    )
     assert not (tmp_path / "sprung").exists()
 
 
@@ -630,7 +737,9 @@ def test_an_adapter_file_that_lacks_what_it_names_is_refused(name, word, missing
     refused(lambda: lnp.load_adapter(loaded(name.split("/")[0]), folder), missing)
 
 
-@pytest.mark.parametrize("part", ["embeddings.word.table", "embeddings.norm.gamma", "layer.1.norm2.beta", "layer.0.mlp.up.b"])
+@pytest.mark.parametrize(
+    "part", ["embeddings.word.table", "embeddings.norm.gamma", "layer.1.norm2.beta", "layer.0.mlp.up.b"]
+)
 def test_an_adapter_of_ours_knows_its_whole_base(part, tmp_path):
     from lora_np.model.tree import with_arrays
 
@@ -656,7 +765,7 @@ def test_an_adapter_of_ours_knows_its_base_in_another_dtype_and_with_another_hea
         ("bert/seq_cls", "adapter_config.json", '"r": 2', "r", '"r": 2, "r": 3'),
         ("bert/seq_cls", "adapter_config.json", '"r": 2', "r", '"r": 2, "r": 2'),
         ("bert/seq_cls", "adapter_config.json", '"lora_alpha": 5', "lora_alpha", '"lora_alpha": 5, "lora_alpha": 50'),
-        ("bert/seq_cls", "adapter_config.json", '"rank_pattern": {}', "query", '"rank_pattern": {"query": 2, "query": 2}'),
+        ("bert/seq_cls", "adapter_config.json", '_pattern": {}', "query", '_pattern": {"query": 2, "query": 2}'),
         ("bert_cls", "config.json", '"layer_norm_eps"', "layer_norm_eps", '"layer_norm_eps": 0.1, "layer_norm_eps"'),
         ("bert_cls", "config.json", '"0": "LABEL_0"', "0", '"0": "LABEL_0", "0": "other"'),
         ("bert_sharded", INDEX, '"classifier.bias"', "classifier.bias", '"classifier.bias": "x", "classifier.bias"'),
@@ -668,7 +777,78 @@ def test_a_key_twice_is_refused(name, file, old, key, new, copy):
     assert old in text
     (folder / file).write_text(text.replace(old, new, 1))
     load = (lambda: lnp.load_adapter(loaded("bert"), folder)) if "/" in name else (lambda: lnp.load_pretrained(folder))
-    refused(load, f"{key!r}|\"{key}\"", "twice")
+    refused(load, f'{key!r}|"{key}"', "twice")
+
+
+# ---- the commands on such folders
+
+
+@pytest.fixture
+def with_words(copy):
+    """Return a function that copies a BERT of the world and gives it a tokenizer of twenty words."""
+
+    def make(name):
+        from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+        folder = copy(name)
+        words = {word: k for k, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop"])}
+        tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+        tokenizer.save(str(folder / "tokenizer.json"))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("bert_regression", "regression"), ("bert_regression_unsaid", "regression"),
+        ("bert_multilabel", "multi_label_classification"),
+    ],
+)  # fmt: skip
+def test_what_is_no_choice_of_one_class_is_not_shown_as_one(name, word, with_words, capsys):
+    """`predict` says a class and its probability. Neither a number nor several labels are that."""
+    folder = with_words(name)
+    status = main(["predict", "--model", str(folder), "--max-length", "9", "a b c"])
+    shown = capsys.readouterr()
+    assert status == 2, shown.out
+    assert word in shown.err and "%" not in shown.out
+
+
+def test_predict_uses_an_adapter_of_peft_on_a_base_without_a_head(with_words, capsys):
+    folder = with_words("bert")
+    adapter = ["--adapter", str(WORLD / "bert/seq_cls"), "--model", str(folder)]
+    assert main(["predict", *adapter, "--max-length", "9", "a b c"]) == 0
+    assert "%" in capsys.readouterr().out
+
+
+def test_merge_writes_the_classifier_of_peft_that_transformers_opens(with_words, tmp_path, capsys):
+    folder, out = with_words("bert"), tmp_path / "out"
+    assert main(["merge", "--adapter", str(WORLD / "bert/seq_cls"), "--model", str(folder), "--out", str(out)]) == 0
+    assert json.loads((out / "config.json").read_text())["architectures"] == ["BertForSequenceClassification"]
+    assert {"classifier.weight", "bert.pooler.dense.weight"} <= tensors_in(out).keys()
+    assert error_of(lnp.load_pretrained(out, dtype=np.float64), reference("bert/seq_cls"), "logits") < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("bert_mlm", ["cls.predictions.transform.dense.weight"]),
+        ("bert_gamma", ["cls.seq_relationship.weight"]),
+        ("bert_sharded", ["embeddings.word.table"]),
+        ("bert_bf16", ["embeddings.word.table"]),
+        ("vit_mask_token", ["embeddings.mask_token"]),
+        ("bert_bf16/seq_cls_bf16", ["query.lora_A.weight", "classifier.weight"]),
+        ("bert/all_linear", ["pooler.dense.lora_A.weight"]),
+        ("bert/other_name", ["query.lora_A.weight"]),
+    ],
+)
+def test_info_shows_what_is_in_a_folder(name, words, capsys):
+    assert main(["info", str(adapter_folder(name) if "/" in name else WORLD / name)]) == 0
+    shown = capsys.readouterr().out
+    assert not [word for word in words if word not in shown]
 
 
 # ---- N10: GPT-2's one table, used twice
@@ -676,7 +856,7 @@ def test_a_key_twice_is_refused(name, file, old, key, new, copy):
 
 @pytest.mark.parametrize("modules", [["wte"], ["transformer.wte"], ["wte", "ln_f"], ["embeddings.word"]])
 def test_a_trained_word_table_of_gpt2_is_what_peft_makes_of_it(modules, tmp_path):
-    """PEFT unties it: the output stays the old table. So does lora_np, or it refuses; the file means the same to both."""
+    """PEFT unties it: the output stays the old table. So does lora_np, or it refuses: a file means the same to both."""
     base = lnp.load_pretrained(WORLD / "gpt2", dtype=np.float64)
     config = lnp.LoRAConfig(r=2, target_modules=["c_attn"], modules_to_save=modules)
     try:
@@ -718,7 +898,10 @@ def test_vit_adapters_of_transformers_4_are_read(name, copy):
     def old_names(tensors):
         for key in list(tensors):
             old = key.replace("layers.0.", "encoder.layer.0.")
-            for new_name, old_name in {"attention.q_proj": VIT_OLD["q_proj"], "attention.v_proj": VIT_OLD["v_proj"]}.items():
+            for new_name, old_name in {
+                "attention.q_proj": VIT_OLD["q_proj"],
+                "attention.v_proj": VIT_OLD["v_proj"],
+            }.items():
                 old = old.replace(new_name, old_name)
             tensors[old] = tensors.pop(key)
 
@@ -753,7 +936,9 @@ def test_patterns_and_exclusions_on_vit_go_by_both_naming_schemes():
     base = lnp.load_pretrained(WORLD / "vit_cls")
     ranks = []
     for query, value in (("q_proj", "v_proj"), ("query", "value")):
-        config = lnp.LoRAConfig(r=2, target_modules=[query, value, "mlp.up"], rank_pattern={query: 3}, exclude_modules=[value])
+        config = lnp.LoRAConfig(
+            r=2, target_modules=[query, value, "mlp.up"], rank_pattern={query: 3}, exclude_modules=[value]
+        )
         lora = lnp.inject(base, config, np.random.default_rng(0))
         ranks.append({name: array.shape for name, array in lnp.parameters(lora, trainable_only=True).items()})
     assert ranks[0] == ranks[1]
