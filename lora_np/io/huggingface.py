@@ -361,6 +361,9 @@ def save_model(model, folder):
     ]
     tensors, dtype = in_dtype_of(model.config, tensors)
     config = {**model.config, "architectures": named}
+    if classifies and len(config.get("id2label") or (0, 1)) != len(model.head.classifier.b):  # two, for transformers
+        config["id2label"] = {str(k): f"LABEL_{k}" for k in range(len(model.head.classifier.b))}
+        config["label2id"] = {name: int(k) for k, name in config["id2label"].items()}
     said = [name for name in ("dtype", "torch_dtype") if name in config] or (["dtype"] if dtype == "float64" else [])
     settings = {name: config[name] for name in ("model_type", *INTEGERS[kind].split(), *OTHERS[kind]) if name in config}
     head = head_files(model, folder)
