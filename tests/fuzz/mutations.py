@@ -11,10 +11,10 @@ import numpy as np
 
 DEEP = 2000  # levels: more than Python's own readers recurse
 MARK = "\x01mark\x01"  # stands for a raw literal until the text is made
-LITERALS = (
-    "null true false 0 -1 1 2 3 3.5 0.0 -0.0 -0.5 2.0 1e-400 1e400 1e300 NaN Infinity -Infinity 2147483648 4294967297"
-    " 9223372036854775808 18446744073709551616 [] [null] [1] [true] [1e400] [[]] [[[1]]] {} [{}]"
-).split() + [
+LITERALS = [
+    "null", "true", "false", "0", "-1", "1", "2", "3", "3.5", "0.0", "-0.0", "-0.5", "2.0", "1e-400", "1e400",
+    "1e300", "NaN", "Infinity", "-Infinity", "2147483648", "4294967297", "9223372036854775808",
+    "18446744073709551616", "[]", "[null]", "[1]", "[true]", "[1e400]", "[[]]", "[[[1]]]", "{}", "[{}]",
     "1" + "0" * 400,  # an integer that no float holds
     "-1" + "0" * 400,
     "1" + "0" * 5000,  # and one that Python refuses to write out
@@ -44,7 +44,7 @@ LITERALS = (
     '{".*": -1}',
     "[" * DEEP + "]" * DEEP,
     '{"a":' * DEEP + "1" + "}" * DEEP,
-]
+]  # fmt: skip
 ENCODINGS = ("utf-8-sig", "utf-16", "utf-32-le")
 
 
@@ -168,7 +168,7 @@ def joined(header, body, length=None):
 
 
 LENGTHS = (0, 1, 2, 8, 100_000_000, 100_000_001, 2**31, 2**32, 2**62, 2**63, 2**64 - 1)
-DTYPES = "F64 F32 F16 BF16 F8_E4M3 F8_E5M2 I64 I32 I8 U8 BOOL F31 f32 C64".split()
+DTYPES = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I8", "U8", "BOOL", "F31", "f32", "C64"]
 
 
 def safetensors_mutations(data):
@@ -196,8 +196,8 @@ def safetensors_mutations(data):
 
 
 def few(header):
-    """Return a header with its first tensors alone: the others add nothing but their number."""
-    return dict(list(header.items())[:4])
+    """Return a header's text with its first tensors alone: the others add nothing but their number."""
+    return json.dumps(dict(list(header.items())[:4])).encode()
 
 
 def one_tensor(header, body, name):
@@ -209,11 +209,35 @@ def one_tensor(header, body, name):
         found.append((f"{name} is {dtype}", joined({**header, name: {**entry, "dtype": dtype}}, body)))
     for dtype, each in (("BF16", 2), ("F16", 2), ("F64", 8), ("I32", 4), ("U8", 1)):
         shape = [*entry["shape"][:-1], size // each // max(1, int(np.prod(entry["shape"][:-1])))]
-        found.append((f"{name} reread as {dtype}", joined({**header, name: {**entry, "dtype": dtype, "shape": shape}}, body)))
+        found.append(
+            (f"{name} reread as {dtype}", joined({**header, name: {**entry, "dtype": dtype, "shape": shape}}, body))
+        )
     shape = entry["shape"]
-    for other in (shape[::-1], [int(np.prod(shape))], [1, *shape], [*shape, 1], [], [0], [-1, *shape[1:]], [2**63, 2], [2**32] * 4, [*shape[:-1], shape[-1] + 1]):
+    for other in (
+        shape[::-1],
+        [int(np.prod(shape))],
+        [1, *shape],
+        [*shape, 1],
+        [],
+        [0],
+        [-1, *shape[1:]],
+        [2**63, 2],
+        [2**32] * 4,
+        [*shape[:-1], *(axis + 1 for axis in shape[-1:])],
+    ):
         found.append((f"{name} of shape {other}", joined({**header, name: {**entry, "shape": other}}, body)))
-    offsets = ([start, stop - 1], [start, stop + 1], [stop, start], [start + 4, stop + 4], [-4, size - 4], [0, 0], [0, 2**63], [2**64, 2**64 + size], [start, stop, stop], [start])
+    offsets = (
+        [start, stop - 1],
+        [start, stop + 1],
+        [stop, start],
+        [start + 4, stop + 4],
+        [-4, size - 4],
+        [0, 0],
+        [0, 2**63],
+        [2**64, 2**64 + size],
+        [start, stop, stop],
+        [start],
+    )
     for other in offsets:
         found.append((f"{name} at {other}", joined({**header, name: {**entry, "data_offsets": other}}, body)))
     for value in (np.nan, np.inf, -np.inf, 3e38):
@@ -236,16 +260,17 @@ def npy(header, body, version=b"\x01\x00", length=None):
     return b"\x93NUMPY" + version + struct.pack("<H" if version[0] == 1 else "<I", size) + text + body
 
 
-DESCRS = (
-    "'<f8' '>f8' '<f4' '<f2' '<f16' '|f1' '<i8' '|b1' '|u1' '<c16' '|O' '<U1' '|S8' '<M8[s]' '|V8' '<f0' '<f99' 'f' ''"
-    " None 5 [('a','<f8')] [('a','|O')] ['<f8'] ('<f8',(2,2)) {} '<f8,<f8' b'<f8' '\\x00' '<f8'*9**9"
-).split(" ")
-SHAPES = (
-    "(3,8,8) (3, 8,8,1) (192,) (0,8,8) (1,192) () (3,) 3 [3,8,8] None (-3,8,8) (3,8) (2**60,8,8) (4,8,8) (2,8,8)"
-    " (1000000000000,8,8) (18446744073709551616,) (3.0,8,8) (True,8,24) ('3',8,8) (3,8,8,0) (1,)*33 (0,10**30)"
-    " (3,(8,8)) (10**9999,)"
-).replace(", ", ",").split(" ")
-ORDERS = "True False None 0 1 'x' []".split()
+DESCRS = [
+    "'<f8'", "'>f8'", "'<f4'", "'<f2'", "'<f16'", "'|f1'", "'<i8'", "'|b1'", "'|u1'", "'<c16'", "'|O'", "'<U1'",
+    "'|S8'", "'<M8[s]'", "'|V8'", "'<f0'", "'<f99'", "'f'", "''", "None", "5", "[('a','<f8')]", "[('a','|O')]",
+    "['<f8']", "('<f8',(2,2))", "{}", "'<f8,<f8'", "b'<f8'", r"'\x00'", "'<f8'*9**9",
+]  # fmt: skip
+SHAPES = [
+    "(3,8,8)", "(3,8,8,1)", "(192,)", "(0,8,8)", "(1,192)", "()", "(3,)", "3", "[3,8,8]", "None", "(-3,8,8)", "(3,8)",
+    "(2**60,8,8)", "(4,8,8)", "(2,8,8)", "(1000000000000,8,8)", "(18446744073709551616,)", "(3.0,8,8)", "(True,8,24)",
+    "('3',8,8)", "(3,8,8,0)", "(0,10**30)", "(3,(8,8))", "(-1,-8,24)", "(1000000000000000000000000000000,0,8)",
+]  # fmt: skip
+ORDERS = ["True", "False", "None", "0", "1", "'x'", "[]"]
 
 
 def npy_mutations(images):
@@ -258,18 +283,37 @@ def npy_mutations(images):
     found += [(f"descr {x}", npy(header(descr=x), body)) for x in DESCRS]
     found += [(f"shape {x}", npy(header(shape=x), body)) for x in SHAPES]
     found += [(f"fortran_order {x}", npy(header(order=x), body)) for x in ORDERS]
-    found += [(f"version {x!r}", npy(header(), body, x)) for x in (b"\x02\0", b"\x03\0", b"\x04\0", b"\0\0", b"\xff\xff")]
+    found += [
+        (f"version {x!r}", npy(header(), body, x)) for x in (b"\x02\0", b"\x03\0", b"\x04\0", b"\0\0", b"\xff\xff")
+    ]
     found += [(f"length {k}", npy(header(), body, length=k)) for k in (0, 1, 10, len(header()), 65535)]
-    texts = ["", "{", "{}", "(", "[]", "5", "None", "{'descr': '<f8'}", "(" * DEEP, "[" * 200 + "]" * 200, "{'a': " * 150]
+    texts = [
+        "",
+        "{",
+        "{}",
+        "(",
+        "[]",
+        "5",
+        "None",
+        "{'descr': '<f8'}",
+        "(" * DEEP,
+        "[" * 200 + "]" * 200,
+        "{'a': " * 150,
+    ]
     texts += ["__import__('os')", "'" + "x" * 20_000, "\x00", "{**{}}", "lambda: 0", header() * 2, header()[:-1]]
-    texts += [header().replace("'shape'", "'shapes'"), header()[:-2] + "'more': 1}", "-" * 3000 + "1", "{'descr': 1_0_}"]
-    texts += ["\t" + header(), "\\", "'\\N{x}'", "0777", "1" * 5000, "f'{x}'", "\"\"\"", "# nothing", "\x0c"]
+    texts += [
+        header().replace("'shape'", "'shapes'"),
+        header()[:-2] + "'more': 1}",
+        "-" * 3000 + "1",
+        "{'descr': 1_0_}",
+    ]
+    texts += ["\t" + header(), "\\", "'\\N{x}'", "0777", "1" * 5000, "f'{x}'", '"""', "# nothing", "\x0c"]
     found += [(f"header {shortened(text)!r}", npy(text, body)) for text in texts if len(text) < 65_000]
     arrays = [
-        images[0], images[:0], images * 16, images - 0.1, images * np.nan, images * np.inf, images.astype(np.float16),
+        images[0], images[:0], images * 16, images - 0.1, images + np.nan, images + np.inf, images.astype(np.float16),
         images.astype(np.longdouble), images.astype(">f4"), images.astype(complex), images > 0.5, images.astype("U"),
         images[..., None], np.asfortranarray(images), images[:, :7], images * 1e300, -images * 0.0, images * 5e-324,
-        np.array(0.5), images.astype("M8[s]") if False else images.astype("S"), images[:, ::-1], (images * 16).astype(np.uint8),
+        np.array(0.5), images.astype("S"), images[:, ::-1], (images * 16).astype("u1"),
     ]  # fmt: skip
     found += [(f"{a.dtype} {a.shape} {k}", saved(a)) for k, a in enumerate(arrays)]
     found.append(("an npz", saved(images, np.savez)))
@@ -307,6 +351,8 @@ def text_mutations(data, rng, count):
             new = new[:spot] + piece + new[spot:]
         found.append((f"{shortened(repr(piece))} at {sorted(spots.tolist())}", new))
     lines = data.splitlines(keepends=True)
-    found += [(f"{len(part)} lines", b"".join(part)) for part in (lines[:1], lines[:2], lines[1:], lines[:1] * 3, lines[::-1])]
+    found += [
+        (f"{len(part)} lines", b"".join(part)) for part in (lines[:1], lines[:2], lines[1:], lines[:1] * 3, lines[::-1])
+    ]
     found += [("a line of a megabyte", data + b"x" * 10**6 + lines[-1]), ("CR alone", data.replace(b"\n", b"\r"))]
     return found + [("CRLF", data.replace(b"\n", b"\r\n")), ("latin-1", data.replace(b"film", b"f\xe9lm"))]

@@ -10,10 +10,9 @@ import os
 import signal
 import sys
 import threading
-import tracemalloc
 import traceback
+import tracemalloc
 import unicodedata
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +60,16 @@ def patience():
 
 
 @contextlib.contextmanager
-def bounded(findings):
-    """Note what was held at most; warnings are errors within."""
+def bounded(findings, memory=True):
+    """Note what was held at most (which makes Python slow); warnings are errors by pytest's own settings."""
+    if not memory:
+        with patience():
+            yield
+        return
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     try:
-        with warnings.catch_warnings(), patience():
-            warnings.simplefilter("error")
+        with patience():
             yield
     finally:
         peak = tracemalloc.get_traced_memory()[1] - before
@@ -111,13 +113,13 @@ def attempt(call, *names):
     return value, findings
 
 
-def command(argv, *names, stdin=b""):
+def command(argv, *names, stdin=b"", memory=True):
     """Run a command; return (what it printed, or None if it refused, findings)."""
     findings, code = [], None
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors=errors) for errors in ("strict", "backslashreplace"))
     old, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
     try:
-        with bounded(findings), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with bounded(findings, memory), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main([str(word) for word in argv])
     except (KeyboardInterrupt, pytest.fail.Exception):
         raise
@@ -133,6 +135,13 @@ def command(argv, *names, stdin=b""):
     elif code not in (0, 2, None):
         findings.append(f"{argv[0]}: exit code {code}")
     return (shown if code == 0 else None), findings
+
+
+@contextlib.contextmanager
+def silence():
+    """Throw away what is printed."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def text(stream):

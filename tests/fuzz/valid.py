@@ -1,14 +1,20 @@
 """Valid folders of every kind, small, for the fuzzers to damage."""
 
+import functools
 import json
+import shutil
+import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import tiny
+from fuzz.oracle import silence
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import lora_np as lnp
+from lora_np.cli import finetune
 from lora_np.cli.commands import main
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -89,23 +95,27 @@ def preprocessor(folder):
     return folder
 
 
+@functools.cache
+def short_run(complete):
+    """Make a run on digits, once; one that is not complete has been trained, but its results are not written."""
+    place = tempfile.TemporaryDirectory()
+    folder = Path(place.name) / "run"
+    argv = ["finetune", "--epochs", "1", "--r", "1", "--data", "digits-rotated", "--out", str(folder)]
+    fails = {} if complete else {"side_effect": OSError("no room")}
+    with silence(), mock.patch.object(finetune, "save_adapter", wraps=finetune.save_adapter, **fails):
+        assert main(argv) == (0 if complete else 2)
+    assert complete or (folder / "checkpoint.safetensors").exists()
+    return place, folder  # the folder goes when the place does
+
+
 def run(folder):
     """Return the folder of a finished run on digits."""
-    assert main(["finetune", "--epochs", "1", "--r", "1", "--data", "digits-rotated", "--out", str(folder / "run")]) == 0
-    return folder / "run"
+    return Path(shutil.copytree(short_run(True)[1], folder / "run"))
 
 
 def interrupted(folder):
     """Return the folder of a run that is trained to its end, but whose results are not written yet."""
-    from unittest import mock
-
-    from lora_np.cli import finetune
-
-    argv = ["finetune", "--epochs", "1", "--r", "1", "--data", "digits-rotated", "--out", str(folder / "run")]
-    with mock.patch.object(finetune, "save_adapter", side_effect=OSError("no room")):
-        assert main(argv) == 2
-    assert (folder / "run" / "checkpoint.safetensors").exists()
-    return folder / "run"
+    return Path(shutil.copytree(short_run(False)[1], folder / "run"))
 
 
 def table(folder, suffix, rows=60):
