@@ -27,11 +27,11 @@ def test_images(rounds, tmp_path, monkeypatch):
     """What NumPy reads as images in 0..1 is answered as the same images, written anew; everything else is refused."""
     monkeypatch.chdir(tmp_path)
     rng, findings, path = generator("npy"), Findings(), tmp_path / "own.npy"
-    images = lnp.load_data("digits")[2].inputs[:3].astype(np.float64)
+    images, folder = rng.random((3, 8, 8)), valid.image_model(tmp_path)
     every = mutations.npy_mutations(images)
     for what, data in mutated(every, mutations.saved(images), rounds, rng):
         path.write_bytes(data)
-        argv = ["predict", "--model", "digits", "--json", "--images"]
+        argv = ["predict", "--model", folder, "--json", "--images"]
         shown, found = command([*argv, path], path.name)
         if shown is not None and not found:
             found = [f"answers silently: {fault}" for fault in faults_of_images(argv, path, shown)]
@@ -92,8 +92,8 @@ def faults_of_table(parts, data, suffix):
             yield "a cell holds a line break or a tab"
     elif len(found) != len(rows):
         yield "not as many rows as the csv module reads"
-    if any("\x00" in x or "\ufeff" in x for pair in found for x in pair):
-        yield "a NUL or a byte order mark in a text or label"
+    if any("\x00" in x for pair in found for x in pair):  # Python 3.10 refuses it, later versions do not
+        yield "a NUL in a text or label"
     k, label = header.index("text"), header.index("label")
     if not any('"' in line for line in lines):
         expected = sorted((row[k].strip(), row[label].strip()) for row in rows)

@@ -4,7 +4,6 @@ The safetensors library is the judge: what it refuses is refused here, and what 
 and numbers. A model or adapter that loads holds what the judge reads: it is written again and compared.
 """
 
-import json
 from typing import NamedTuple
 
 import numpy as np
@@ -210,7 +209,7 @@ def test_a_command_on_a_damaged_file_works_or_says_one_sentence(name, rounds, tm
     monkeypatch.chdir(tmp_path)
     target, findings = TARGETS[name], Findings()
     folder = target.make(tmp_path)
-    classed(folder if target.load is load_model else folder.parent / "model")
+    valid.classed(folder if target.load is load_model else folder.parent / "model")
     data = (folder / target.file).read_bytes()
     for what, new in [("nothing", data), *mutated(f"{name}, command", data, rounds)]:
         (folder / target.file).write_bytes(new)
@@ -219,13 +218,6 @@ def test_a_command_on_a_damaged_file_works_or_says_one_sentence(name, rounds, tm
             assert found == []
         findings.add(found, what)
     findings.check()
-
-
-def classed(folder):
-    """Give the classes of a model names; without them `predict` has nothing to say."""
-    config = json.loads((folder / "config.json").read_text())
-    names = {str(k): f"class {k}" for k in range(4)}
-    (folder / "config.json").write_text(json.dumps({**config, "id2label": names}))
 
 
 @pytest.fixture(scope="module")

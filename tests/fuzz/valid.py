@@ -37,6 +37,21 @@ def model(folder, name):
     return folder / "model"
 
 
+def image_model(folder):
+    """Write a tiny ViT that reads images (n, 8, 8), as the digits are, with names for its classes."""
+    config = {**tiny.VIT, "image_size": 8, "patch_size": 4, "num_channels": 1}
+    lnp.save_model(tiny.jitter(lnp.vit(config, labels=5, rng=np.random.default_rng(1))), folder / "model")
+    return classed(folder / "model")
+
+
+def classed(folder):
+    """Give the classes of a model names; without them `predict` has nothing to say. Return its folder."""
+    config = json.loads((folder / "config.json").read_text())
+    names = {str(k): f"class {k}" for k in range(5)}
+    (folder / "config.json").write_text(json.dumps({**config, "id2label": names}))
+    return folder
+
+
 def sharded(folder, name):
     """Write a tiny model in two files with an index, as transformers does for large ones."""
     folder = model(folder, name)
