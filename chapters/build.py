@@ -6,15 +6,20 @@ python chapters/build.py [NN ...]            write chapters/NN_name.ipynb (the l
 python chapters/build.py --check             fail if a committed notebook is not what its source makes, outputs aside
 python chapters/build.py --check --execute   the same, and run the lessons: each text output must be the committed one,
                                              but for cells with the tag `measured`
-python chapters/build.py --nbgrader DIR      write a course for nbgrader: source notebooks and nbgrader_config.py
+python chapters/build.py --nbgrader DIR [NN ...]
+                                             write a course for nbgrader: its configuration, and of each chapter what
+                                             is graded, once its own solutions have passed its own tests
 
 In a source, `# %% exercise="name"` marks a cell whose lines between `# BEGIN SOLUTION` and `# END SOLUTION` the learner
 has to write; what stands as `#| code` between `# BEGIN GIVEN` and `# END GIVEN` is handed out in their place.
-`# %% check="name"` marks the cell that checks it.
+`# %% check="name"` marks the cell that checks it. `# %% tags=["setup"]` marks what the exercises need to run: with
+these cells, the text before each exercise, and its check as a test, a chapter is graded.
 """
 
 import argparse
+import ast
 import base64
+import copy
 import hashlib
 import os
 import re
@@ -26,9 +31,11 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 HERE = Path(__file__).resolve().parent
 STUB = '# YOUR CODE HERE\nraise NotImplementedError("replace this line")'
+MEND = "# The code to be mended: take out the line above."
 POINTS = {"easy": 1, "medium": 2, "hard": 3}
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -46,7 +53,14 @@ for folder in (Path.cwd(), *Path.cwd().parents):
 if importlib.util.find_spec("lora_np") is None:
     {missing}"""
 MISSING = 'raise ModuleNotFoundError("lora_np is not here; run: pip install -r requirements.txt in its folder")'
-INSTALL = '!{{sys.executable}} -m pip install -q "git+{repository}"'
+INSTALL = """\
+import subprocess
+
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+{address}"], check=True)"""
+WRITTEN = ["BEGIN SOLUTION", "END SOLUTION"]
+MENDED = [*WRITTEN, "BEGIN GIVEN", "END GIVEN"]
+MARK = r"\n *# (?:BEGIN|END) (?:SOLUTION|GIVEN)(?=\n|$)"
+GIVEN = re.compile(r"\n *# BEGIN GIVEN\n(.*?)\n *# END GIVEN", re.DOTALL)
 COURSE_CONFIG = """\
 c = get_config()  # noqa: F821 - nbgrader provides it
 c.CourseDirectory.course_id = "lora_np"
@@ -58,53 +72,108 @@ c.ExecutePreprocessor.timeout = 600
 def repository():
     """Return the address of the repository in pyproject.toml, "" while there is none."""
     text = (HERE.parent / "pyproject.toml").read_text(encoding="utf-8")
-    found = re.search(r'^repository = "(.*)"', text, re.MULTILINE)
-    return found[1] if found else ""
+    found = re.search(r"""^repository *= *["']([^"'\n]*)["']""", text, re.MULTILINE)
+    address = found[1].rstrip("/") if found else ""
+    if address and not re.fullmatch(r"[a-z]+://[^\s\\{}]+", address):
+        words = "expected what pip takes behind git+, such as https://github.com/NAME/lora_np or file:///folder"
+        raise ValueError(f"repository in pyproject.toml is {address!r}; {words}")
+    return address
 
 
 def sources(numbers=()):
     """Return the sources in order, all or those whose number is given."""
     found = sorted((HERE / "src").glob("[0-9][0-9]_*.py"))
-    return [path for path in found if not numbers or path.stem[:2] in numbers]
+    return [path for path in found if not numbers or path.stem[:2] in [number.zfill(2) for number in numbers]]
 
 
 def cells_of(path):
-    return jupytext.read(path, fmt="py:percent").cells
+    """Return the cells of a source, or raise a ValueError that says what is wrong with its exercises."""
+    cells = jupytext.read(path, fmt="py:percent").cells
+    for sentence in faults(cells):
+        raise ValueError(f"chapters/src/{path.name}: {sentence}")
+    return cells
+
+
+def faults(cells):
+    """Yield what is wrong with the exercises of a chapter, a sentence each."""
+    from lora_np.course.answers import find
+
+    written, checked = [], []
+    for cell in cells:
+        name, check = (str(cell.metadata.get(key, "")) for key in ("exercise", "check"))
+        marks = re.findall("(?:BEGIN|END) (?:SOLUTION|GIVEN)", cell.source)
+        if marks and not name:
+            yield f"a cell has the mark {marks[0]} but no exercise=, so that its solution would be handed out; name it"
+        if name:
+            if marks not in (WRITTEN, MENDED) or len(re.findall(MARK, cell.source)) != len(marks):
+                words = "expected # BEGIN SOLUTION and # END SOLUTION, then perhaps # BEGIN GIVEN and # END GIVEN"
+                yield f"the exercise {name} has the marks {marks}; {words}, each on a line of its own below the first"
+            try:
+                find(name)
+            except ValueError as error:
+                yield f"{error}; correct the name, or add the exercise to lora_np/course/catalogue.py"
+            if name in written:
+                yield f"the exercise {name} stands there twice; take one out, as points are given by name"
+            written.append(name)
+        if check:
+            if check not in written or check in checked:
+                yield f"a check of {check} has no exercise of its own before it; put one there, or take the check out"
+            if not calls(cell.source, check):
+                yield f"the check of {check} is not that; expected only lnp.course.check({check!r}, {check})"
+            checked.append(check)
+    for name in written:
+        if name not in checked:
+            yield f'the exercise {name} has no test; add a cell # %% check="{name}": lnp.course.check({name!r}, {name})'
+
+
+def calls(source, name):
+    """Is the source one call whose first argument is this name?"""
+    try:
+        call = ast.parse(source.strip(), mode="eval").body
+    except SyntaxError:
+        return False
+    return isinstance(call, ast.Call) and getattr(next(iter(call.args), None), "value", None) == name
 
 
 def solved(source):
     """Return the code of an exercise with its solution, without the marks and without what is handed out."""
-    source = re.sub(r"\n *# BEGIN GIVEN\n.*?# END GIVEN", "", source, flags=re.DOTALL)
-    return re.sub(r"\n *# (BEGIN|END) SOLUTION(?=\n|$)", "", source)
+    return re.sub(MARK, "", GIVEN.sub("", source))
+
+
+def given(source):
+    """Return the code that is handed out in place of a solution, None where that is a stub."""
+    found = GIVEN.search(source)
+    return re.sub(r"^( *)#\| ?", r"\1", found[1], flags=re.MULTILINE) if found else None
 
 
 def handed_out(source):
     """Return the code of an exercise as the learner gets it."""
-    given = re.search(r"\n *# BEGIN GIVEN\n(.*?)\n *# END GIVEN", source, re.DOTALL)
-    if given:
-        lines = re.sub(r"^( *)#\| ?", r"\1", given[1], flags=re.MULTILINE)
-        source = source.replace(given[0], "")
     indent = re.search(r"\n( *)# BEGIN SOLUTION", source)[1]
-    stub = lines if given else "\n".join(indent + line for line in STUB.split("\n"))
-    return re.sub(r"\n *# BEGIN SOLUTION\n.*# END SOLUTION", lambda _: "\n" + stub, source, flags=re.DOTALL)
+    lines = given(source) or "\n".join(indent + line for line in STUB.split("\n"))
+    source = GIVEN.sub("", source)
+    return re.sub(r"\n *# BEGIN SOLUTION\n.*# END SOLUTION", lambda _: "\n" + lines, source, flags=re.DOTALL)
 
 
 def for_nbgrader(source):
-    """Return the code of an exercise with nbgrader's own marks; given code stays as it is handed out."""
-    if "# BEGIN GIVEN" in source:
-        return handed_out(source)
-    return source.replace("# BEGIN SOLUTION", "### BEGIN SOLUTION").replace("# END SOLUTION", "### END SOLUTION")
+    """Return the code of an exercise with nbgrader's own marks.
+
+    Code to be mended follows the solution, which returns before it. nbgrader puts the stub in the solution's place.
+    """
+    if lines := given(source):
+        indent = re.match(" *", lines)[0]
+        source = GIVEN.sub(lambda _: f"\n{indent}{MEND}\n{lines}", source)
+    return re.sub("# (BEGIN|END) SOLUTION", r"### \1 SOLUTION", source)
 
 
 def links(path, lesson):
     """Return the first cell: where the other notebook of the chapter is."""
     other = f"exercises/{path.stem}.ipynb" if lesson else f"../{path.stem}.ipynb"
     words = f"[The exercises of this chapter]({other})" if lesson else f"[The chapter with its solutions]({other})"
-    if address := repository():
+    if project := re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)(\.git)?", repository()):  # Colab opens no other
         place = f"{path.stem}.ipynb" if lesson else f"exercises/{path.stem}.ipynb"
-        target = f"{address.removeprefix('https://')}/blob/main/chapters/{place}"
-        badge = "https://colab.research.google.com/assets/colab-badge.svg"
-        words += f" [![Open in Colab]({badge})](https://colab.research.google.com/{target})"
+        colab = "https://colab.research.google.com"
+        target = f"{colab}/github/{project[1]}/blob/main/chapters/{place}"
+        words += f" [![Open in Colab]({colab}/assets/colab-badge.svg)]({target})"
     return markdown(words)
 
 
@@ -116,9 +185,11 @@ def code(text, **metadata):
     return nbformat.v4.new_code_cell(text, metadata=metadata)
 
 
-def setup_cell():
+def setup_cell(**metadata):
+    """Return the cell that finds lora_np, or installs it from the repository where that is known."""
     address = repository()
-    return code(SETUP.format(missing=INSTALL.format(repository=address) if address else MISSING), tags=["setup"])
+    missing = INSTALL.format(address=address) if address else MISSING
+    return code(SETUP.format(missing=missing), tags=["setup"], **metadata)
 
 
 def notebook(cells):
@@ -150,38 +221,49 @@ def tags(cell):
     return {"tags": list(cell.metadata["tags"])} if cell.metadata.get("tags") else {}
 
 
-def exercises(path, source=for_nbgrader):
-    """Return the chapter as it is handed out, or, with `for_nbgrader`, as nbgrader's source."""
+def exercises(path):
+    """Return the chapter as it is handed out to those who check themselves."""
     cells = [links(path, lesson=False), setup_cell()]
     for cell in cells_of(path):
         if cell.cell_type == "markdown":
             cells.append(markdown(cell.source))
         elif name := cell.metadata.get("exercise"):
-            cells.append(code(source(cell.source), role=name, nbgrader=graded(name, solution=True)))
+            cells.append(code(handed_out(cell.source), role=name))
         elif name := cell.metadata.get("check"):
             cells.append(code(cell.source, role=f"check-{name}"))
-            cells.append(test_cell(cell.source, name, source))
         else:
             cells.append(code(cell.source, **tags(cell)))
     return notebook(cells)
 
 
-def test_cell(source, name, style):
-    """Return the cell that nbgrader scores: the same check, as an assertion."""
-    test = f"assert {source.strip()}.ok"
-    if style is for_nbgrader:
-        test = f"### BEGIN HIDDEN TESTS\n{test}\n### END HIDDEN TESTS"
-    return code(test, role=f"test-{name}", tags=["raises-exception"], nbgrader=graded(name, solution=False))
+def grading(path):
+    """Return nbgrader's source of a chapter: what its exercises need, and of each the text, the code and the test.
 
-
-def graded(name, solution):
-    """Return nbgrader's metadata (schema 3) of a cell to be written, or of one that is scored."""
+    Nothing else is executed for each submission, and nothing leads to the chapter with its solutions.
+    """
     from lora_np.course.catalogue import BY_NAME
 
-    common = {"locked": not solution, "schema_version": 3, "solution": solution, "task": False}
-    if solution:
-        return {**common, "grade": False, "grade_id": name}
-    return {**common, "grade": True, "grade_id": f"test-{name}", "points": POINTS[BY_NAME[name].level]}
+    sources = cells_of(path)
+    title = next((line for line in sources[0].source.split("\n") if line.startswith("# ")), f"# {path.stem}")
+    cells, text = [markdown(title), setup_cell(nbgrader=graded("setup"))], None
+    for cell in sources:
+        if name := cell.metadata.get("exercise"):
+            cells += [text] if text else []
+            cells.append(code(for_nbgrader(cell.source), role=name, nbgrader=graded(name, solution=True)))
+        elif name := cell.metadata.get("check"):
+            test = f"verdict = {cell.source.strip()}\nassert verdict.ok, verdict.sentences[0]"
+            points = POINTS[BY_NAME[name].level]
+            cells.append(code(test, role=f"test-{name}", nbgrader=graded(f"test-{name}", points=points)))
+        elif "setup" in cell.metadata.get("tags", ()):
+            cells.append(code(cell.source, **tags(cell), nbgrader=graded(f"setup-{len(cells)}")))
+        text = markdown(cell.source) if cell.cell_type == "markdown" else None
+    return notebook(cells)
+
+
+def graded(grade_id, solution=False, **points):
+    """Return nbgrader's metadata (schema 3) of a cell: one to be written, or locked; one with points is scored."""
+    kind = {"grade": bool(points), "locked": not solution, "solution": solution, "task": False}
+    return {"grade_id": grade_id, "schema_version": 3, **kind, **points}
 
 
 def executed(book, folder=HERE):
@@ -209,6 +291,18 @@ def executed(book, folder=HERE):
                 data["image/png"] = plain_png(data["image/png"])
                 data.pop("text/plain", None)  # <Figure size ...>
             output.get("metadata", {}).clear()
+    return book
+
+
+def proven(path):
+    """Return nbgrader's source of a chapter if its own solutions pass its own tests, else raise a ValueError."""
+    book = grading(path)
+    try:
+        executed(copy.deepcopy(book))
+    except CellExecutionError as error:
+        words = f"its own solutions do not pass its own tests: {error.ename}: {error.evalue}"
+        way = 'mend the solution, or give tags=["setup"] to the cell that makes what is missing'
+        raise ValueError(f"chapters/src/{path.name}: {words}; {way}") from error
     return book
 
 
@@ -252,7 +346,7 @@ def outputs_of(cell):
 def differences(path, execute):
     """Yield sentences about the committed notebooks of a chapter that are not what its source makes."""
     file = f"{path.stem}.ipynb"
-    made = {HERE / file: lesson(path), HERE / "exercises" / file: exercises(path, handed_out)}
+    made = {HERE / file: lesson(path), HERE / "exercises" / file: exercises(path)}
     for target, book in made.items():
         name = target.relative_to(HERE.parent)
         if not target.exists():
@@ -276,23 +370,44 @@ def differences(path, execute):
 
 
 def write_course(folder, paths):
-    """Write a course for nbgrader."""
-    for path in paths:
-        written(folder / "source" / path.stem / f"{path.stem}.ipynb", exercises(path))
-    (folder / "nbgrader_config.py").write_text(COURSE_CONFIG.format(stub=STUB), encoding="utf-8")
+    """Write a course for nbgrader, all of it or nothing; a notebook that somebody has changed is not replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; name a folder for the course")
+    books = {folder / "source" / path.stem / f"{path.stem}.ipynb": proven(path) for path in paths}
+    for target, book in books.items():
+        if target.exists() and nbformat.read(target, as_version=4) != book:
+            raise ValueError(f"{target} is there already, but with other cells; move it away, or name another folder")
+    for target, book in books.items():
+        written(target, book)
+    config = folder / "nbgrader_config.py"
+    if not config.exists():
+        config.write_text(COURSE_CONFIG.format(stub=STUB), encoding="utf-8")
 
 
 def main():
     parser = argparse.ArgumentParser(description="Make the notebooks from chapters/src.")
     parser.add_argument("chapters", nargs="*", help="numbers such as 05; without, all")
-    parser.add_argument("--check", action="store_true", help="compare with the committed notebooks, write nothing")
+    task = parser.add_mutually_exclusive_group()
+    task.add_argument("--check", action="store_true", help="compare with the committed notebooks, write nothing")
+    task.add_argument("--nbgrader", type=Path, metavar="DIR", help="write a course for nbgrader there")
     parser.add_argument("--execute", action="store_true", help="with --check: compare text outputs, too")
-    parser.add_argument("--nbgrader", type=Path, metavar="DIR", help="write a course for nbgrader there")
     options = parser.parse_args()
     sys.path.insert(0, str(HERE.parent))
-    paths = sources(options.chapters)
-    if not paths:
-        parser.error(f"there is no chapter {', '.join(options.chapters)}; there are {[p.stem[:2] for p in sources()]}")
+    known = [path.stem[:2] for path in sources()]
+    if unknown := [number for number in options.chapters if number.zfill(2) not in known]:
+        parser.error(f"there is no chapter {', '.join(unknown)}; there are {', '.join(known)}")
+    if options.execute and not options.check:
+        parser.error("--execute belongs to --check; without --check, the lessons are always executed")
+    try:
+        make(sources(options.chapters), options)
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from error
+
+
+def make(paths, options):
+    """Do what the command line asks for."""
+    for path in paths:
+        cells_of(path)  # nothing is written for some chapters if another has a fault
     if options.check:
         found = [sentence for path in paths for sentence in differences(path, options.execute)]
         raise SystemExit("\n".join([*found, "run python chapters/build.py"]) if found else 0)
@@ -303,7 +418,7 @@ def main():
         book = executed(lesson(path))
         written(HERE / f"{path.stem}.ipynb", book)
         written(HERE / "pictures" / f"{path.stem}.png", picture_of(book))
-        written(HERE / "exercises" / f"{path.stem}.ipynb", exercises(path, handed_out))
+        written(HERE / "exercises" / f"{path.stem}.ipynb", exercises(path))
 
 
 if __name__ == "__main__":

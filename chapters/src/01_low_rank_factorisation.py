@@ -24,7 +24,7 @@
 #
 # A change of a matrix is itself a matrix. So we ask: when can a matrix be written with few numbers?
 
-# %%
+# %% tags=["setup"]
 import matplotlib.pyplot as plt
 import numpy as np
 from threadpoolctl import threadpool_limits

@@ -23,7 +23,7 @@
 # Nothing mysterious: four operations, repeated. Whoever wants to add LoRA to a network, or derive its gradients, must
 # know them well. So we write each one, and check in the end that we get the same ten numbers as the library.
 
-# %%
+# %% tags=["setup"]
 import dataclasses
 
 import matplotlib.pyplot as plt

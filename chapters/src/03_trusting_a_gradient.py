@@ -16,7 +16,7 @@
 # It prepares question 3 of the course, the five steps of LoRA: step three is the gradients of the low-rank matrices,
 # and everything rests on those being right.
 
-# %%
+# %% tags=["setup"]
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -366,7 +366,10 @@ def largest_error(backward, case, upstream, numeric):
     return max(error(g, n) for g, n in zip(given, numeric.values()))
 
 
+# %% tags=["setup"]
 examples = {case.name: case for case in cases(np.random.default_rng(0))}  # inputs for each operation
+
+# %%
 found = {}
 for op in ("linear", "gelu", "layer_norm", "attention", "lora_linear", "cross_entropy"):
     case = examples[op]

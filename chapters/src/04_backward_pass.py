@@ -17,7 +17,7 @@
 # It answers a part of question 3 of the course: the step "gradients". What you derive for the linear map is what
 # chapter 5 uses for the low-rank matrices.
 
-# %%
+# %% tags=["setup"]
 import time
 
 import matplotlib.pyplot as plt

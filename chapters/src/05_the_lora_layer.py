@@ -27,7 +27,7 @@
 # The chapter answers what LoRA is and why it suits scarce resources, names its first limits, and does three of its five
 # steps: decompose, go forward, take the gradients of the two thin matrices.
 
-# %%
+# %% tags=["setup"]
 import matplotlib.pyplot as plt
 import numpy as np
 

@@ -14,7 +14,7 @@
 # steps (3), how it compares with other light ways to fine-tune (5), a code example that runs (7), and what it does for
 # images when you have only a laptop (8).
 
-# %%
+# %% tags=["setup"]
 import dataclasses
 import functools
 import time

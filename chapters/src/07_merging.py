@@ -25,7 +25,7 @@
 #
 # It does the last of LoRA's five steps: transform the low-rank change back into a full weight.
 
-# %%
+# %% tags=["setup"]
 import dataclasses
 import json
 import tempfile

@@ -16,7 +16,7 @@
 # The chapter answers four of the course's questions: LoRA on BERT (4), text classification and special domains (6), a
 # code example that runs (7), and what is possible for language with few resources (8).
 
-# %%
+# %% tags=["setup"]
 import math
 import tempfile
 from pathlib import Path

@@ -1,7 +1,10 @@
 """Is an answer right, and if not, why: what `check` does with a learner's function."""
 
+import contextlib
 import copy
 import difflib
+import operator
+import sys
 
 import numpy as np
 
@@ -36,6 +39,22 @@ class Raised(Wrong):
     """An answer raises."""
 
 
+@contextlib.contextmanager
+def staying():
+    """Make a verdict of what would end the program, be it a script, a grader or a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is not None:
+        shell.ask_exit = sys.exit  # a notebook's own exit() raises nothing, but its kernel ends a little later
+    try:
+        yield
+    except SystemExit as error:
+        words = "return a result, or raise a ValueError, in place of exit(), quit() or sys.exit()"
+        raise Wrong(None, None, f"it ends the whole program, by {in_words(error)}; {words}") from error
+    finally:
+        if shell is not None:
+            vars(shell).pop("ask_exit", None)
+
+
 def check(name, function, forward=None, hint=0):
     """Try an answer on random arguments, print what was found, and return it.
 
@@ -58,15 +77,20 @@ def check(name, function, forward=None, hint=0):
     Raises
     ------
     ValueError, TypeError
-        If there is no exercise of that name (the nearest are listed), or the answer is no function.
+        If there is no exercise of that name (the nearest are listed), the answer is no function, or the hint no number.
     """
     exercise = find(name)
     if not callable(function):
         raise TypeError(f"check needs the function itself, not {type(function).__name__}; leave out the ().")
     if forward is not None and exercise.forward is None:
         raise ValueError(f"{name} is no backward, so it takes no forward of your own; leave out forward=.")
+    if not (forward is None or callable(forward)):
+        raise TypeError(f"forward= needs a function, not {type(forward).__name__}; leave out the ().")
+    if not hasattr(hint, "__index__") or operator.index(hint) < 0:
+        raise ValueError(f"hint={hint!r} is no hint; expected 1 for the first, 2 for the second, or 0 for none.")
     try:
-        proof = examine(exercise, function, forward)
+        with staying():
+            proof = examine(exercise, function, forward)
         verdict = Verdict(name, True, [proof])
     except Wrong as wrong:
         verdict = Verdict(name, False, wrong.sentences, wrong.output, wrong.cause)
@@ -81,10 +105,12 @@ def check(name, function, forward=None, hint=0):
 
 
 def find(name):
-    """Return the exercise of that name, or say which ones are near."""
+    """Return the exercise of that name, or say which ones are nearest."""
+    if not isinstance(name, str):
+        raise TypeError(f"check needs the exercise's name as a text, then the function; its name is {name!r}.")
     if name not in BY_NAME:
-        near = difflib.get_close_matches(str(name), BY_NAME, n=3, cutoff=0.4) or list(BY_NAME)
-        raise ValueError(f"there is no exercise {name!r}; did you mean {', '.join(near)}?")
+        near = ", ".join(difflib.get_close_matches(name, BY_NAME, n=3, cutoff=0))
+        raise ValueError(f"there is no exercise {name!r}; did you mean {near}? lnp.course.exercises() lists all")
     return BY_NAME[name]
 
 
@@ -238,7 +264,7 @@ def likely(exercise, function, arguments, output, sentence):
         if not raises and is_written_down(exercise, function, output):
             return None, sentence, "it is the same for other arguments: is it the result of an example, written down?"
         found = explained(exercise, function, arguments, output)
-    except Exception:  # a hypothesis that crashes is no explanation
+    except (Exception, SystemExit):  # a hypothesis that crashes is no explanation
         found = None
     found = found or of_raise(sentence)
     if found:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = str(Path(__file__).parent)
-LIBRARIES = (str(Path(np.__file__).parent), *(sysconfig.get_path(key) for key in ("stdlib", "purelib", "platlib")))
+LIBRARIES = (str(Path(np.__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen")
 
 OWN_SEED = 0x6C6F7261
 

@@ -10,6 +10,7 @@ tests/benchmarks/results/course.json: python tests/course/test_answers.py
 import json
 import platform
 import sys
+import types
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -130,6 +131,18 @@ def test_a_merge_that_does_not_refuse_a_plain_model_is_told_so(capsys):
 def test_what_no_answer_is(capsys):
     with pytest.raises(ValueError, match="no exercise 'linear_bakward'; did you mean linear_backward"):
         lnp.course.check("linear_bakward", linear_backward)
+    with pytest.raises(
+        ValueError, match="no exercise 'nonsense'; did you mean [a-z_]*, [a-z_]*, [a-z_]*. lnp.course.exe"
+    ):
+        lnp.course.check("nonsense", linear_backward)
+    for name in (linear_backward, ["linear_backward"], None):
+        with pytest.raises(TypeError, match="the exercise's name as a text, then the function; its name is"):
+            lnp.course.check(name, linear_backward)
+    for hint in ("1", -1, None, 1.5):
+        with pytest.raises(ValueError, match=f"hint={hint!r} is no hint; expected 1 for the first"):
+            lnp.course.check("linear_backward", linear_backward, hint=hint)
+    with pytest.raises(TypeError, match="forward= needs a function, not int"):
+        lnp.course.check("linear_backward", linear_backward, forward=3)
     with pytest.raises(TypeError, match="the function itself, not tuple; leave out the ()"):
         lnp.course.check("linear_backward", (1, 2))
     with pytest.raises(ValueError, match="takes no forward"):
@@ -146,6 +159,52 @@ def test_a_stub_and_a_raise_are_told_with_the_learners_own_line():
     assert "still to be written" in str(lnp.course.check("gelu_forward", stub))
     assert "`return x.no_such_thing, None`" in str(lnp.course.check("gelu_forward", broken))
     assert "it is called as gelu_forward(x), but" in str(lnp.course.check("gelu_forward", lambda: None))
+
+
+def leave(*args):
+    sys.exit("no answer")
+
+
+def leave_at_the_end(model):
+    return lnp.merge(model) if model.adapter else leave()
+
+
+@pytest.mark.parametrize(
+    "name, function, more",
+    [
+        ("gelu_forward", leave, {}),
+        ("linear_backward", leave, {}),
+        ("linear_backward", linear_backward, {"forward": lambda **inputs: leave()}),
+        ("merge", leave_at_the_end, {}),
+        ("adamw_step", lambda *args: leave(), {}),
+    ],
+)
+def test_an_answer_that_ends_the_program_is_told_so(name, function, more, capsys):
+    verdict = lnp.course.check(name, function, **more)
+    assert not verdict.ok and "it ends the whole program, by SystemExit: no answer (line" in capsys.readouterr().out
+    assert '`sys.exit("no answer")`' in str(verdict) and "return a result" in str(verdict)
+
+
+def test_an_answer_that_ends_the_program_elsewhere_is_told_what_is_wrong_here():
+    calls = []
+
+    def rank_for_error(W, error):
+        calls.append(error)
+        return 99 if len(calls) == 1 else leave()
+
+    assert "r is 99, expected" in str(lnp.course.check("rank_for_error", rank_for_error))
+
+
+def test_a_notebooks_own_exit_ends_nothing(monkeypatch):
+    class Shell:
+        def ask_exit(self):
+            raise AssertionError("the kernel ends")
+
+    shell = Shell()
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    verdict = lnp.course.check("gelu_forward", lambda x: shell.ask_exit())
+    assert "it ends the whole program, by SystemExit" in str(verdict)
+    assert not vars(shell)
 
 
 def test_progress_is_kept_and_listed(tmp_path):

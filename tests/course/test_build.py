@@ -1,11 +1,17 @@
 """From a source cell to what is handed out, and to what nbgrader gets."""
 
+import json
+import os
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "chapters"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "chapters"))
 build = pytest.importorskip("build", reason="needs pip install -e .[author]", exc_type=ImportError)
 
 SOURCE = '''def double(x):
@@ -41,6 +47,119 @@ def test_or_the_code_with_the_bug():
 
 def test_nbgrader_gets_its_own_marks():
     assert "### BEGIN SOLUTION\n    y = x + x" in build.for_nbgrader(SOURCE)
+
+
+def test_and_the_code_with_the_bug_behind_the_solution():
+    marked = "    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION\n"
+    assert build.for_nbgrader(BUG).startswith(f"def double(x):\n{marked}    # The code to be mended")
+    assert build.for_nbgrader(BUG).endswith("\n    y = 3 * x\n    if y:\n        return y")
+
+
+ADDRESS = "https://github.com/someone/lora_np"
+COLAB = "https://colab.research.google.com/github/someone/lora_np/blob/main/chapters/exercises/05_the_lora_layer.ipynb"
+
+
+def with_repository(line, folder, monkeypatch):
+    (folder / "pyproject.toml").write_text(f"[tool.lora_np]\n{line}\n", encoding="utf-8")
+    monkeypatch.setattr(build, "HERE", folder / "chapters")
+
+
+@pytest.mark.parametrize(
+    "line", [f'repository = "{ADDRESS}"  # "ours"', f"repository = '{ADDRESS}.git'", f'repository="{ADDRESS}/"']
+)
+def test_with_a_repository_on_github_there_is_a_badge(line, tmp_path, monkeypatch):
+    with_repository(line, tmp_path, monkeypatch)
+    assert f"({COLAB})" in build.links(Path("05_the_lora_layer.py"), lesson=False).source
+    assert f'"git+{build.repository()}"' in build.setup_cell().source
+
+
+@pytest.mark.parametrize(
+    "line", ['repository = ""', "", 'repository = "file:///a/clone"', 'repository = "https://gitlab.com/a/b"']
+)
+def test_elsewhere_there_is_none(line, tmp_path, monkeypatch):
+    with_repository(line, tmp_path, monkeypatch)
+    assert "olab" not in build.links(Path("05_the_lora_layer.py"), lesson=False).source
+    assert ("git+" in build.setup_cell().source) == ("://" in line)
+
+
+@pytest.mark.parametrize(
+    "address", ["git@github.com:someone/lora_np.git", "../lora_np", "https://a/b c", "github.com/a/b"]
+)
+def test_an_address_that_pip_does_not_take_is_refused(address, tmp_path, monkeypatch):
+    with_repository(f'repository = "{address}"', tmp_path, monkeypatch)
+    with pytest.raises(
+        ValueError, match=re.escape(f"repository in pyproject.toml is {address!r}; expected what pip takes")
+    ):
+        build.setup_cell()
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of the course whose repository is a clone at a local address; the first cell of one of its notebooks."""
+    if not shutil.which("git"):
+        pytest.skip("git is not installed; pip needs it, too")
+    course, there = tmp_path_factory.mktemp("course"), tmp_path_factory.mktemp("git") / "clone"
+    for name in ("lora_np", "chapters"):
+        shutil.copytree(ROOT / name, course / name, ignore=shutil.ignore_patterns("__pycache__", "*.ipynb"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, course / name)
+    text = (course / "pyproject.toml").read_text(encoding="utf-8")
+    new = re.sub('^repository = ".*?"', f'repository = "{there.as_uri()}"', text, flags=re.MULTILINE)
+    (course / "pyproject.toml").write_text(new, encoding="utf-8")
+    author = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main")
+    for arguments in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "all"), ("clone", "-q", ".", str(there))):
+        subprocess.run(["git", *author, *arguments], cwd=course, check=True)
+    program = "import build; print(build.grading(build.sources(['8'])[0]).cells[1].source)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(course / "chapters"), str(course)])}
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+FIRST_CELL = """
+import importlib.util, json, subprocess, sys
+cell, more = json.loads(sys.argv[1])
+find, run = importlib.util.find_spec, subprocess.run
+importlib.util.find_spec = lambda name: None if name == "lora_np" else find(name)  # as where it is not installed
+subprocess.run = lambda command, **options: run([*command, *more], **options)
+exec(cell)
+"""
+USE = """
+import sys
+import numpy as np
+import lora_np as lnp
+assert lnp.__file__.startswith(sys.argv[1]), lnp.__file__
+model, parts = lnp.load_pretrained("digits"), [lnp.load_data(name) for name in ("digits", "digits-mixed")]
+assert lnp.count_parameters(model).total == 136138 and all(map(len, parts[0]))
+assert "likely one slip" in str(lnp.course.check("gelu_backward", lambda dy, cache: dy * cache.cdf))
+"""
+
+
+@pytest.mark.download
+def test_the_first_cell_installs_what_a_notebook_needs(clone, tmp_path):
+    target, empty = tmp_path / "installed", tmp_path / "empty"
+    empty.mkdir()
+    arguments = json.dumps([clone, ["--no-deps", "--target", str(target)]])
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_CELL, arguments], cwd=empty, env=environment, capture_output=True, text=True
+    )
+    if "setuptools" in done.stderr and "No matching distribution" in done.stderr:
+        pytest.skip("setuptools, which builds the package, cannot be had")
+    assert done.returncode == 0, done.stderr
+    environment |= {"PYTHONPATH": str(target), "LORA_NP_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", USE, str(target)], cwd=empty, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_that_is_not_python_comes_with_the_package():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    patterns = re.findall(r'"(.*?)"', re.search(r"^lora_np = \[(.*)\]", text, re.MULTILINE)[1])
+    taken = {path for pattern in patterns for path in (ROOT / "lora_np").glob(pattern) if path.is_file()}
+    there = {path for path in (ROOT / "lora_np").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert there and there <= taken
 
 
 def test_ids_are_the_same_in_every_build_and_unique():
