@@ -368,9 +368,7 @@ def filled(text, name="the README"):
     return text
 
 
-LINE = re.compile(
-    r"(?:# )?[ \t]*(?:(?:[-*+>]|\d+[.)])[ \t]+)*(<!--.*)"
-)  # a comment first, or first in an item
+LINE = re.compile(r"(?:# )?[ \t]*(?:(?:[-*+>]|\d+[.)])[ \t]+)*(<!--.*)")  # a comment first, or first in an item
 
 
 def torn(text):
