@@ -11,15 +11,18 @@ defaults and matching rules are those of PEFT's `LoraConfig`, so that configurat
 import dataclasses
 import math
 import re
+import sys
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
 import numpy as np
 
-from lora_np.model.names import hf_name, select, select_linear
+from lora_np.model.heads import TiedHead
+from lora_np.model.names import by_pattern, hf_names, is_named, select, select_linear
 from lora_np.model.nodes import Linear, gradients, needs
-from lora_np.model.tree import locked, rebuild, unfreeze, walk
+from lora_np.model.tree import is_node, locked, rebuild, unfreeze, walk
 from lora_np.ops import dropout_mask, lora_linear_backward, lora_linear_forward
+from lora_np.peft_options import NOTES, OPTIONS, PeftOptions, check_neutral
 
 DEFAULT_TARGETS = {
     "bert": ["query", "value"],
@@ -31,8 +34,8 @@ HEADS = ("classifier", "score")  # what PEFT looks for when task_type="SEQ_CLS" 
 
 
 @dataclass(frozen=True)
-class LoRAConfig:
-    """What to adapt, and how; names, meanings and defaults are PEFT's.
+class LoRAConfig(PeftOptions):
+    """What to adapt, and how; names, meanings and defaults are PEFT's, whose other options may stand at their defaults.
 
     Parameters
     ----------
@@ -41,9 +44,9 @@ class LoRAConfig:
     lora_alpha : float
         The update is scaled by lora_alpha / r.
     target_modules : list of str, str or None
-        A list: names or the ends of names of linear nodes, Hugging Face's (`attention.self.query`) or ours
-        (`attention.query`). One string: a regular expression for the whole Hugging Face name; or "all-linear": all
-        but the head. None: query and value (GPT-2: c_attn).
+        A list: names or the ends of names of linear nodes, Hugging Face's (`attention.self.query`; of a ViT the old
+        and the new ones) or ours (`attention.query`). One string: a regular expression for the whole Hugging Face
+        name; or "all-linear": all but the head. None: query and value (GPT-2: c_attn).
     exclude_modules : list of str, str or None
         What to leave out of that, by the same rules.
     lora_dropout : float
@@ -77,21 +80,17 @@ class LoRAConfig:
     alpha_pattern: dict = field(default_factory=dict)
     task_type: str = None
 
-    def __post_init__(self):
+    def __post_init__(self, *peft):
+        check_neutral(dict(zip(OPTIONS, peft)), NOTES)
         for option in ("target_modules", "exclude_modules", "modules_to_save"):
             check_names(option, getattr(self, option), may_be_pattern=option != "modules_to_save")
         check_number("r", self.r, whole=True)
         check_number("lora_alpha", self.lora_alpha)
         for option, whole in (("rank_pattern", True), ("alpha_pattern", False)):
-            patterns = getattr(self, option)
-            if not isinstance(patterns, dict):
-                raise ValueError(f"{option} must be a dict of name -> number, but it is {patterns!r}.")
-            for key, value in patterns.items():
-                check_names(f"the key {key!r} of {option}", key)
-                check_number(f"{option}[{key!r}]", value, whole)
+            check_patterns(option, getattr(self, option), whole)
         if not isinstance(self.lora_dropout, Real) or not 0.0 <= self.lora_dropout < 1.0:
             raise ValueError(f"lora_dropout must lie in 0 <= p < 1, but it is {self.lora_dropout!r}.")
-        if not isinstance(self.use_rslora, bool):
+        if not isinstance(self.use_rslora, (bool, np.bool_)):
             raise ValueError(f"use_rslora must be True or False, but it is {self.use_rslora!r}.")
         if self.task_type not in TASKS:
             raise ValueError(f"task_type must be one of {', '.join(map(repr, TASKS))}, but it is {self.task_type!r}.")
@@ -101,9 +100,17 @@ class LoRAConfig:
             raise ValueError(f"layers_to_transform must be a layer's number or a list of them, but it is {layers!r}.")
         if layers and isinstance(self.target_modules, str) and self.target_modules != "all-linear":
             raise ValueError("layers_to_transform goes with a list of names; a regular expression names layers itself.")
-        # Plain Python numbers, which a file can hold; the dataclass is frozen for everybody else.
-        object.__setattr__(self, "layers_to_transform", [int(layer) for layer in layers] or None)
-        object.__setattr__(self, "r", int(self.r))
+        self.hold(layers_to_transform=[int(layer) for layer in layers] or None)
+
+    def hold(self, **given):
+        """Keep numbers and texts as plain Python has them, which a file can hold: NumPy's and PEFT's are converted."""
+        for option in ("r", "lora_alpha", "lora_dropout", "use_rslora"):
+            given[option] = plain(getattr(self, option))
+        for option in ("rank_pattern", "alpha_pattern"):
+            given[option] = {key: plain(value) for key, value in getattr(self, option).items()}
+        given["task_type"] = self.task_type and str(getattr(self.task_type, "value", self.task_type))
+        for option, value in given.items():
+            object.__setattr__(self, option, value)  # the dataclass is frozen for everybody else
 
 
 def check_names(option, value, may_be_pattern=True):
@@ -120,8 +127,20 @@ def check_names(option, value, may_be_pattern=True):
 
 def check_number(option, value, whole=False):
     kind, expected = (Integral, "a positive integer") if whole else (Real, "a positive number")
-    if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{option} must be {expected}, but it is {value!r}.")
+    if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
+        raise ValueError(f"{option} must be {expected}, but it is {value!r:.60}.")
+
+
+def check_patterns(option, patterns, whole):
+    if not isinstance(patterns, dict):
+        raise ValueError(f"{option} must be a dict of name -> number, but it is {patterns!r}.")
+    for key, value in patterns.items():
+        check_names(f"the key {key!r} of {option}", key)
+        check_number(f"{option}[{key!r}]", value, whole)
+
+
+def plain(number):
+    return number.item() if isinstance(number, np.generic) else number
 
 
 def lora_scale(r, lora_alpha, use_rslora):
@@ -159,6 +178,16 @@ class LoRALinear:
         return dx, gradients(A=dA, B=dB)
 
 
+def is_adapted(model):
+    """Return whether some node of a model has a detour."""
+    return any(isinstance(node, LoRALinear) for _, node in walk(model))
+
+
+def check_plain(model):
+    if is_adapted(model):
+        raise ValueError("this model has a LoRA adapter already; merge it first, or adapt the model without it.")
+
+
 def inject(model, config, rng):
     """Return a new model with a LoRA detour beside each targeted linear node; at first it computes what `model`
     computes, to the bit.
@@ -176,49 +205,57 @@ def inject(model, config, rng):
     ValueError
         If the model has an adapter, a name matches nothing (the nearest names are listed), or r exceeds a matrix.
     """
-    if model.adapter is not None:
-        raise ValueError("this model has a LoRA adapter already; merge it first, or inject into the model without it.")
+    if not isinstance(config, LoRAConfig) or not hasattr(model, "adapter"):
+        raise ValueError(
+            f"inject takes a model and a LoRAConfig, in this order, but was given {model!r:.60} and {config!r:.60}."
+        )
     if not isinstance(rng, np.random.Generator):
         raise ValueError(f"inject needs a generator for A, numpy.random.default_rng(seed), but it was given {rng!r}.")
-    if not isinstance(config, LoRAConfig):
-        raise ValueError(f"inject needs a LoRAConfig, but it was given {config!r}.")
+    check_plain(model)
+    check_untied(model, config.modules_to_save)
     targets = targets_of(model, config)
     for key in (*config.rank_pattern, *config.alpha_pattern):
-        if not any(by_pattern({key: True}, name, False) for name in targets.values()):
+        if not any(by_pattern({key: True}, names, False) for names in targets.values()):
             raise ValueError(f"rank_pattern or alpha_pattern: {key!r} matches none of the adapted nodes.")
 
+    return adapt(model, config, targets, lambda path, node: add_detour(path, node, targets[path], config, rng))
+
+
+def adapt(model, config, targets, detour):
+    """Return a new model with `detour(path, node)` in place of each node of `targets`; what the configuration names to
+    be trained whole is unfrozen."""
+
     def change(path, node):
-        return add_detour(path, node, targets[path], config, rng) if path in targets else node
+        if path in targets and node.trainable:
+            raise ValueError(
+                f"{path} is trained itself ({', '.join(node.trainable)}), and LoRA is for frozen weights; do not"
+                " unfreeze what you adapt."
+            )
+        return detour(path, node) if path in targets else node
 
     saved = trained_whole(model, config)
     adapted = dataclasses.replace(rebuild(model, change), adapter=config)
     return unfreeze(adapted, saved) if saved else adapted
 
 
-def add_detour(path, node, name, config, rng):
-    """Return the LoRALinear for a Linear; by its full Hugging Face `name` the patterns choose r and lora_alpha."""
+def add_detour(path, node, names, config, rng):
+    """Return the LoRALinear for a Linear; by its full Hugging Face `names` the patterns choose r and lora_alpha."""
     d_in, d_out = node.W.shape
-    r = by_pattern(config.rank_pattern, name, config.r)
+    r = by_pattern(config.rank_pattern, names, config.r)
     if r > min(d_in, d_out):
         raise ValueError(
             f"r = {r} is more than the rank that {path} ({d_in} x {d_out}) can have; choose r <= {min(d_in, d_out)}."
         )
-    if node.trainable:
-        raise ValueError(
-            f"{path} is trained itself ({', '.join(node.trainable)}), and LoRA is for frozen weights; do not unfreeze"
-            " what you adapt."
-        )
     A, B = lora_init(d_in, d_out, r, rng, node.W.dtype)
-    scale = lora_scale(r, by_pattern(config.alpha_pattern, name, config.lora_alpha), config.use_rslora)
-    return LoRALinear(node.W, node.b, A, B, scale, config.lora_dropout, node.hf)
+    return LoRALinear(node.W, node.b, A, B, scale_of(config, names, r), config.lora_dropout, node.hf)
 
 
-def by_pattern(patterns, name, default):
-    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), default)
+def scale_of(config, names, r):
+    return lora_scale(r, by_pattern(config.alpha_pattern, names, config.lora_alpha), config.use_rslora)
 
 
 def targets_of(model, config):
-    """Return {path: full Hugging Face name} of the linear nodes that a configuration adapts, in order."""
+    """Return {path: full Hugging Face names} of the linear nodes that a configuration adapts, in order."""
     targets = config.target_modules
     if targets is None:
         targets = DEFAULT_TARGETS[model.config["model_type"]]
@@ -229,13 +266,30 @@ def targets_of(model, config):
 def trained_whole(model, config):
     """Return the paths of the nodes that modules_to_save and task_type ask to train whole."""
     known = ((path, node) for path, node in walk(model) if getattr(node, "hf", "") or path == "head.classifier")
-    nodes = {path: hf_name(model, path, node) for path, node in known}  # a node that files have no name for is none
+    # A node that files have no name for is none; a name may also be that of a module around it.
+    nodes = {path: around(hf_names(model, path, node)) for path, node in known}
     paths = select(config.modules_to_save or [], nodes, "modules_to_save")
     if config.task_type == "SEQ_CLS":
         if "head.classifier" not in nodes:
             raise ValueError('task_type="SEQ_CLS" trains the classifier, but the model has none; add one by with_head.')
         paths.append("head.classifier")
     return list(dict.fromkeys(paths))
+
+
+def around(names):
+    """Return names, and those of all modules that they lie in."""
+    return tuple(dict.fromkeys(name.rsplit(".", k)[0] for name in names for k in range(name.count(".") + 1)))
+
+
+def check_untied(model, names):
+    """Raise if modules_to_save names GPT-2's table of words, which is its output, too."""
+    table = hf_names(model, "embeddings.word", model.embeddings.word) if isinstance(model.head, TiedHead) else ()
+    if any(is_named([name], "embeddings.word", table) for name in names or ()) and table:
+        raise ValueError(
+            f"modules_to_save = {names!r} names GPT-2's table of words (wte), which is its output, too: PEFT would"
+            " train a copy of it and leave the output as it was, here it is one; adapt linear nodes, or unfreeze the"
+            " table and save the whole model."
+        )
 
 
 def merge(model):
@@ -259,7 +313,7 @@ def merge(model):
     ValueError
         If there is no adapter to merge: merging twice would do nothing the second time, and hides a mistake.
     """
-    if not any(isinstance(node, LoRALinear) for _, node in walk(model)):
+    if not is_adapted(model):
         raise ValueError("this model has no LoRA adapter to merge; it is a plain model, or was merged already.")
 
     def change(_, node):
@@ -269,4 +323,5 @@ def merge(model):
         mine = {name: locked(getattr(node, name).copy()) for name in node.trainable}
         return dataclasses.replace(node, trainable=(), **mine) if mine else node
 
-    return dataclasses.replace(rebuild(model, change), adapter=None)
+    aside = {name: change(name, kept) if is_node(kept) else kept for name, kept in model.aside.items()}
+    return dataclasses.replace(rebuild(model, change), adapter=None, aside=aside)

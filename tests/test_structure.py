@@ -14,7 +14,7 @@ import pytest
 from lora_np.ops.cases import cases
 
 ROOT = Path(__file__).resolve().parents[1] / "lora_np"
-LAYERS = ["ops", "gradcheck", "model", "compress", "lora", "io", "train"]
+LAYERS = ["ops", "gradcheck", "model", "compress", "peft_options", "lora", "io", "train"]
 LAYERS += ["rivals", "studies", "figures", "course", "cli", "__main__"]
 MODULES = sorted(ROOT.rglob("*.py"))
 OPS = sorted(path for path in (ROOT / "ops").glob("*.py") if path.name not in ("__init__.py", "cases.py"))

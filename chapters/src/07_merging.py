@@ -33,9 +33,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from safetensors.numpy import load_file
 
 import lora_np as lnp
+from lora_np.io.safetensors import TensorFile
 from lora_np.lora import LoRALinear
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import rebuild, walk
@@ -547,7 +547,7 @@ home = tempfile.TemporaryDirectory()
 folder = Path(home.name) / "rotated"
 lnp.save_adapter(rotated, folder, base="digits")
 
-tensors = load_file(folder / "adapter_model.safetensors")
+tensors = TensorFile(folder / "adapter_model.safetensors")
 print(len(tensors), "arrays; the first two by name:")
 for name in sorted(tensors)[:2]:
     print(f"  {name}  {tensors[name].shape}")

@@ -1,11 +1,13 @@
 """`info`: what is in a model, adapter or run folder."""
 
+import math
 from pathlib import Path
 
 from lora_np.cli.terminal import folder_bytes, heading, line, percent, size, table
-from lora_np.io.files import read_json, read_safetensors
+from lora_np.io.files import read_json
 from lora_np.io.huggingface import load_folder
 from lora_np.io.pretrained import model_folder
+from lora_np.io.safetensors import open_weights
 from lora_np.model.tree import count_parameters, parameters
 
 
@@ -52,7 +54,7 @@ def show_model(source):
 
 def show_adapter(folder):
     settings = read_json(folder / "adapter_config.json")
-    tensors, _ = read_safetensors(folder / "adapter_model.safetensors")
+    file = open_weights(folder / "adapter_model.safetensors")
     heading(f"adapter {folder}")
     line("base", settings.get("base_model_name_or_path") or "not named")
     line(
@@ -61,14 +63,14 @@ def show_adapter(folder):
     )
     line(
         "trained",
-        f"{sum(tensor.size for tensor in tensors.values()):,} numbers in {len(tensors)} arrays,"
+        f"{sum(map(math.prod, file.shapes.values())):,} numbers in {len(file)} arrays,"
         f" {size(folder_bytes(folder))} on disk",
     )
     print()
     table(
         [
-            (name.removeprefix("base_model.model."), str(tensor.shape), f"{tensor.size:,}")
-            for name, tensor in tensors.items()
+            (name.removeprefix("base_model.model."), str(shape), f"{math.prod(shape):,}")
+            for name, shape in file.shapes.items()
         ],
         ("tensor", "shape", "numbers"),
     )

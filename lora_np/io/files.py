@@ -1,19 +1,14 @@
 """Reading and writing files so that a mistake or a crash harms nothing that is on disk already.
 
-What is written goes to a temporary file in the same folder and is renamed over the old one when it is complete; a
-reader sees the old file or the new, never half of one.
+What is written goes to temporary files in the same folder, which are renamed over the old ones when all of them are
+complete; a reader sees an old file or a new one, never half of one. The arrays' own format is in `safetensors`.
 """
 
 import json
 import os
-import tempfile
-from collections.abc import Mapping
-from contextlib import contextmanager
+import secrets
+import shutil
 from pathlib import Path
-
-import numpy as np
-import safetensors
-import safetensors.numpy
 
 
 def write_bytes(path, data):
@@ -24,31 +19,54 @@ def write_bytes(path, data):
     OSError
         With a sentence that names the file, if the disk is full or the folder cannot be written.
     """
-    path, part = Path(path), None
+    write_together({path: [data]})
+
+
+def write_together(contents):
+    """Write files that belong together: none takes its place before all are complete on the disk.
+
+    Parameters
+    ----------
+    contents : dict of path to iterable of bytes-like
+        In the order in which they are renamed.
+
+    Raises
+    ------
+    OSError
+        As `write_bytes`.
+    """
+    parts = {}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
-        ) as file:
-            part = file.name
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(part, 0o644)  # temporary files are private by default; results are for sharing
-        os.replace(part, path)
-    except BaseException as error:
-        if part is not None and os.path.exists(part):
-            os.unlink(part)
-        if isinstance(error, OSError):
-            raise OSError(
-                f"{path} could not be written: {error.strerror or error}; what was there before is unchanged. Choose"
-                " another folder or make room."
-            ) from error
-        raise
+        for path, pieces in contents.items():
+            path = Path(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+            with open(part, "xb") as file:  # made with the permissions that the user's umask leaves
+                parts[path] = part
+                for piece in pieces:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                shutil.copymode(path, part)
+        for path, part in parts.items():
+            os.replace(part, path)
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written: {error.strerror or error}; what was there before is unchanged. Choose"
+            " another folder or make room."
+        ) from error
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+def json_bytes(value):
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def write_json(path, value):
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes(path, json_bytes(value))
 
 
 def read_json(path):
@@ -56,85 +74,86 @@ def read_json(path):
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no file {path}; expected a folder that holds {path.name}.")
+    return parse_json(path.read_bytes(), path)
+
+
+def parse_json(data, path):
+    """Return the object that bytes hold as JSON, strictly: each name once, numbers that are numbers, whole characters.
+
+    Raises
+    ------
+    ValueError
+        Naming `path`, if they hold anything else.
+    """
+
+    def pairs(found):
+        return renamed(found, str, path)
+
+    def constant(name):
+        raise ValueError(f"{name} is no number in JSON")
+
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); it is damaged or not what its name says.") from error
+        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=pairs, parse_constant=constant)
+        json.dumps(value, ensure_ascii=False).encode()  # half a character, written as an escape, could not go out again
+    except NamedTwice:
+        raise
+    except (ValueError, RecursionError, MemoryError) as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path} is not valid JSON ({reason}); it is damaged or not what its name says.") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, but an object with named entries was expected.")
     return value
 
 
-def write_safetensors(path, tensors, metadata=None):
-    """Write arrays by name; the metadata holds strings by name."""
-    contiguous = {
-        name: np.ascontiguousarray(array) for name, array in tensors.items()
-    }  # the library writes memory as it lies
-    write_bytes(path, safetensors.numpy.save(contiguous, metadata or {"format": "pt"}))
+def check_fields(values, expected, path):
+    """Raise a ValueError that names the file and the field, unless each field that is there is what is expected.
 
-
-def read_safetensors(path):
-    """Return (arrays by name, metadata); the errors are those of TensorFile."""
-    file = TensorFile(path)
-    return dict(file), file.metadata
-
-
-class TensorFile(Mapping):
-    """The arrays of a safetensors file by name; each is read when it is asked for, and held by who asked alone.
-
-    Attributes
+    Parameters
     ----------
-    shapes : dict of str to tuple
-    metadata : dict of str to str
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, truncated or damaged, names a tensor twice, or (on reading) holds a dtype that NumPy
-        lacks.
+    values : dict
+        Out of a JSON file.
+    expected : dict of str to (callable, str)
+        For the fields: a test of the value, and what passes it, in words.
+    path : path
     """
+    for name, (fits, words) in expected.items():
+        if name in values and not fits(values[name]):
+            raise ValueError(f"{path} has {name} = {shown(values[name])}; expected {words}.")
 
-    def __init__(self, path):
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise ValueError(f"there is no file {path}; expected a folder that holds {self.path.name}.")
-        with self.opened() as file:
-            self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (the handle is no dict)
-            self.metadata = file.metadata() or {}
-        with self.path.open("rb") as file:  # the library lets the same entry stand twice; its bounds are checked by now
-            header = file.read(int.from_bytes(file.read(8), "little"))
-        json.loads(header, object_pairs_hook=lambda pairs: renamed(pairs, str, path))
 
-    @contextmanager
-    def opened(self):
-        try:
-            with safetensors.safe_open(self.path, framework="numpy") as file:
-                yield file
-        except (safetensors.SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
-            raise ValueError(
-                f"{self.path} cannot be read ({error}); it is truncated, damaged, or stored in a dtype that NumPy does"
-                " not have. Fetch or make it again."
-            ) from error
+def shown(value):
+    """Return what a value looks like in Python, at most 80 letters of it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list
+        return f"a very long {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
-    def __getitem__(self, name):
-        if name not in self.shapes:
-            raise KeyError(name)
-        with self.opened() as file:  # anew each time: while a handle is open, what was read through it stays in memory
-            return file.get_tensor(name)
 
-    def __iter__(self):
-        return iter(self.shapes)
+def is_whole(value):
+    """Return whether a value is an integer above zero that some array could have for a size."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**62
 
-    def __len__(self):
-        return len(self.shapes)
+
+def is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_names(value):
+    """Return whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+class NamedTwice(ValueError):
+    """A file holds one name twice."""
 
 
 def renamed(named, rename, path):
-    """Return {rename(name): value} for (name, value) out of a file; a ValueError if two names become one."""
+    """Return {rename(name): value} for (name, value) out of a file; a NamedTwice if two names become one."""
     new = {}
     for name, value in named:
         if (key := rename(name)) in new:
-            raise ValueError(
+            raise NamedTwice(
                 f"{path} holds {key!r} twice, so that nobody can tell which is meant; make the file again."
             )
         new[key] = value

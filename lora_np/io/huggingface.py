@@ -7,29 +7,48 @@ head.safetensors and head.json.
 """
 
 import dataclasses
+import hashlib
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 
-from lora_np.io.files import TensorFile, read_json, read_safetensors, renamed, write_json, write_safetensors
+from lora_np.io.files import (
+    check_fields,
+    is_names,
+    is_number,
+    is_whole,
+    json_bytes,
+    parse_json,
+    read_json,
+    renamed,
+    shown,
+    write_together,
+)
+from lora_np.io.safetensors import Raw, TensorFile, as_bfloat16, open_weights, safetensors_pieces
+from lora_np.lora import is_adapted
 from lora_np.model.build import bert, gpt, vit
-from lora_np.model.heads import POOLING, ClassifierHead
+from lora_np.model.heads import POOLING, ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear
-from lora_np.model.tree import arrays, freeze, walk, with_arrays
+from lora_np.model.tree import arrays, check_dtype, freeze, is_trainable, walk, with_arrays
 
 PREFIX = {"bert": "bert.", "gpt2": "transformer.", "vit": "vit."}
 BUILD = {"bert": bert, "gpt2": gpt, "vit": vit}
-CLASSES = {
+# By the prefix of the blocks: the class with the head that is computed here.
+WITH_HEAD = {
     "bert.": "BertForSequenceClassification",
     "transformer.": "GPT2LMHeadModel",
     "vit.": "ViTForImageClassification",
 }
 BARE = {"bert": "BertModel", "gpt2": "GPT2Model", "vit": "ViTModel"}
-# Tensors that are no parameters, or belong to a part that these models do not have.
+# Classes whose heads are not computed: they are read as the bare encoder, and what belongs to the head is kept.
+ENCODERS = ("BertForPreTraining", "BertForMaskedLM", "BertForNextSentencePrediction")
+# Tensors beside the parameters: buffers, and parts that are not computed here.
 KNOWN_EXTRAS = (
-    r"embeddings\.position_ids|h\.\d+\.attn\.(masked_)?bias|pooler\.dense\.(weight|bias)|cls\..*|lm_head\.weight"
+    r"embeddings\.position_ids|h\.\d+\.attn\.(masked_)?bias|embeddings\.mask_token|pooler\.dense\.(weight|bias)|cls\..*"
 )
+COPIES = {"lm_head.weight": "wte.weight", "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight"}
 SUFFIX = {
     "W": ".weight",
     "b": ".bias",
@@ -38,7 +57,9 @@ SUFFIX = {
     "table": ".weight",
     "class_token": ".cls_token",
 }
-
+# In the metadata of a safetensors file, which other programs pass over: what the files beside it must agree with.
+SETTINGS = "lora_np_settings"  # some fields of the JSON file
+HEAD_MARK, HEAD_HASH = "lora_np_head", "lora_np_head_sha256"  # there is a head, "trained" or "frozen", of this hash
 
 INTEGERS = {
     "bert": "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings"
@@ -65,75 +86,124 @@ FIXED = {
 
 
 def load_folder(folder, dtype=np.float32):
-    """Return a wholly frozen model and the names of the tensors in the file that it does not use.
+    """Return a wholly frozen model and, in words, what of its file it does not compute with.
 
     Parameters
     ----------
     folder : path
     dtype : numpy dtype
-        What to hold the weights in.
+        What to hold the weights in: float32 or float64.
 
     Raises
     ------
     ValueError
         If a file is missing or damaged, the architecture is not known, a tensor is missing, unexpected, of the wrong
-        shape or not finite.
+        shape or not finite, also after it was cast.
     """
     folder = Path(folder)
-    config = read_json(folder / "config.json")
+    dtype = check_dtype(dtype)
+    path = folder / "config.json"
+    config = read_json(path)
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in BUILD:
         raise ValueError(f"{folder} holds a model of type {kind!r}; expected one of {', '.join(BUILD)}.")
-    if np.dtype(dtype).kind != "f":
-        raise ValueError(f"dtype must be a floating-point type such as numpy.float32, but it is {dtype!r}.")
-    check_config(config, kind, folder / "config.json")
+    check_config(config, kind, path)
     weights = folder / "model.safetensors"
-    file = TensorFile(weights)
-    names = renamed(((name, name) for name in file), lambda name: name.removeprefix(PREFIX[kind]), weights)
+    file = open_weights(weights)
+    check_settings(config, file.metadata, path)
+    names = renamed(((name, name) for name in file), lambda name: standard(name, kind), weights)
     shapes = {name: file.shapes[whole] for name, whole in names.items()}
     check_sizes(config, shapes, folder)
-    model = build_empty(config, shapes, dtype)
+    model = build_empty(config, shapes, dtype, folder)
     wanted = file_names(model)
-    extras = sorted(names.keys() - set(wanted.values()))
-    for name in extras:
-        if not re.fullmatch(KNOWN_EXTRAS, name):
-            raise ValueError(f"{weights} holds an unexpected tensor {name}; its configuration describes another model.")
-    if "lm_head.weight" in names and not (
-        "wte.weight" in names and np.array_equal(file[names["lm_head.weight"]], file[names["wte.weight"]])
-    ):
-        raise ValueError(
-            f"{folder} holds an output matrix of its own (lm_head); only GPT-2's tied output is supported."
-        )
-    new = {}
-    for path, name in wanted.items():
+    for name in wanted.values():
         if name not in names:
             raise ValueError(
                 f"{weights} lacks the tensor {name}; it is incomplete or belongs to another configuration."
             )
-        new[path] = from_file(model, path, name, file[names[name]], dtype)
-    model = freeze(with_arrays(model, new))
-    return (load_head(model, folder) if (folder / "head.json").exists() else model), extras
+    new = {path: from_file(model, path, name, file[names[name]], dtype) for path, name in wanted.items()}
+    aside, notes = beside(model, {name: names[name] for name in names.keys() - set(wanted.values())}, file, weights)
+    model = dataclasses.replace(freeze(with_arrays(model, new)), aside=aside)
+    return (load_head(model, folder, file.metadata) if holds_head(folder, file.metadata) else model), notes
+
+
+def standard(name, kind):
+    """Return a tensor's name without its class's prefix; old files call the parameters of a norm gamma and beta."""
+    name = name.removeprefix(PREFIX[kind])
+    return re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name))
+
+
+def beside(model, names, file, path):
+    """Return what a file holds beside the parameters, {name: node or tensor} to be saved again, and notes on it.
+
+    Parameters
+    ----------
+    names : dict of str to str
+        Of these tensors, ours and the file's.
+    """
+    kept, notes = {}, []
+    for name, whole in sorted(names.items()):
+        if name in COPIES:
+            table = file_names(model)["embeddings.word.table"]
+            theirs = next(key for key in file if standard(key, model.config["model_type"]) == table)
+            if np.array_equal(file[whole], file[theirs]):
+                notes.append(f"{name} (a copy of {table})")
+                continue
+            if name == "lm_head.weight":
+                raise ValueError(
+                    f"{path} holds an output matrix of its own (lm_head); only GPT-2's tied output is supported."
+                )
+        if not re.fullmatch(KNOWN_EXTRAS, name) and name not in COPIES:
+            raise ValueError(f"{path} holds an unexpected tensor {name}; its configuration describes another model.")
+        kept[name] = file.raw(whole)
+        notes.append(name)
+    if "pooler.dense.weight" in kept and "pooler.dense.bias" in kept:  # a node: an adapter may change it
+        d, dtype = model.layer[-1].mlp.down.W.shape[1], model.layer[-1].mlp.down.W.dtype
+        W, b = (kept.pop(f"pooler.dense.{part}").array() for part in ("weight", "bias"))
+        W = held(W, (d, d), (d, d), dtype, f"the tensor pooler.dense.weight in {path}", transposed=True)
+        kept["pooler"] = freeze(
+            Linear(W, held(b, (d,), (d,), dtype, f"the tensor pooler.dense.bias in {path}"), "pooler.dense")
+        )
+    return kept, notes
 
 
 def check_sizes(config, shapes, folder):
     """Raise if a configuration asks for more than its file can hold, before memory is taken for it."""
     longest = max((axis for shape in shapes.values() for axis in shape), default=0)
-    for name in INTEGERS[config["model_type"]].split():
+    for name in ("n_inner", *INTEGERS[config["model_type"]].split()):
         bound = longest**2 if name == "image_size" else len(shapes) if "layer" in name else longest
-        if config[name] > bound:
+        if (config.get(name) or 0) > bound:
             raise ValueError(
                 f"{folder / 'config.json'} has {name} = {config[name]}, but no tensor in model.safetensors is of such a"
                 " size; the two do not belong together."
             )
 
 
-def build_empty(config, shapes, dtype):
-    """Return the model that the configuration describes, with a head if the file has one."""
+def build_empty(config, shapes, dtype, folder):
+    """Return the model that the configuration describes, with the head of its class, if that is computed here."""
+    kind, named = config["model_type"], (config.get("architectures") or [None])[0]
+    with_head, bare = WITH_HEAD[PREFIX[kind]], BARE[kind]
+    check_class(named, kind, folder)
+    if kind == "gpt2":
+        return gpt(config, lm_head=named != bare, dtype=dtype)
     labels, *_ = shapes.get("classifier.weight", (None,))
-    options = {} if config["model_type"] == "gpt2" else {"labels": labels}
-    if config["model_type"] == "gpt2":
-        options["lm_head"] = "GPT2Model" not in (config.get("architectures") or ())
-    return BUILD[config["model_type"]](config, dtype=dtype, **options)
+    pooled = kind == "vit" or "pooler.dense.weight" in shapes
+    if (named == with_head) != (labels is not None) if named else (labels is not None and not pooled):
+        raise ValueError(
+            f"{folder} holds {'no' if labels is None else 'a'} classifier and {'a' if pooled else 'no'} pooler, unlike"
+            f" a {named or with_head}; its configuration describes another model."
+        )
+    return BUILD[kind](config, labels=labels, dtype=dtype)
+
+
+def check_class(named, kind, where):
+    """Raise if a folder was made with a class of transformers whose head is not computed here."""
+    computed = (WITH_HEAD[PREFIX[kind]], BARE[kind], *(name for name in ENCODERS if name.lower().startswith(kind)))
+    if named is not None and named not in computed:
+        raise ValueError(
+            f"{where} holds a {named}, whose head is not computed here; expected one of {', '.join(computed)}. To use"
+            f" the network below its head, write it anew by transformers' {BARE[kind]}."
+        )
 
 
 def check_config(config, kind, path):
@@ -142,18 +212,45 @@ def check_config(config, kind, path):
     for name in (*integers, epsilon, activation):
         if name not in config:
             raise ValueError(f"{path} lacks {name!r}; it is not a complete configuration of a {kind} model.")
-    for name in integers:
-        if not isinstance(config[name], int) or isinstance(config[name], bool) or config[name] < 1:
-            raise ValueError(f"{path} has {name} = {config[name]!r}; expected a positive integer.")
-    if not isinstance(config[epsilon], (int, float)) or not 0 < config[epsilon] < 1:
-        raise ValueError(f"{path} has {epsilon} = {config[epsilon]!r}; expected a small positive number.")
-    if not isinstance(config[activation], str):
-        raise ValueError(f"{path} has {activation} = {config[activation]!r}; expected a name.")
+    check_fields(
+        config,
+        {
+            **dict.fromkeys(integers, (is_whole, "a positive integer")),
+            epsilon: (lambda value: is_number(value) and 0 < value < 1, "a small positive number"),
+            activation: (lambda value: isinstance(value, str), "a name"),
+            "n_inner": (lambda value: value is None or is_whole(value), "a positive integer or null"),
+            "initializer_range": (lambda value: is_number(value) and 0 <= value < 1e3, "a number from 0 on"),
+            "class_token": (lambda value: isinstance(value, bool), "true or false"),
+            "qkv_bias": (lambda value: isinstance(value, bool), "true or false"),
+            "architectures": (lambda value: value is None or is_names(value), "a list of names or null"),
+            "id2label": (are_labels, "names by number"),
+            "max_seq_length": (lambda value: value is None or is_whole(value), "a positive integer or null"),
+        },
+        path,
+    )
     for name, value in FIXED[kind].items():
         if config.get(name, value) not in (value, None):
-            raise ValueError(f"{path} has {name} = {config[name]!r}; only {value!r} is supported here.")
+            raise ValueError(f"{path} has {name} = {shown(config[name])}; only {value!r} is supported here.")
     if kind == "vit" and config["image_size"] % config["patch_size"]:
         raise ValueError(f"{path}: patches of {config['patch_size']} do not fill images of {config['image_size']}.")
+
+
+def are_labels(value):
+    return value is None or (
+        isinstance(value, dict) and all(key.isdecimal() and isinstance(name, str) for key, name in value.items())
+    )
+
+
+def check_settings(beside, metadata, path):
+    """Raise if a file's metadata say that it was written together with other settings than those in `beside`."""
+    settings = parse_json(metadata[SETTINGS].encode(), path) if SETTINGS in metadata else {}
+    for name, value in settings.items():
+        if beside.get(name) != value:
+            raise ValueError(
+                f"{path} has {name} = {shown(beside.get(name))}, but the arrays beside it were saved with"
+                f" {shown(value)}: it was changed, or a save was interrupted. Put {json.dumps(value)} there, or"
+                " save both again."
+            )
 
 
 def file_names(model):
@@ -188,18 +285,33 @@ def from_file(model, path, name, tensor, dtype):
     """Return a tensor of a file as the array of a parameter."""
     node_path, _, field = path.rpartition(".")
     mine = getattr(dict(walk(model))[node_path], field)
-    if tensor.shape != file_shape(model, path, mine) or tensor.dtype.kind != "f":
+    stored = file_shape(model, path, mine)
+    return held(tensor, stored, mine.shape, dtype, f"the tensor {name}", is_transposed(model, path))
+
+
+def held(tensor, stored, shape, dtype, what, transposed=False):
+    """Return a tensor of the shape `stored` as an array of our shape and dtype, in memory of its own.
+
+    Raises
+    ------
+    ValueError
+        Naming `what` it is, if it has another shape or is not of finite floats, before the cast or after it.
+    """
+    if tensor.shape != stored or tensor.dtype.kind != "f":
         raise ValueError(
-            f"the tensor {name} is {tensor.shape} of dtype {tensor.dtype}, but the configuration asks for"
-            f" {file_shape(model, path, mine)} floats."
+            f"{what} is {tensor.shape} of dtype {tensor.dtype}, but the configuration asks for {stored} floats."
         )
-    if not np.isfinite(tensor).all():
-        raise ValueError(
-            f"the tensor {name} holds numbers that are not finite (NaN or infinity); the file is damaged, fetch or make"
-            " it again."
+    rows = tensor.reshape(len(tensor), -1).T if transposed else tensor.reshape(shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        new = np.array(rows, dtype, order="C")
+    if not np.isfinite(new).all():
+        reason = (
+            f"that are beyond {np.dtype(dtype).name}; load them with dtype=numpy.float64"
+            if np.isfinite(tensor).all()
+            else "that are not finite (NaN or infinity); the file is damaged, fetch or make it again"
         )
-    rows = tensor.reshape(len(tensor), -1).T if is_transposed(model, path) else tensor.reshape(mine.shape)
-    return np.array(rows, dtype, order="C")
+        raise ValueError(f"{what} holds numbers {reason}.")
+    return new
 
 
 def to_file(model, path, array):
@@ -208,7 +320,11 @@ def to_file(model, path, array):
 
 
 def save_model(model, folder):
-    """Write a model folder that transformers opens (where it has a class for the head), and `load_folder` always.
+    """Write a model folder that `load_pretrained` opens, and transformers where it has a class for the head.
+
+    What lay beside the parameters in the files that the model was loaded from (a pooler, a masked-language head) is
+    written, too. A classifier on the mean of the tokens has no class there: it lies in head.safetensors and head.json,
+    and transformers opens the network below it.
 
     Parameters
     ----------
@@ -220,25 +336,78 @@ def save_model(model, folder):
     Raises
     ------
     ValueError
-        If the model still has an adapter.
+        If the model still has an adapter, a number is not finite, or a head.json of something else lies in the folder.
     """
-    if model.adapter is not None:
+    if is_adapted(model):
         raise ValueError(
             "this model has a LoRA adapter; merge it first to save a whole model, or save the adapter alone by"
             " save_adapter."
         )
-    folder = Path(folder)
+    folder, kind = Path(folder), model.config["model_type"]
     live = {f"{path}.{name}": array for path, node in walk(model) for name, array in arrays(node).items()}
-    names = file_names(model)
-    prefix = model.hf_prefix
-    tensors = {
-        (name if name.startswith("classifier.") else prefix + name): to_file(model, path, live[path])
-        for path, name in names.items()
-    }
-    config = {**model.config, "architectures": [CLASSES.get(prefix, BARE[model.config["model_type"]])]}
-    write_safetensors(folder / "model.safetensors", tensors)
-    save_own_head(model, folder)
-    write_json(folder / "config.json", config)  # last: a folder without it is not a model, so a broken write is seen
+    kept = dict(model.aside)
+    if "pooler" in kept:
+        pooler = kept.pop("pooler")
+        kept |= {"pooler.dense.weight": pooler.W.T, "pooler.dense.bias": pooler.b}
+    other_head = any(name.startswith("cls.") for name in kept)  # which transformers finds beside the prefixed blocks
+    classifies = any(name.startswith("classifier.") for name in file_names(model).values())
+    with_head = classifies or isinstance(model.head, TiedHead)
+    prefix = PREFIX[kind] if other_head else model.hf_prefix
+    tensors = {name: to_file(model, path, live[path]) for path, name in file_names(model).items()} | kept
+    tensors = {name if re.match(r"classifier\.|cls\.", name) else prefix + name: t for name, t in tensors.items()}
+    check_finite(live)
+    named = (other_head and not with_head and model.config.get("architectures")) or [
+        WITH_HEAD[PREFIX[kind]] if with_head else BARE[kind]
+    ]
+    tensors, dtype = in_dtype_of(model.config, tensors)
+    config = {**model.config, "architectures": named}
+    said = [name for name in ("dtype", "torch_dtype") if name in config] or (["dtype"] if dtype == "float64" else [])
+    settings = {name: config[name] for name in ("model_type", *INTEGERS[kind].split(), *OTHERS[kind]) if name in config}
+    head = head_files(model, folder)
+    metadata = {"format": "pt", SETTINGS: json.dumps(settings), **head_mark(model, head)}
+    write_together(
+        {
+            **head,
+            folder / "model.safetensors": safetensors_pieces(tensors, metadata),
+            folder / "config.json": [json_bytes({**config, **dict.fromkeys(said, dtype)})],
+        }
+    )
+    remove_old_head(model, folder)
+
+
+def in_dtype_of(config, tensors):
+    """Return tensors, in the dtype that a configuration names if each of their numbers exists there, and its name.
+
+    So what was loaded from half precision and not changed goes back as it was; what was trained or merged since stays
+    as it is: rounded to bfloat16, most of a small update would be gone.
+    """
+    said = config.get("dtype") or config.get("torch_dtype")
+    arrays_ = {name: array for name, array in tensors.items() if not isinstance(array, Raw)}
+    own = next(iter(arrays_.values())).dtype.name
+    if said == own:
+        halves = {}
+    elif said == "bfloat16":
+        halves = {name: as_bfloat16(array) for name, array in arrays_.items()}
+    elif said in ("float16", "float32"):
+        with np.errstate(over="ignore"):
+            halves = {name: array.astype(said) for name, array in arrays_.items()}
+    else:
+        halves = {}
+    same = halves and all(np.array_equal(values(half), arrays_[name]) for name, half in halves.items())
+    return ({**tensors, **halves}, said) if same else (tensors, own)
+
+
+def values(tensor):
+    return tensor.array() if isinstance(tensor, Raw) else tensor
+
+
+def check_finite(arrays_):
+    for name, array in arrays_.items():
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"{name} holds NaN or infinity, and no file was written; go back to an earlier state of the training"
+                " (a lower learning rate, a checkpoint)."
+            )
 
 
 def has_own_head(model):
@@ -246,35 +415,89 @@ def has_own_head(model):
     return isinstance(model.head, ClassifierHead) and model.head.classifier is not None and not model.head.classifier.hf
 
 
-def save_own_head(model, folder):
-    """Write the files of a head of our own; take away those of a model that lay in the folder before."""
-    head, folder = model.head, Path(folder)
-    if has_own_head(model):
-        write_safetensors(folder / "head.safetensors", {"weight": head.classifier.W.T, "bias": head.classifier.b})
-        names = model.config.get("id2label") or {}
-        classes = [str(names.get(k, names.get(str(k), k))) for k in range(len(head.classifier.b))]
-        write_json(folder / "head.json", {"pooling": head.pooling, "labels": len(classes), "classes": classes})
-    else:
-        for name in ("head.safetensors", "head.json"):
+def head_files(model, folder):
+    """Return {path: pieces} of the files of a head of our own; {} for a model without one."""
+    if not has_own_head(model):
+        return {}
+    head, weights, description = model.head, folder / "head.safetensors", folder / "head.json"
+    if (weights.exists() or description.exists()) and not is_own_head(folder):
+        raise ValueError(
+            f"{folder} holds a head.json or head.safetensors that was not written by lora_np; nothing was written, as"
+            " they would be lost. Choose another folder, or move them away."
+        )
+    check_finite({"head.classifier.W": head.classifier.W, "head.classifier.b": head.classifier.b})
+    names = model.config.get("id2label") or {}
+    classes = [str(names.get(k, names.get(str(k), k))) for k in range(len(head.classifier.b))]
+    settings = {"pooling": head.pooling, "labels": len(classes)}
+    metadata = {"format": "pt", SETTINGS: json.dumps(settings)}
+    return {
+        weights: safetensors_pieces({"weight": head.classifier.W.T, "bias": head.classifier.b}, metadata),
+        description: [json_bytes({**settings, "classes": classes})],
+    }
+
+
+def head_mark(model, files):
+    """Return the metadata by which a file knows the head that lies beside it: whether it is trained, and its hash."""
+    if not files:
+        return {}
+    pieces = next(pieces for path, pieces in files.items() if path.name == "head.safetensors")
+    state = "trained" if is_trainable(model.head) else "frozen"
+    return {HEAD_MARK: state, HEAD_HASH: hashlib.sha256(b"".join(pieces)).hexdigest()}
+
+
+def is_own_head(folder):
+    """Return whether the head.json in a folder is one of ours; a stranger's file of that name is left alone."""
+    try:
+        return read_json(folder / "head.json").keys() == {"pooling", "labels", "classes"}
+    except ValueError:
+        return False
+
+
+def holds_head(folder, metadata):
+    """Return whether a head of our own belongs to a file with these metadata."""
+    return HEAD_MARK in metadata or (SETTINGS not in metadata and is_own_head(folder))
+
+
+def remove_old_head(model, folder):
+    """Remove the head of a model that lay in the folder before, if it is one of ours and the model has none."""
+    if not has_own_head(model) and is_own_head(folder):
+        for name in ("head.json", "head.safetensors"):
             (folder / name).unlink(missing_ok=True)
 
 
-def load_head(model, folder):
-    """Return a new model with the frozen head that lies in a folder's head.safetensors and head.json."""
+def load_head(model, folder, metadata):
+    """Return a new model with the frozen head that lies in a folder's head.safetensors and head.json.
+
+    `metadata` are those of the file that the head belongs to; a head of another save is refused.
+    """
     folder = Path(folder)
-    description = read_json(folder / "head.json")
-    tensors, _ = read_safetensors(folder / "head.safetensors")
-    d, labels = model.layer[-1].mlp.down.W.shape[1], description.get("labels")
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if description.get("pooling") not in POOLING or shapes != {"weight": (labels, d), "bias": (labels,)}:
+    path, weights = folder / "head.json", folder / "head.safetensors"
+    description, file = read_json(path), TensorFile(weights)
+    check_fields(
+        description,
+        {
+            "labels": (is_whole, "the number of classes"),
+            "pooling": (lambda value: isinstance(value, str) and value in POOLING, f"one of {', '.join(POOLING)}"),
+            "classes": (lambda value: is_names(value) and len(value) == description.get("labels"), "a name a class"),
+        },
+        path,
+    )
+    check_settings(description, file.metadata, path)
+    if HEAD_HASH in metadata and hashlib.sha256(weights.read_bytes()).hexdigest() != metadata[HEAD_HASH]:
         raise ValueError(
-            f"the head in {folder} (pooling {description.get('pooling')!r}, {shapes}) does not fit this model of hidden"
-            f" size {d}."
+            f"{weights} belongs to another save than the file beside it; take both from one, or save again."
         )
-    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise ValueError(f"{folder / 'head.safetensors'} holds numbers that are not finite; the file is damaged.")
-    dtype = model.layer[-1].mlp.down.W.dtype
-    classifier = Linear(np.array(tensors["weight"].T, dtype, order="C"), tensors["bias"].astype(dtype))
-    head = freeze(ClassifierHead(None, classifier, description["pooling"]))
-    config = {**model.config, "id2label": dict(enumerate(description.get("classes", range(labels))))}
-    return dataclasses.replace(model, head=head, hf_prefix="", config=config)
+    last, labels = model.layer[-1].mlp.down.W, description.get("labels")
+    d, dtype = last.shape[1], last.dtype
+    if "pooling" not in description or file.shapes != {"weight": (labels, d), "bias": (labels,)}:
+        raise ValueError(
+            f"the head in {folder} (pooling {description.get('pooling')!r}, {file.shapes}) does not fit this model of"
+            f" hidden size {d}."
+        )
+    W = held(file["weight"], (labels, d), (d, labels), dtype, f"the weight in {weights}", transposed=True)
+    b = held(file["bias"], (labels,), (labels,), dtype, f"the bias in {weights}")
+    head = freeze(ClassifierHead(None, Linear(W, b), description["pooling"]))
+    classes = description.get("classes", [str(k) for k in range(labels)])
+    return dataclasses.replace(
+        model, head=head, hf_prefix="", config={**model.config, "id2label": dict(enumerate(classes))}
+    )

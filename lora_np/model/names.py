@@ -10,6 +10,16 @@ import re
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import nearest, walk
 
+# transformers 5 renamed ViT's modules, and PEFT's files follow it; model files kept the old names. Here (old, new).
+VIT_RENAMED = (
+    ("attention.attention.query", "attention.q_proj"),
+    ("attention.attention.key", "attention.k_proj"),
+    ("attention.attention.value", "attention.v_proj"),
+    ("attention.output.dense", "attention.o_proj"),
+    ("intermediate.dense", "mlp.fc1"),
+    ("output.dense", "mlp.fc2"),
+)
+
 
 def hf_name(model, path, node):
     """Return a node's full name in Hugging Face's module tree; "" for a node that has none there."""
@@ -17,15 +27,45 @@ def hf_name(model, path, node):
     return f"{model.hf_prefix}{name}" if name and path != "head.classifier" else name
 
 
-def is_named(wanted, path, hf):
+def hf_names(model, path, node):
+    """Return the names that a node has had in Hugging Face's module tree: that of model files, and PEFT's of today."""
+    name = hf_name(model, path, node)
+    return tuple(dict.fromkeys((name, to_peft(model, name))))
+
+
+def to_peft(model, name):
+    """Return what PEFT's files call the module or tensor that has this name in model files; see VIT_RENAMED."""
+    if model.config["model_type"] == "vit":
+        name = re.sub(r"\bencoder\.layer\.(?=\d)", "layers.", name)
+        for old, new in VIT_RENAMED:
+            name = re.sub(rf"(?<=\d\.){re.escape(old)}\b", new, name)
+    return name
+
+
+def from_peft(model, name):
+    """Undo `to_peft`; the files of PEFT with transformers 4 have the names of model files already."""
+    if model.config["model_type"] == "vit":
+        name = re.sub(r"\blayers\.(?=\d)", "encoder.layer.", name)
+        for old, new in VIT_RENAMED:
+            name = re.sub(rf"(?<=\d\.){re.escape(new)}\b", old, name)
+    return name
+
+
+def is_named(wanted, path, names):
     """Return whether `wanted`, a regular expression or a list of ends of names, means the node."""
     if isinstance(wanted, str):
-        return re.fullmatch(wanted, hf) is not None
-    return any(name == target or name.endswith(f".{target}") for target in wanted for name in (hf, path))
+        return any(re.fullmatch(wanted, name) for name in names)
+    return any(name == target or name.endswith(f".{target}") for target in wanted for name in (*names, path))
+
+
+def by_pattern(patterns, names, default):
+    """Return what the first pattern says that matches the end of one of the names, else the default; PEFT's rule."""
+    found = (value for key, value in patterns.items() for name in names if re.match(rf"(.*\.)?({key})$", name))
+    return next(found, default)
 
 
 def select(wanted, names, option):
-    """Return the paths that `wanted` means among `names`, {path: Hugging Face name}; each part must mean something.
+    """Return the paths that `wanted` means among `names`, {path: Hugging Face names}; each part must mean something.
 
     Raises
     ------
@@ -33,13 +73,13 @@ def select(wanted, names, option):
         If a name (or the regular expression) matches nothing; `option` says where it was given.
     """
     for part in [wanted] if isinstance(wanted, str) else wanted:
-        if not any(is_named(wanted if isinstance(wanted, str) else [part], path, hf) for path, hf in names.items()):
+        if not any(is_named(wanted if isinstance(wanted, str) else [part], *named) for named in names.items()):
             raise ValueError(f"{option}: {part!r} matches nothing; {nearest(part, ends(names))}")
     return [path for path, hf in names.items() if is_named(wanted, path, hf)]
 
 
 def select_linear(model, targets, exclude=None, layers=None, whole=()):
-    """Return {path: full Hugging Face name} of the linear nodes to adapt, in order.
+    """Return {path: full Hugging Face names} of the linear nodes to adapt, in order.
 
     Parameters
     ----------
@@ -53,7 +93,7 @@ def select_linear(model, targets, exclude=None, layers=None, whole=()):
     whole : list of str
         Paths of nodes that are trained whole, and therefore not adapted.
     """
-    names = {path: hf_name(model, path, node) for path, node in walk(model) if isinstance(node, Linear)}
+    names = {path: hf_names(model, path, node) for path, node in walk(model) if isinstance(node, Linear)}
     names.pop("embeddings.projection", None)  # transformers has a convolution there, whose adapter has another shape
     if targets == "all-linear":
         chosen = [path for path in names if path != "head.classifier"]
@@ -85,5 +125,5 @@ def layer_number(path):
 
 def ends(names):
     """Return the ends of names by which one could ask for them, the short ones first."""
-    full = {name for pair in names.items() for name in pair if name}
+    full = {name for path, hf in names.items() for name in (path, *hf) if name}
     return sorted({".".join(name.split(".")[-k:]) for name in full for k in (1, 2, 3)}, key=len)

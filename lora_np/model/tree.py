@@ -7,6 +7,7 @@ a node: each function returns a new tree that shares what it did not change.
 
 import dataclasses
 import difflib
+import hashlib
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -196,6 +197,17 @@ def unfreeze(model, names):
     return rebuild(model, change)
 
 
+def check_dtype(dtype):
+    """Return the NumPy dtype in which a model can compute; a ValueError for any other."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise ValueError(f"dtype must be numpy.float32 or numpy.float64, but it is {dtype!r}.") from error
+    if found not in (np.float32, np.float64):
+        raise ValueError(f"a model computes in numpy.float32 or numpy.float64, but dtype is {found}.")
+    return found
+
+
 def astype(model, dtype):
     """Return a copy of a model in another dtype; what is frozen is read-only there too.
 
@@ -219,3 +231,39 @@ def nearest(name, known):
     """Return the sentence that lists the nearest existing names."""
     close = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
     return f"the nearest that exist are {', '.join(close or sorted(known)[:5])}."
+
+
+def settings(node):
+    """Return the settings of a node that change what it computes, by name."""
+    values = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    kept = ("hf", "hf_prefix", "dropout", "scale")  # names, and what belongs to a run or an adapter
+    return {name: v for name, v in values.items() if isinstance(v, (bool, int, float, str)) and name not in kept}
+
+
+def fingerprint(model, skip=()):
+    """Return a hash of what a model computes with: weights, in float32, and settings such as the number of heads.
+
+    A LoRA detour does not count, nor does dropout: a base keeps its own under them.
+
+    Parameters
+    ----------
+    model : node
+    skip : collection of str
+        Names of parameters, or of nodes with all below them, that are left out.
+
+    Returns
+    -------
+    str
+        The SHA-256 over names, shapes and values, in hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for path, node in walk(model):
+        if not any(f"{path}.".startswith(f"{left}.") for left in skip):
+            digest.update(f"{path} {settings(node)} ".encode())
+        for name in getattr(node, "FROZEN", arrays(node)):
+            array, name = getattr(node, name), f"{path}.{name}" if path else name
+            if array is None or any(name == left or name.startswith(f"{left}.") for left in skip):
+                continue
+            digest.update(f"{name} {array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array, "<f4"))
+    return digest.hexdigest()

@@ -7,7 +7,7 @@ taken and what was recorded on the way. It is replaced whole.
 import json
 from pathlib import Path
 
-from lora_np.io.files import read_safetensors, write_safetensors
+from lora_np.io.safetensors import read_safetensors, write_safetensors
 
 KINDS = ("parameter", "m", "v")
 
