@@ -221,3 +221,11 @@ def test_a_benchmark_finds_what_it_imports(path, monkeypatch):
         if error.name.startswith("lora_np"):
             raise
         pytest.skip(f"{path.name} needs {error.name}")
+
+
+def test_the_parts_of_gradcheck_that_know_our_operations_are_those_that_it_names():
+    knows = re.compile(r"^\s*(from lora_np import .*\bops\b|from lora_np\.ops|import lora_np\.ops)", re.MULTILINE)
+    parts = {path.stem for path in (ROOT / "gradcheck").glob("*.py") if knows.search(path.read_text())}
+    words = ast.get_docstring(ast.parse((ROOT / "gradcheck" / "__init__.py").read_text()))
+    named = re.search(r"Two parts do know those of\s`lora_np.ops`(.*?)\n\n", words, re.DOTALL)[1]
+    assert parts == set(re.findall(r"`(\w+)`", named)) == {"mutants", "dictionary"}

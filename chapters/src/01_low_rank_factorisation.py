@@ -307,12 +307,14 @@ for name in names[:6]:
     W = weights[name]
     noise = rng.standard_normal(W.shape)
     for label, M in ((name[8:], W), ("  random numbers", noise)):
-        print(f"{label:28}", *(f"{compress.rank_for_error(M, e):5d}" for e in (0.5, 0.2, 0.1)))
+        needed = [compress.rank_for_error(M, e) for e in (0.5, 0.2, 0.1)]
+        print(f"{label:28}", *(f"{r:5d}" for r in needed))
+        assert needed[2] > 45
 
 # %% [markdown]
-# Hardly. At 10 % error the trained matrices need a rank of 49 to 59 out of 64, about as much as random numbers do.
-# There is nothing to gain by factorising them: the break-even lies at rank 32 for the square ones, at 42 for the
-# others.
+# Hardly. At 10 % error (the last column) the trained matrices need most of their 64 directions, about as many as random
+# numbers do. There is nothing to gain by factorising them: the break-even lies at rank 32 for the square ones, at 42
+# for the others.
 #
 # So LoRA does **not** take the weights apart. This is a common misunderstanding.
 
@@ -366,8 +368,8 @@ for kind in ("query", "key", "value", "output", "up", "down"):
     mean = np.mean([top[name] for name in names if f".{kind}." in name], axis=0)
     print(f"{kind:8} weight {mean[0]:.2f}   update {mean[1]:.2f}   random numbers {mean[2]:.2f}")
 print("update above weight in", sum(u > w for w, u, _ in top.values()), "of 24 matrices")
-assert sum(u > w for w, u, _ in top.values()) >= 22
-assert np.mean([u / w for w, u, _ in top.values()]) > 1.5
+assert all(u > max(w, r) for w, u, r in top.values())
+assert 1.7 < np.mean([u / w for w, u, _ in top.values()]) < 2.4
 
 # %% tags=["measured"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", width_ratios=(1, 1.5))
@@ -414,8 +416,9 @@ plt.show()
 # - **the update cut:** $W_\text{before}$ stays as it is, and only $\Delta W$ is replaced by its best approximation of
 #   rank $r$.
 #
-# Both cost the same: two thin factors for each of the 24 matrices. All else (biases, norms, embeddings) stays as
-# fine-tuning left it. We judge on the dev images, which were not trained on.
+# Either way a new task costs two thin factors for each of the 24 matrices. (The second way needs the matrices
+# $W_\text{before}$ beside them. But these are the base, which is stored once for all tasks.) All else (biases, norms,
+# embeddings) stays as fine-tuning left it. We judge on the dev images, which were not trained on.
 
 
 # %% tags=["measured"]
@@ -431,8 +434,9 @@ cut_update = [accuracy(with_arrays(tuned, {n: weights[n] + cut(updates[n], r) fo
 print("rank             ", *(f"{r:5d}" for r in ranks))
 print("weight cut, %    ", *(f"{100 * a:5.0f}" for a in cut_weight))
 print("update cut, %    ", *(f"{100 * a:5.0f}" for a in cut_update))
-assert cut_update[3] > 0.7 and cut_weight[3] < 0.35  # rank 8
-assert cut_update[4] > accuracy(tuned) - 0.06  # rank 16
+assert 0.74 < cut_update[3] < 0.86 and max(cut_weight[:4]) < 0.2  # up to rank 8
+assert cut_update[4] > accuracy(tuned) - 0.05 > cut_weight[4] + 0.3  # rank 16
+assert cut_weight[5] > accuracy(tuned) - 0.2 and cut_update[0] > accuracy(base)  # rank 32; rank 1
 
 # %% tags=["picture", "measured"]
 figure, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
@@ -447,7 +451,7 @@ plt.show()
 
 # %% [markdown]
 # *Accuracy over the rank, for the two cuts. The update cut starts above the base and is near its full height at rank
-# 16. The weight cut stays near 10 %, that is near chance, up to rank 8, and comes close only at rank 32.*
+# 16. The weight cut stays near 10 %, that is near chance, up to rank 8, and comes within sight of it only at rank 32.*
 #
 # At rank 8 the update cut still answers about four of five right. The weight cut is hardly better than guessing.
 # This is the reason for the formula of LoRA:

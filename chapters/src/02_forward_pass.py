@@ -291,15 +291,18 @@ plt.show()
 #    Second: $(1, 1) / 2 = (0.5, 0.5)$.
 # 3. **Output**, mean of the values. First: $0.75 \cdot 8 + 0.25 \cdot 0 = 6$. Second: $0.5 \cdot 8 = 4$.
 #
-# In general, for one sequence of $T$ tokens with $d$ numbers each (Vaswani et al. 2017, arXiv:1706.03762, equation 1):
+# In general, for one sequence of $T$ tokens, whose queries and keys have $d_k$ numbers each (Vaswani et al. 2017,
+# arXiv:1706.03762, equation 1):
 #
-# $$ S = \frac{Q K^T}{\sqrt d}, \qquad P_{tu} = \frac{e^{S_{tu}}}{\sum_v e^{S_{tv}}}, \qquad O = P V . $$
+# $$ S = \frac{Q K^T}{\sqrt{d_k}}, \qquad P_{tu} = \frac{e^{S_{tu}}}{\sum_v e^{S_{tv}}}, \qquad O = P V . $$
 #
 # - $S$ and $P$ are $(T, T)$: token $t$ looks at token $u$. Each row of $P$ sums to one.
-# - $\sqrt d$ keeps the scores from growing with $d$: a sum of $d$ products of unit size has the size $\sqrt d$.
+# - A score is a sum of $d_k$ products. As long as these are as good as random and independent, of mean 0 and of size
+#   about 1, their sum has a size of about $\sqrt{d_k}$: most of them cancel. (If they all agreed, it would be $d_k$.)
+#   Dividing by $\sqrt{d_k}$ keeps the scores from growing with $d_k$.
 #
-# **Heads.** One mean for each token says little. So the 64 numbers are cut into 4 heads of 16, and each head attends by
-# itself. All arrays get two axes in front: $n$ sequences, $h$ heads. $Q$ is $(n, h, T, d)$, now with $d = 16$.
+# **Heads.** One mean for each token says little. So the $d = 64$ numbers of a row are cut into 4 heads of $d_k = 16$,
+# and each head attends by itself. All arrays get two axes in front: $n$ sequences, $h$ heads. $Q$ is $(n, h, T, d_k)$.
 #
 # **Two options.** `visible`, boolean, says which keys a query may see. Where it is false, the score counts as $-\infty$
 # and the share is 0. Language models hide the future this way. `mask` is for dropout: it comes ready made, shaped as
@@ -324,9 +327,9 @@ print("safe: ", safe / safe.sum())
 # Write `attention_forward(Q, K, V, visible=None, mask=None)`. It returns O and the cache
 # `AttentionCache(Q, K, V, P, mask)`, with `P` before dropout.
 #
-# The shapes may be more general than in our model: T queries may look at U keys. `Q` is (n, h, T, d), `K` (n, h, U, d),
-# `V` (n, h, U, d_v), `P` (n, h, T, U). `visible` has the shape of P or broadcasts to it. For the root of d, take
-# `** 0.5` again.
+# The shapes may be more general than in our model: T queries may look at U keys, and values may have another size than
+# keys. `Q` is (n, h, T, d_k), `K` (n, h, U, d_k), `V` (n, h, U, d_v), `P` (n, h, T, U). `visible` has the shape of P or
+# broadcasts to it. d_k is the last size of Q; for its root, take `** 0.5` again.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -381,7 +384,7 @@ for label, visible in (("all visible", None), ("no future", np.tri(2, dtype=bool
 # Four linear maps surround the operation: `query`, `key` and `value` make $Q$, $K$, $V$ out of the rows, and
 # `output` mixes what the heads found. Between rows and heads there is a change of view. It goes in two moves:
 #
-# $$ (n T,\; d) \;\to\; (n, T, h, d / h) \;\to\; (n, h, T, d / h). $$
+# $$ (n T,\; d) \;\to\; (n, T, h, d_k) \;\to\; (n, h, T, d_k), \qquad d_k = d / h. $$
 #
 # The first only reads the row as $h$ pieces. The second swaps two axes. `split_heads` does both, `join_heads` goes the
 # way back.
@@ -414,6 +417,7 @@ axes[0].set_ylabel("this token looks")
 figure.supxlabel("at this token", fontsize=10)
 figure.colorbar(picture, ax=axes, label="share")
 plt.show()
+assert cache.P[0, [0, 1, 3], 0].argmax(axis=1).tolist() == [3, 2, 1]  # of the class token, in heads 0, 1 and 3
 
 # %% [markdown]
 # *Four tables of 5 x 5, one a head: how much each token (row) looks at each token (column). Each row has one or a few
@@ -636,8 +640,10 @@ assert min(mistakes["divided_by_d_minus_1"][1], mistakes["other_gelu"][1]) > 0.9
 # %% [markdown]
 # ## What you built
 #
-# - `linear_forward`, `layer_norm_forward`, `gelu_forward` and `attention_forward` are in `lora_np.ops`. They are the
-#   same code, with checks of the shapes, and some passes over the memory saved.
+# - `linear_forward`, `layer_norm_forward`, `gelu_forward` and `attention_forward` are in `lora_np.ops`. They give the
+#   same numbers, but for rounding, and say so when shapes do not fit. Their code is another where that is faster: rows
+#   are summed by a matrix product, results are written over arrays that nobody needs any more, and float32 has its own
+#   erf. Read yours first, and theirs beside it.
 # - `block_forward` is `PreNormBlock.forward` in `lora_np.model.blocks`.
 # - The whole is `Transformer.forward` in `lora_np.model.transformer`.
 

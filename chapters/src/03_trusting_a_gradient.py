@@ -394,6 +394,7 @@ plt.title("blue: right    orange: one mistake each    dotted: 1e-7", fontsize=10
 plt.show()
 assert max(right for right, _ in found.values()) < 1e-8
 assert min(min(wrong) for _, wrong in found.values()) > 1e-3
+assert sum(len(wrong) for _, wrong in found.values()) > 200
 
 # %% [markdown]
 # *Six rows on a logarithmic axis: a blue point per operation far to the left, below 1e-8, and hundreds of orange

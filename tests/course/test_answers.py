@@ -23,6 +23,7 @@ import answers
 import unseen_answers
 
 import lora_np as lnp
+from lora_np import ops
 from lora_np.course import answers as judged
 from lora_np.gradcheck import CAUSES
 
@@ -106,6 +107,20 @@ def test_the_verdict_says_what_is_wrong_and_how_to_go_on(capsys):
     assert "hint 1:" in str(lnp.course.check("linear_backward", linear_backward, hint=1))
     last = lnp.course.check("linear_backward", linear_backward, hint=9)
     assert "hint 2:" in last.hint and not last.more
+
+
+def test_the_proof_says_how_far_each_precision_was_verified():
+    def off(error, dtype):
+        def backward(dy, cache):
+            dx, dW, db = ops.linear_backward(dy, cache)
+            return (dx * dx.dtype.type(1 + error) if dx.dtype == dtype else dx), dW, db
+
+        return lnp.course.check("linear_backward", backward)
+
+    words = "3 in float64, to 1e-07, and one in float32, where rounding may cost 1e-02"
+    assert words in off(0, np.float64).sentences[0]
+    assert off(5e-8, np.float64).ok and not off(5e-7, np.float64).ok
+    assert off(5e-3, np.float32).ok and not off(5e-2, np.float32).ok
 
 
 def test_a_pair_may_have_a_cache_of_its_own():
