@@ -7,6 +7,7 @@ a node: each function returns a new tree that shares what it did not change.
 
 import dataclasses
 import difflib
+import hashlib
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -219,3 +220,28 @@ def nearest(name, known):
     """Return the sentence that lists the nearest existing names."""
     close = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
     return f"the nearest that exist are {', '.join(close or sorted(known)[:5])}."
+
+
+def fingerprint(model, skip=()):
+    """Return a hash of a model's weights, in float32; a LoRA detour does not count, so a base keeps its own under one.
+
+    Parameters
+    ----------
+    model : node
+    skip : collection of str
+        Names of parameters, or of nodes with all below them, that are left out.
+
+    Returns
+    -------
+    str
+        The SHA-256 over names, shapes and values, in hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for path, node in walk(model):
+        for name in getattr(node, "FROZEN", arrays(node)):
+            array, name = getattr(node, name), f"{path}.{name}" if path else name
+            if array is None or any(name == left or name.startswith(f"{left}.") for left in skip):
+                continue
+            digest.update(f"{name} {array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array, "<f4"))
+    return digest.hexdigest()

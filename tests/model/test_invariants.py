@@ -9,7 +9,7 @@ import tiny
 import lora_np as lnp
 from lora_np import ops
 from lora_np.model import attention
-from lora_np.model.tree import with_arrays
+from lora_np.model.tree import fingerprint, with_arrays
 
 
 @pytest.mark.parametrize("name", tiny.NAMES)
@@ -300,3 +300,17 @@ def test_with_arrays_refuses_another_shape():
 def test_bad_input_is_named(call, received):
     with pytest.raises(ValueError, match=received):
         call()
+
+
+def test_a_fingerprint_tells_weights_apart_and_looks_through_a_detour():
+    model = tiny.build("bert mean head", np.float32)
+    config = lnp.LoRAConfig(r=2, target_modules="all-linear")
+    whole = fingerprint(model)
+    assert fingerprint(lnp.inject(model, config, np.random.default_rng(0))) == whole
+    assert fingerprint(lnp.astype(model, np.float64)) == whole and len(whole) == 64
+    for name, array in lnp.parameters(model).items():
+        moved = with_arrays(model, {name: array + np.float32(1e-3)})
+        assert fingerprint(moved) != whole
+        assert fingerprint(moved, skip=("head",)) == fingerprint(model, ("head",)) or not name.startswith("head.")
+        assert fingerprint(moved, [name]) == fingerprint(model, [name])
+    assert fingerprint(model, ["hea"]) == whole and fingerprint(model, ["layer.0"]) != whole
