@@ -1,14 +1,40 @@
-"""`python -m lora_np` and the console command `lora-np`."""
+"""`python -m lora_np` and the console command `lora-np`.
 
+NumPy takes a third of a second to load, and somebody may press Ctrl-C in it. So nothing but the standard library is
+imported here before that is provided for.
+"""
+
+import os
+import signal
 import sys
-
-from lora_np.cli.commands import main
-from lora_np.train.memory import keep_freed_memory
 
 
 def run():
+    opened_streams()
+    signal.signal(signal.SIGINT, leave)
+    from lora_np.cli.commands import main
+    from lora_np.train.memory import keep_freed_memory
+
     keep_freed_memory()
     sys.exit(main())
+
+
+def leave(*_):
+    """End at once, before anything is at work; an exception might be lost inside an import."""
+    os.write(2, b"\nlora_np: stopped.\n")
+    os._exit(130)
+
+
+def opened_streams():
+    """See to it that there are three open streams; else the next file that is opened would become one of them."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(handle)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w")
+    if sys.stdout is None:
+        print("lora_np: standard output is closed; send it to a file, or to /dev/null.", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ import importlib
 import os
 import sys
 
+import lora_np
+from lora_np.cli.interrupt import exit_code, stoppable
+
 COMMANDS = {
     "finetune": ("adapt a pretrained model to data it fails on", "python -m lora_np finetune"),
     "gradcheck": ("verify every gradient numerically", "python -m lora_np gradcheck --model digits"),
@@ -26,23 +29,51 @@ COMMANDS = {
 
 
 def main(argv=None):
-    """Run a command; return 0, or 1 for a failed gradient check, 2 for a mistake in the input, 130 after Ctrl-C."""
+    """Run a command; return 0, or 1 for a failed gradient check, 2 for a mistake in the input, 130 after Ctrl-C.
+
+    Another signal that ended it gives 128 and its number, as shells have it: 143 after SIGTERM.
+    """
     argv = sys.argv[1:] if argv is None else argv
+    name = f"lora_np {argv[0]}" if argv else "lora_np"
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without a letter shows its code
-    try:
-        return run(argv) if argv else overview()
-    except BrokenPipeError:  # whoever read our output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (ValueError, OSError) as error:
-        if os.environ.get("LORA_NP_TRACEBACK"):  # for those who look for the place
-            raise
-        print(f"\nlora_np {argv[0]}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nlora_np {argv[0]}: stopped.", file=sys.stderr)
-        return 130
+    with stoppable():
+        try:
+            try:
+                return run(argv) if argv else overview()
+            finally:
+                sys.stdout.flush()  # here we still can say that it failed
+        except BrokenPipeError:  # whoever read our output has left, as `head` does
+            discard_output()
+            return 1
+        except (ValueError, OSError, MemoryError) as error:
+            if os.environ.get("LORA_NP_TRACEBACK"):  # for those who look for the place
+                raise
+            print(f"\n{name}: {sentence(error)}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as error:
+            print(f"\n{name}: stopped.", file=sys.stderr)
+            return exit_code(error)
+
+
+def sentence(error):
+    """Return what is said of an error."""
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory for this ({error or 'no more is known'}); ask for less at once."
+    if isinstance(error, OSError):
+        try:
+            sys.stdout.flush()
+        except OSError as full:
+            discard_output()
+            return f"standard output cannot be written ({full.strerror or full}); send it elsewhere."
+        if error.filename is not None and error.strerror:
+            return f"{error.filename} cannot be read or written: {error.strerror}."
+    return error
+
+
+def discard_output():
+    """Send what is still to be printed nowhere: Python tries again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def overview():
@@ -55,6 +86,7 @@ def overview():
 
 def run(argv):
     parser = argparse.ArgumentParser(prog="lora_np", description="LoRA from the inside, in NumPy.")
+    parser.add_argument("-V", "--version", action="version", version=f"lora_np {lora_np.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (what, example) in COMMANDS.items():
         description = f"{what[0].upper()}{what[1:]}."

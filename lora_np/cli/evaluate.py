@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_np.cli.merge import model_of
+from lora_np.cli.reading import tokens_of
 from lora_np.cli.terminal import heading, line, percent, table
 from lora_np.io.data import load_data
 from lora_np.io.pretrained import load_tokenizer
@@ -16,7 +17,7 @@ def add_arguments(parser):
     parser.add_argument("--adapter", type=Path, help="an adapter's folder")
     parser.add_argument("--model", help="the adapter's base (default: the one it names), or a model without an adapter")
     parser.add_argument("--data", required=True, help="a dataset, of any domain with the same classes")
-    parser.add_argument("--max-length", type=int, help="tokens of a text that are read (default: 128)")
+    parser.add_argument("--max-length", type=int, help="tokens of a text that are read (default: as in training)")
 
 
 def main(args):
@@ -28,11 +29,11 @@ def main(args):
         )
     tokenizer = load_tokenizer(source)
     reads_images = model.config["model_type"] == "vit"
-    tokens = list(tokenizer(test.inputs) if reads_images else tokenizer(test.inputs, args.max_length))
-    with worker_pool(cores()) as run:
-        logits = predict(model, tokens, run)
-    share = accuracy(logits, test.labels)
     heading(f"{args.data}: {len(test):,} of the test part")
+    tokens = tokenizer(test.inputs) if reads_images else tokens_of(tokenizer, test.inputs, args.max_length, model)
+    with worker_pool(cores()) as run:
+        logits = predict(model, list(tokens), run)
+    share = accuracy(logits, test.labels)
     line("accuracy", percent(share, wilson_interval(share, len(test))))
     counts = np.zeros((len(test.classes), len(test.classes)), int)
     np.add.at(counts, (test.labels, logits.argmax(axis=1)), 1)

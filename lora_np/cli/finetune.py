@@ -1,16 +1,18 @@
 """`finetune`: adapt a pretrained model to data it fails on, and show what that did."""
 
 import dataclasses
-import platform
+import math
 import time
 
 import numpy as np
 from tqdm import tqdm
 
-import lora_np
+from lora_np.cli.claim import claimed
 from lora_np.cli.interrupt import Interrupt
 from lora_np.cli.options import ONLY_LORA, add_arguments, kind_of, next_free, resumed, settled
-from lora_np.cli.terminal import folder_bytes, heading, line, percent, pictures, sentences, size
+from lora_np.cli.origins import check_origins, origins, versions
+from lora_np.cli.reading import say_truncated
+from lora_np.cli.terminal import command, folder_bytes, heading, line, percent, pictures, sentences, size
 from lora_np.figures import draw_curves, draw_predictions
 from lora_np.io.data import load_data
 from lora_np.io.files import write_json
@@ -50,10 +52,31 @@ def main(args):
         for name, value in vars(args).items()
         if value is not None and name not in ("command", "out", "resume")
     }
-    options, folder = (resumed(args, given)) if args.resume else (settled(given), None)
-    started = time.perf_counter()
+    options, folder = resumed(args, given) if args.resume else (settled(given), args.out)
     plan = Plan(**{f.name: options[f.name] for f in dataclasses.fields(Plan) if f.name in options})
-    check_source(options["model"])  # before data are fetched for nothing
+    check_source(options["model"])
+    with claimed(folder) if folder else next_free(options) as folder:  # before anything is fetched for nothing
+        if (folder / "metrics.json").exists() and args.resume:
+            raise ValueError(
+                f"the run in {folder} is complete; there is nothing to resume. Its results are in"
+                f" {folder / 'metrics.json'}."
+            )
+        if not args.resume and any((folder / name).exists() for name in RUN_FILES):
+            raise ValueError(
+                f"{folder} holds a run already; choose another folder for --out, or go on with it:"
+                f" {command('finetune', '--resume', folder)}"
+            )
+        try:
+            return work(options, plan, folder, args.resume is not None)
+        except KeyboardInterrupt:
+            if (folder / "run.json").exists() and not (folder / "metrics.json").exists():
+                line("stopped", f"to go on: {command('finetune', '--resume', folder)}")
+            raise
+
+
+def work(options, plan, folder, resume):
+    """Do a run from its data to its files; return the exit code."""
+    started = time.perf_counter()
     data = dict(zip(("train", "dev", "test"), load_data(options["data"])))
     tokenizer = load_tokenizer(options["model"])
     if isinstance(tokenizer, PatchTokenizer) != (kind_of(options["data"]) == "images"):
@@ -61,21 +84,26 @@ def main(args):
         raise ValueError(
             f"the model {options['model']} reads {reads}, but {options['data']} holds {holds}; choose others by --data."
         )
-    length = (options["max_length"],) if kind_of(options["data"]) == "texts" else ()
-    tokens = {name: list(tokenizer(part.inputs, *length)) for name, part in data.items()}
+    texts, cut = kind_of(options["data"]) == "texts", 0
+    if texts:
+        options["max_length"] = tokenizer.checked(options["max_length"])
+        counted = {name: tokenizer.counted(part.inputs, options["max_length"]) for name, part in data.items()}
+        tokens, cut = {name: ids for name, (ids, _) in counted.items()}, sum(lost for _, lost in counted.values())
+    else:
+        tokens = {name: list(tokenizer(part.inputs)) for name, part in data.items()}
     base, model = make_models(options, data["train"].classes)
-    if args.out is not None and any((args.out / name).exists() for name in RUN_FILES):
-        raise ValueError(
-            f"{args.out} holds a run already; choose another folder for --out, or go on with it by --resume {args.out}."
-        )
+    stands_on = origins(options, data, tokens if texts else {}, base)
+    if resume:
+        check_origins(folder / "run.json", stands_on)
     show_loaded(options, base, model, data)
-    if length and (cut := sum(tokenizer.truncated(part.inputs, *length) for part in data.values())):
-        line("truncated", f"{cut} texts are longer than {length[0]} tokens; what comes after is not read")
+    if texts and tokenizer.trained not in (None, options["max_length"]):
+        line("length", f"{options['max_length']} tokens of a text; the base was trained with {tokenizer.trained}")
+    say_truncated(cut, sum(map(len, data.values())), options["max_length"] if texts else 0)
     gradients = show_gradient_check(model, tokens["train"][:4], options["seed"])
-    folder = folder or args.out or next_free(options)
-    write_json(folder / "run.json", options)
+    if not resume:
+        write_json(folder / "run.json", {**options, "origins": stands_on, "versions": versions()})
     with worker_pool(plan.workers) as run:
-        trained, rows, unit = model, tokens, "tokens" if length else "images"
+        trained, rows, unit = model, tokens, "tokens" if texts else "images"
         if is_fixed_below_head(model):
             line(
                 "features",
@@ -85,16 +113,17 @@ def main(args):
             trained, unit = head_alone(model), kind_of(options["data"])
         training = Training(trained, rows["train"], data["train"].labels, plan)
         memory = show_memory(training)
-        history = train(
+        history, signal_number = train(
             training,
             folder,
-            args.resume is not None,
+            {**options, **stands_on},
+            resume,
             unit,
             lambda: accuracy(predict(trained, rows["dev"], run), data["dev"].labels),
             lambda: accuracy(predict(base, tokens["dev"], run), data["dev"].labels),
         )
-        if history is None:
-            return 130
+        if signal_number:
+            return 128 + signal_number
         logits = {"before": predict(base, tokens["test"], run), "after": predict(model, tokens["test"], run)}
         results = show_results(options, folder, base, model, data["test"], tokens["test"], logits, run)
     files = show_examples_and_files(options, folder, data["test"], logits, history)
@@ -112,7 +141,8 @@ def make_models(options, classes):
     rng = np.random.default_rng([options["seed"], ADAPTER])
     if kind_of(options["data"]) == "texts":
         base = freeze(with_head(base, len(classes), "mean", np.random.default_rng([options["seed"], HEAD])))
-        base = dataclasses.replace(base, config={**base.config, "id2label": dict(enumerate(classes))})
+        known = {"id2label": dict(enumerate(classes)), "max_seq_length": options["max_length"]}
+        base = dataclasses.replace(base, config={**base.config, **known})
     elif getattr(base.head, "classifier", None) is None:
         raise ValueError(
             f"the model {options['model']} has no classifier; expected one that tells the classes of {options['data']}"
@@ -185,13 +215,13 @@ def show_memory(training):
     return held
 
 
-def train(training, folder, resume, unit, dev_accuracy, dev_before):
-    """Run the steps with a progress bar and checkpoints; return the history, or None if it was interrupted."""
+def train(training, folder, identity, resume, unit, dev_accuracy, dev_before):
+    """Run the steps with a progress bar and checkpoints; return the history, and the signal that stopped it or 0."""
     checkpoint = folder / "checkpoint.safetensors"
     heading("Training")
     if resume and checkpoint.exists():
-        history = load_checkpoint(training, checkpoint)
-        if not isinstance(history, dict) or history.keys() != EMPTY.keys() or len(history["loss"]) != training.done:
+        history = load_checkpoint(training, checkpoint, identity)
+        if not is_record(history, training.done):
             raise ValueError(f"the record in {checkpoint} is damaged; delete that file to start the run anew.")
         line("resumed", f"after step {training.done} of {training.total}")
     else:
@@ -220,17 +250,33 @@ def train(training, folder, resume, unit, dev_accuracy, dev_before):
                             f"loss {mean:.3f}, accuracy on dev {percent(history['dev'][-1][1])}, {rate:,.0f} {unit}/s",
                         )
                 if interrupt.asked or step.number == training.total or time.monotonic() - saved > SAVE_EVERY:
-                    save_checkpoint(training, checkpoint, history)
+                    save_checkpoint(training, checkpoint, history, identity)
                     saved = time.monotonic()
                 if interrupt.asked and training.done < training.total:
                     bar.clear()
                     line("stopped", f"after step {step.number} of {training.total}; all work is saved. To go on:")
-                    line("", f"python -m lora_np finetune --resume {folder}")
-                    return None
+                    line("", command("finetune", "--resume", folder))
+                    return history, interrupt.asked
+        except OSError:  # nobody reads any more what is printed, say
+            save_checkpoint(training, checkpoint, history, identity)
+            raise
         except NonFiniteLoss as error:
             kept = f"The last good state is in {checkpoint}." if checkpoint.exists() else "Nothing had been saved yet."
             raise ValueError(f"{error} {kept}") from error
-    return history
+    return history, 0
+
+
+def is_record(history, steps):
+    """Return whether a checkpoint's record is one of so many steps, in finite numbers."""
+    if not isinstance(history, dict) or history.keys() != EMPTY.keys():
+        return False
+    dev = history["dev"]
+    if not isinstance(dev, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in dev):
+        return False
+    if not all(isinstance(history[name], list) and len(history[name]) == steps for name in ("loss", "lr")):
+        return False
+    numbers = [*history["loss"], *history["lr"], *(number for pair in dev for number in pair), history["dev_before"]]
+    return all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
 
 
 def show_results(options, folder, base, model, test, sequences, logits, run):
@@ -290,13 +336,12 @@ def show_examples_and_files(options, folder, test, logits, history):
         (kind, f"{folder / kind}   ({'PEFT opens it too' if kind == 'adapter' else 'a plain model folder'})"),
         ("figures", ", ".join(str(folder / name) for name in figures)),
         ("numbers", str(folder / "metrics.json")),
-        ("next", f"python -m lora_np predict --{kind} {folder / kind}" + ("" if images else ' "your own text"')),
+        ("next", command("predict", f"--{kind}", folder / kind, *([] if images else ["your own text"]))),
     ]
 
 
 def write_metrics(folder, options, model, gradients, history, results, seconds):
     total, trainable = count_parameters(model)
-    versions = {"lora_np": lora_np.__version__, "numpy": np.__version__, "python": platform.python_version()}
     write_json(
         folder / "metrics.json",
         {
@@ -306,6 +351,6 @@ def write_metrics(folder, options, model, gradients, history, results, seconds):
             **results,
             "history": history,
             "seconds": round(seconds, 2),
-            "versions": versions,
+            "versions": versions(),
         },
     )

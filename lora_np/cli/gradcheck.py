@@ -22,7 +22,8 @@ def add_arguments(parser):
         nargs="?",
         type=Path,
         help="a file of your own with functions NAME_forward and NAME_backward, and NAME_inputs = {'x': array, ...};"
-        " NAME_fixed holds what is not differentiated",
+        " NAME_fixed holds what is not differentiated. The file is run, with all that it does, so check only what you"
+        " trust",
     )
     parser.add_argument(
         "--model", default="digits", help="the whole model to verify: digits, or a model folder (default: digits)"
@@ -118,6 +119,11 @@ def pairs(path):
     sys.path.insert(0, str(path.resolve().parent))  # for what lies beside it
     try:
         spec.loader.exec_module(module)
+    except SystemExit as error:
+        raise ValueError(
+            f"{path} ends the program ({error!r}) before its functions can be checked; put what is run as a"
+            ' program below: if __name__ == "__main__".'
+        ) from error
     except Exception as error:
         raise ValueError(f"{path} does not run ({type(error).__name__}: {error}).") from error
     found = vars(module)

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from lora_np.cli.terminal import folder_bytes, heading, line, percent, size, table
+from lora_np.cli.terminal import command, folder_bytes, heading, line, percent, size, table
 from lora_np.io.files import read_json
 from lora_np.io.huggingface import load_folder
 from lora_np.io.pretrained import model_folder
@@ -79,12 +79,18 @@ def show_adapter(folder):
 def show_run(folder):
     options = read_json(folder / "run.json")
     heading(f"run {folder}")
-    line("options", ", ".join(f"{name} {value}" for name, value in options.items()))
+    line("options", ", ".join(f"{name} {value}" for name, value in options.items() if not isinstance(value, dict)))
     if not (folder / "metrics.json").exists():
-        line("state", f"interrupted; go on by: python -m lora_np finetune --resume {folder}")
+        line("state", f"interrupted, or still at work; to go on: {command('finetune', '--resume', folder)}")
         return
     metrics = read_json(folder / "metrics.json")
     for when in ("before", "after"):
-        if not isinstance(metrics.get(when), dict):
-            raise ValueError(f"{folder / 'metrics.json'} lacks {when!r}; it is damaged or from another version.")
-        line(when, percent(metrics[when]["accuracy"], metrics[when]["interval"]))
+        found = metrics.get(when) if isinstance(metrics.get(when), dict) else {}
+        interval = found.get("interval") if isinstance(found.get("interval"), list) else []
+        shares = [found.get("accuracy"), *interval]
+        if len(shares) != 3 or not all(type(share) in (int, float) and 0 <= share <= 1 for share in shares):
+            raise ValueError(
+                f"{folder / 'metrics.json'} has {when} = {str(metrics.get(when))[:100]}; expected an accuracy and its"
+                " interval, shares in 0..1: it is damaged or from another version."
+            )
+        line(when, percent(shares[0], shares[1:]))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lora_np.cli.claim import claimed
 from lora_np.cli.terminal import folder_bytes, line, size
 from lora_np.io.files import read_json
 from lora_np.io.huggingface import save_model
@@ -17,12 +18,13 @@ def add_arguments(parser):
 
 
 def main(args):
-    for name, what in (("config.json", "a model"), ("adapter_config.json", "an adapter"), ("run.json", "a run")):
-        if (args.out / name).exists():
-            raise ValueError(f"{args.out} holds {what} already; choose another folder for --out.")
-    source, model = adapted(args.adapter, args.model)
-    save_model(merge(model), args.out)
-    copy_tokenizer(source, args.out)
+    with claimed(args.out):
+        for name, what in (("config.json", "a model"), ("adapter_config.json", "an adapter"), ("run.json", "a run")):
+            if (args.out / name).exists():
+                raise ValueError(f"{args.out} holds {what} already; choose another folder for --out.")
+        source, model = adapted(args.adapter, args.model)
+        save_model(merge(model), args.out)
+        copy_tokenizer(source, args.out)
     line("merged", f"{args.out}, {size(folder_bytes(args.out))}; the adapter and its base are unchanged")
     return 0
 

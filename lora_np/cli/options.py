@@ -1,9 +1,11 @@
 """The options of `finetune`: which there are, what they are if they are not given, and those of an interrupted run."""
 
+import contextlib
 import itertools
 import re
 from pathlib import Path
 
+from lora_np.cli.claim import claimed
 from lora_np.io.digits import DOMAINS
 from lora_np.io.files import read_json
 from lora_np.io.text import REVIEWS
@@ -27,8 +29,10 @@ DEFAULTS = {
 }
 SHARED = {
     "images": {"model": "digits", "data": "digits-mixed", "batch_size": 64},
-    "texts": {"model": "minilm", "data": "movie-reviews", "batch_size": 32, "max_length": 128, "epochs": 1},
+    "texts": {"model": "minilm", "data": "movie-reviews", "batch_size": 32, "max_length": None, "epochs": 1},
 }
+# More has no sense, and would take forever to refuse itself. `workers` may be as many as there are cores.
+MOST = {"epochs": 10**6, "batch_size": 10**9, "max_tokens": 10**9, "workers": max(256, cores())}
 EPOCHS = {"digits": 40, "digits-rotated": 40, "digits-inverted": 40, "digits-mixed": 10}
 
 
@@ -69,7 +73,7 @@ def add_arguments(parser):
     add(
         "--batch-size", type=int, help=f"examples a step (default: {images['batch_size']}, texts {texts['batch_size']})"
     )
-    add("--max-length", type=int, help=f"tokens of a text that are read (default: {texts['max_length']})")
+    add("--max-length", type=int, help="tokens of a text that are read (default: 128)")
     add("--seed", type=int, help="repeats a run to the bit on one machine (default: 0)")
     add("--workers", type=int, help="threads, each with its share of a batch (default: the number of cores)")
     add(
@@ -92,8 +96,21 @@ def kind_of(data):
     return "images" if data in DOMAINS else "texts"
 
 
+def bounded(options):
+    """Raise if a number is absurdly large; what is too small the plan says itself."""
+    for name, most in MOST.items():
+        if isinstance(options.get(name), int) and options[name] > most:
+            raise ValueError(
+                f"--{name.replace('_', '-')} must be at most {most:,}, but it is {options[name]}; give a smaller one."
+            )
+
+
 def settled(given):
-    """Return all options of a new run: what was given, and the defaults of its method."""
+    """Return all options of a new run: what was given, and the defaults of its method.
+
+    `max_length` stays None if it is not given: it is the tokenizer's, which may know what its model was trained with.
+    """
+    bounded(given)
     method = given.get("method", "lora")
     if method not in METHODS:
         raise ValueError(f"--method must be one of {', '.join(METHODS)}, but it is {method!r}.")
@@ -135,11 +152,6 @@ def resumed(args, given):
     if args.out is not None:
         raise ValueError("--out and --resume exclude each other: a resumed run stays in its folder.")
     options = read_options(folder / "run.json")
-    if (folder / "metrics.json").exists():
-        raise ValueError(
-            f"the run in {folder} is complete; there is nothing to resume. Its results are in"
-            f" {folder / 'metrics.json'}."
-        )
     for name, value in settled({**{name: options[name] for name in ("method", "data", "model")}, **given}).items():
         if name in given and options[name] != value:
             raise ValueError(
@@ -157,28 +169,37 @@ def read_options(path):
             raise ValueError(f"{path} has {name} = {options.get(name)!r}; it is damaged. Start a new run.")
     expected = settled({name: options[name] for name in ("method", "data", "model")})
     for name, value in expected.items():
-        kinds = (
-            (int, float) if isinstance(value, float) else (str, list) if name == "target_modules" else (type(value),)
-        )
-        if not isinstance(options.get(name), kinds):
+        found = options.get(name)
+        if name == "target_modules":
+            fits = isinstance(found, str) or isinstance(found, list) and all(isinstance(one, str) for one in found)
+        else:
+            kinds = (int, float) if isinstance(value, float) else (int,) if name == "max_length" else (type(value),)
+            fits = type(found) in kinds
+        if not fits:
             raise ValueError(
                 f"{path} has {name} = {options.get(name)!r}; it is damaged or was written by another version. Start a"
                 " new run."
             )
+    bounded(options)
     return {name: options[name] for name in expected}
 
 
+@contextlib.contextmanager
 def next_free(options):
-    """Make and return the first of runs/digits-lora-001, -002, ... that does not exist."""
+    """Make and hold the first of runs/digits-lora-001, -002, ... that does not exist."""
     stem = f"{Path(options['model']).resolve().name}-{options['method']}"
+    runs = Path("runs")
+    made = [] if runs.exists() else [runs]
     try:
-        Path("runs").mkdir(exist_ok=True)
         for number in itertools.count(1):
-            folder = Path("runs") / f"{stem}-{number:03d}"
+            runs.mkdir(exist_ok=True)  # each time: a run that has no use for it takes it away
+            folder = runs / f"{stem}-{number:03d}"
             try:
                 folder.mkdir()  # fails if another run, perhaps of this very second, has made it
-            except FileExistsError:
+            except (FileExistsError, FileNotFoundError):
                 continue
-            return folder
+            break
     except OSError as error:
         raise OSError(f"no folder can be made in runs ({error.strerror}); name another place by --out.") from error
+    with claimed(folder, [folder, *made]):
+        yield folder

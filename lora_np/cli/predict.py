@@ -1,14 +1,15 @@
 """`predict`: what a model, adapted or not, says about images or texts."""
 
-import json
+import io
 import sys
-import zipfile
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from lora_np.cli.merge import model_of
-from lora_np.cli.terminal import heading, line, percent, pictures, sentences
+from lora_np.cli.reading import tokens_of
+from lora_np.cli.terminal import heading, json_line, line, percent, pictures, sentences
 from lora_np.io.data import load_data
 from lora_np.io.pretrained import load_tokenizer
 from lora_np.train.evaluate import accuracy, predict
@@ -20,9 +21,11 @@ def add_arguments(parser):
     parser.add_argument("--model", help="the adapter's base (default: the one it names), or a model without an adapter")
     parser.add_argument("--data", help="a dataset's test part instead (default for an image model: digits-mixed)")
     parser.add_argument("--count", type=int, default=8, help="how many of that to show (default: 8)")
-    parser.add_argument("--file", type=Path, help="a UTF-8 file with one text a line; - for standard input")
+    parser.add_argument(
+        "--file", type=Path, help="a UTF-8 file with one text a line, for one answer a line; - for standard input"
+    )
     parser.add_argument("--images", type=Path, help="a .npy file of your own images, (n, H, W) floats in 0..1")
-    parser.add_argument("--max-length", type=int, help="tokens of a text that are read (default: 128)")
+    parser.add_argument("--max-length", type=int, help="tokens of a text that are read (default: as in training)")
     parser.add_argument("--json", action="store_true", help="print one JSON object an image or text")
 
 
@@ -40,7 +43,11 @@ def main(args):
         inputs, labels, names = read_texts(args)
     names = classes or names
     tokenizer = load_tokenizer(source)
-    logits = predict(model, list(tokenizer(inputs) if reads_images else tokenizer(inputs, args.max_length)))
+    if reads_images:
+        tokens = list(tokenizer(inputs))
+    else:
+        tokens = tokens_of(tokenizer, inputs, args.max_length, model, sys.stderr if args.json else None)
+    logits = predict(model, tokens)
     shown = logits if labels is None else logits[: args.count]
     probabilities = np.exp(shown - shown.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
@@ -49,7 +56,7 @@ def main(args):
         for k, label in enumerate(found):
             entry = {"image" if reads_images else "text": k if reads_images else inputs[k], "label": names[label]}
             entry["probability"] = round(float(probabilities[k, label]), 4)
-            print(json.dumps({**entry, **({} if labels is None else {"true": names[labels[k]]})}, ensure_ascii=False))
+            print(json_line({**entry, **({} if labels is None else {"true": names[labels[k]]})}))
         return 0
     captions = [f"{names[f]} ({percent(p[f]).strip()})" for f, p in zip(found, probabilities)]
     if labels is not None:
@@ -73,14 +80,34 @@ def read_texts(args):
         return args.texts, None, None
     if args.file is None:
         raise ValueError('this model reads texts: give some ("like this"), --file FILE, --file - or --data NAME.')
+    return lines_of(args.file), None, None
+
+
+def lines_of(path):
+    """Return the texts of a file, or of standard input for "-": text k is line k, which a newline alone ends."""
+    name = "standard input" if str(path) == "-" else str(path)
+    if str(path) == "-" and sys.stdin is None:
+        raise ValueError("standard input is closed; name a file by --file FILE.")
+    data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     try:
-        text = sys.stdin.read() if str(args.file) == "-" else args.file.read_text(encoding="utf-8")
+        lines = data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{args.file} is not UTF-8 ({error}); save it with that encoding.") from error
-    texts = [row for row in text.splitlines() if row.strip()]
-    if not texts:
-        raise ValueError(f"{args.file} holds no text; expected one a line.")
-    return texts, None, None
+        row = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{name} is not UTF-8: line {row} holds the byte 0x{data[error.start]:02x}; save it with that encoding."
+        ) from error
+    if not lines[-1]:
+        lines.pop()  # what ends with a newline has no line after it
+    if not lines:
+        raise ValueError(f"{name} holds no text; expected one a line.")
+    if len(lines) == 1 and "\r" in lines[0].rstrip("\r"):
+        raise ValueError(f"{name} ends its lines by carriage returns alone; save it with newlines.")
+    for row, text in enumerate(lines, 1):
+        if "\0" in text:
+            raise ValueError(f"line {row} of {name} holds a NUL, which no text does; save it with the encoding UTF-8.")
+        if not text.strip():
+            raise ValueError(f"line {row} of {name} is empty; write a text there, or take the line out.")
+    return [text.removesuffix("\r") for text in lines]
 
 
 def read_images(args):
@@ -90,10 +117,14 @@ def read_images(args):
     if args.images is None:
         test = load_data(args.data or "digits-mixed")[2]
         return test.inputs, test.labels, test.classes
+    file = io.BytesIO(args.images.read_bytes())
     try:
-        images = np.load(args.images, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{args.images} is not a .npy file of numbers ({error}); write one by numpy.save.") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a header that Python 2 might have written
+            images = np.load(file, allow_pickle=False)
+    except Exception as error:  # a damaged header is read as Python, so it fails in as many ways
+        words = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"{args.images} is not a .npy file of numbers ({words}); write one by numpy.save.") from error
     if not isinstance(images, np.ndarray):
         raise ValueError(f"{args.images} holds several arrays; expected one, in a .npy file written by numpy.save.")
     if images.dtype.kind == "f" and not np.isfinite(images).all():

@@ -1,13 +1,15 @@
 """`pretrain-digits`: make the embedded model again from random numbers and the upright digits; its data file too."""
 
-import platform
+import io
 import time
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-import lora_np
+from lora_np.cli.claim import claimed
+from lora_np.cli.options import bounded
+from lora_np.cli.origins import versions
 from lora_np.cli.terminal import heading, line, percent
 from lora_np.io.data import load_data
 from lora_np.io.files import write_bytes, write_json
@@ -50,9 +52,15 @@ def add_arguments(parser):
 
 
 def main(args):
-    if (args.out / "config.json").exists():
-        raise ValueError(f"{args.out} holds a model already; choose another folder for --out.")
+    bounded(vars(args))
     plan = Plan(epochs=args.epochs, seed=args.seed, workers=args.workers, **RECIPE)
+    with claimed(args.out):
+        if (args.out / "config.json").exists():
+            raise ValueError(f"{args.out} holds a model already; choose another folder for --out.")
+        return pretrain(args, plan)
+
+
+def pretrain(args, plan):
     if args.with_data:
         write_data(args.out / "digits.npz")
     train, dev, test = load_data("digits")
@@ -77,9 +85,8 @@ def main(args):
             metrics[name] = {"accuracy": share, "interval": wilson_interval(share, len(part))}
             line(name, percent(share, metrics[name]["interval"]))
     metrics["seconds"] = round(time.perf_counter() - began, 1)
-    versions = {"lora_np": lora_np.__version__, "numpy": np.__version__, "python": platform.python_version()}
     save_model(freeze(model), args.out)
-    write_json(args.out / "metrics.json", {**metrics, "versions": versions})
+    write_json(args.out / "metrics.json", {**metrics, "versions": versions()})
     line("written", str(args.out))
     return 0
 
@@ -101,8 +108,6 @@ def write_data(path):
             "--with-data takes the digits from scikit-learn: python -m pip install scikit-learn"
         ) from error
     digits = load_digits()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez_compressed(part, images=digits.images.astype(np.uint8), labels=digits.target.astype(np.uint8))
-    write_bytes(path, part.read_bytes())
-    part.unlink()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=digits.images.astype(np.uint8), labels=digits.target.astype(np.uint8))
+    write_bytes(path, buffer.getvalue())

@@ -1,7 +1,11 @@
 """How the commands speak: aligned lines, sizes a person can read, images as characters. Colour only on a terminal."""
 
+import json
 import os
+import shlex
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -13,8 +17,25 @@ def heading(text):
     print(f"\n\x1b[1m{text}\x1b[0m" if bold else f"\n{text}", flush=True)
 
 
-def line(label, text):
-    print(f"  {label:<12} {text}", flush=True)
+def line(label, text, file=None):
+    print(f"  {label:<12} {text}", flush=True, file=file)
+
+
+def command(*words):
+    """Return one of our commands as it can be pasted into a shell, whatever the names of files are."""
+    safe = (f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words)
+    whole = ["python", "-m", "lora_np", *safe]
+    return subprocess.list2cmdline(whole) if os.name == "nt" else shlex.join(whole)
+
+
+def json_line(value):
+    """Return a value as JSON on one line, in letters that standard output has; else by their numbers."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text if len(text.splitlines()) == 1 else json.dumps(value)  # U+2028 ends a line for some readers
 
 
 def size(bytes_):

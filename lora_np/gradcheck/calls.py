@@ -14,6 +14,23 @@ LIBRARIES = (str(Path(np.__file__).parent), *map(sysconfig.get_path, ("stdlib", 
 OWN_SEED = 0x6C6F7261
 
 
+class Exited(ValueError):
+    """Somebody's function has called sys.exit; its cause is the SystemExit."""
+
+
+class Answering:
+    """Somebody's function, in which sys.exit is an error like any other: it must not end a check without verdict."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, *args, **kwargs):
+        try:
+            return self.function(*args, **kwargs)
+        except SystemExit as error:
+            raise Exited(f"the function ends the program ({error!r}); let it return, or raise an exception") from error
+
+
 def is_scalar(value):
     """Is it a float, Python's or NumPy's, rather than an array?"""
     return isinstance(value, (float, np.floating))
@@ -126,6 +143,7 @@ def draw_upstream(output, rng):
 
 def in_words(error):
     """Say what was raised and on which line of the user's own code, without the path."""
+    error = error.__cause__ if isinstance(error, Exited) else error
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(HERE)]
     own = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)] or frames

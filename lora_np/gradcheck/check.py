@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-from lora_np.gradcheck.calls import evaluator, fresh, generator, in_words, is_scalar, widened
+from lora_np.gradcheck.calls import Answering, evaluator, fresh, generator, in_words, is_scalar, widened
 from lora_np.gradcheck.compare import DOUBLE, RTOL, Comparison, Precision, Subject
 from lora_np.gradcheck.diagnose import diagnose
 from lora_np.gradcheck.oracles import direction_slope, entry_slopes, outputs_at, random_direction, sizes_of
@@ -80,7 +80,7 @@ def _off_the_default(report, other, default):
 
 def _check_here(forward, backward, inputs, fixed, rng):
     """Check at the given inputs alone."""
-    trial = Trial(forward, backward, inputs, fixed, rng)
+    trial = Trial(Answering(forward), Answering(backward), inputs, fixed, rng)
     evidence = trial.examine()
     values = _Values(trial, evidence) if evidence.gradients and evidence.steady else None
     rows, notes = [], []

@@ -38,8 +38,12 @@ def diagnose(trial, evidence, wrong):
     found = [named(key, cause, sentence) for key, cause, sentence in trial.causes]
     values, linear = [], not any("not linear" in d.sentence for d in found)
     if evidence.steady and all(np.size(trial.inputs[name]) <= LARGEST for name in wrong):
-        with contextlib.suppress(Exception), contextlib.redirect_stdout(io.StringIO()):  # a learner's prints, once more
-            suspect = Suspect(trial.forward, trial.backward, trial.inputs, trial.fixed, evidence.doutput, linear)
+        with (
+            contextlib.suppress(Exception, SystemExit),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):  # a learner's prints, once more
+            functions = trial.forward.function, trial.backward.function  # whose sources are read
+            suspect = Suspect(*functions, trial.inputs, trial.fixed, evidence.doutput, linear)
             values = of_values(suspect, wrong)
     soft = [d for d in found if d.cause in ("shape", "dtype") or "not linear" in d.sentence]
     return [*(d for d in found if d not in soft), *values, *soft]

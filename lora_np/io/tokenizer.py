@@ -1,6 +1,5 @@
 """Texts as token ids, by the tokenizer.json of a model folder."""
 
-import operator
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +40,13 @@ class TextTokenizer:
                 f"{path} does not fit its model: it puts {self.special} special tokens around a text, but a BERT reads"
                 " two, [CLS] and [SEP]; take the tokenizer that belongs to the model."
             )
+        self.trained = config.get("max_seq_length")
+        if self.trained is not None and not self.fits(self.trained):
+            raise ValueError(
+                f"{path.with_name('config.json')} has max_seq_length = {self.trained!r}, the tokens of a text that the"
+                f" model was trained with; expected an integer between {self.special + 1} and {self.longest}."
+            )
+        self.usual = min(MAX_LENGTH, self.longest) if self.trained is None else self.trained
 
     def __call__(self, texts, max_length=None):
         """Return the ids of each text, at most `max_length` of them; a longer text loses its end, but not its [SEP].
@@ -49,7 +55,8 @@ class TextTokenizer:
         ----------
         texts : sequence of str
         max_length : int, optional
-            With [CLS] and [SEP]; 128 if it is not given, or as many as the model has positions if these are fewer.
+            With [CLS] and [SEP]. If it is not given, as many as the model of this folder was trained with, if its
+            config.json says so (max_seq_length); else 128, or as many as the model has positions if these are fewer.
 
         Returns
         -------
@@ -60,14 +67,18 @@ class TextTokenizer:
         ValueError
             If a text is empty (the sentence names its row, from 1), or the model cannot read so many ids.
         """
-        max_length = self.checked(max_length)
-        cut = (ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in self.whole(texts))
-        return [np.array(ids, np.intp) for ids in cut]
+        return self.counted(texts, max_length)[0]
 
     def truncated(self, texts, max_length=None):
         """Return how many of the texts lose their end."""
+        return self.counted(texts, max_length)[1]
+
+    def counted(self, texts, max_length=None):
+        """Return the ids of each text, and how many texts lose their end: both from one reading."""
         max_length = self.checked(max_length)
-        return sum(len(ids) > max_length for ids in self.whole(texts))
+        whole = self.whole(texts)
+        cut = (ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in whole)
+        return [np.array(ids, np.intp) for ids in cut], sum(len(ids) > max_length for ids in whole)
 
     def whole(self, texts):
         """Return all ids of each text, as lists."""
@@ -95,14 +106,14 @@ class TextTokenizer:
 
     def checked(self, max_length):
         if max_length is None:
-            return min(MAX_LENGTH, self.longest)
-        try:
-            max_length = operator.index(max_length)
-        except TypeError as error:
-            raise ValueError(f"max_length must be an integer, but it is {max_length!r}.") from error
-        if not self.special < max_length <= self.longest:
+            return self.usual
+        if not self.fits(max_length):
             raise ValueError(
-                f"max_length must be between {self.special + 1} and {self.longest}, the positions that the model has,"
-                f" but it is {max_length}."
+                f"max_length must be an integer between {self.special + 1} and {self.longest}, the positions that the"
+                f" model has, but it is {max_length!r}."
             )
-        return max_length
+        return int(max_length)
+
+    def fits(self, length):
+        """Return whether the model reads that many tokens, of which two are [CLS] and [SEP]."""
+        return isinstance(length, (int, np.integer)) and self.special < length <= self.longest

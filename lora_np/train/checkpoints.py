@@ -12,14 +12,23 @@ from lora_np.io.safetensors import read_safetensors, write_safetensors
 KINDS = ("parameter", "m", "v")
 
 
-def save_checkpoint(training, path, history):
-    """Write the state of a `Training` and a JSON-serialisable record of its past."""
+def save_checkpoint(training, path, history, run=None):
+    """Write the state of a `Training`, a record of its past, and what the run is: both JSON-serialisable."""
     tensors = {f"{kind}/{name}": array for kind, arrays in _state(training).items() for name, array in arrays.items()}
-    write_safetensors(path, tensors, {"step": str(training.done), "history": json.dumps(history)})
+    write_safetensors(
+        path, tensors, {"step": str(training.done), "history": json.dumps(history), "run": json.dumps(run)}
+    )
 
 
-def load_checkpoint(training, path):
+def load_checkpoint(training, path, run=None):
     """Put a `Training` where the saved one was, in place, and return the record of its past.
+
+    Parameters
+    ----------
+    training : Training
+    path : path
+    run : dict, optional
+        What the run is, as it was given to `save_checkpoint`. Without it, arrays of the same shapes are enough.
 
     Raises
     ------
@@ -38,14 +47,29 @@ def load_checkpoint(training, path):
             )
     try:
         step, history = int(metadata["step"]), json.loads(metadata["history"])
-    except (KeyError, ValueError) as error:
+        theirs = json.loads(metadata.get("run", "null"))
+    except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{Path(path)} is no checkpoint of a run ({error!r}).") from error
+    if run is not None:
+        check_run(path, theirs, json.loads(json.dumps(run)))
     if not 0 <= step <= training.total:
         raise ValueError(f"{Path(path)} says that {step} steps were taken, but this run has {training.total}.")
     for name, array in expected.items():
         array[...] = tensors[name]
     training.done = training.optimiser.t = step
     return history
+
+
+def check_run(path, theirs, mine):
+    """Raise if the run that saved a checkpoint is not this one."""
+    if not isinstance(theirs, dict):
+        raise ValueError(f"the record in {Path(path)} is damaged; delete that file to start the run anew.")
+    for name in sorted(mine.keys() | theirs.keys()):
+        if mine.get(name) != theirs.get(name):
+            raise ValueError(
+                f"{Path(path)} was saved by a run with {name} = {theirs.get(name)!r}, but here it is"
+                f" {mine.get(name)!r}; put that back, or start a new run."
+            )
 
 
 def _state(training):

@@ -56,3 +56,26 @@ def test_files_that_cannot_be_checked_are_one_sentence(text, received, tmp_path,
     assert main(["gradcheck", str(tmp_path / "mylayer.py")]) == 2
     shown = capsys.readouterr().err.strip()
     assert received in shown and len(shown.splitlines()) == 1, shown
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "received"),
+    [
+        ("import numpy as np", "import sys, numpy as np\nsys.exit()", 2, "ends the program (SystemExit()) before"),
+        ("import numpy as np", "import numpy as np\nexit(0)", 2, "ends the program (SystemExit(0)) before"),
+        ("    return a * x", "    raise SystemExit\n    return a * x", 2, "scale: the forward raises"),
+        ("    x, a, ids = cache", "    raise SystemExit(0)", 1, "backward: raises SystemExit: 0 (line 9 of mylayer.py"),
+    ],
+)
+def test_a_file_that_ends_the_program_is_no_success(old, new, code, received, tmp_path, capsys):
+    """It ended with exit code 0, without a verdict."""
+    (tmp_path / "mylayer.py").write_text(GOOD.replace(old, new, 1))
+    assert main(["gradcheck", str(tmp_path / "mylayer.py")]) == code
+    shown = capsys.readouterr()
+    assert received in (shown.out if code == 1 else shown.err)
+
+
+def test_help_says_that_the_file_is_run(capsys):
+    with pytest.raises(SystemExit):
+        main(["gradcheck", "--help"])
+    assert "The file is run, with all that it does" in " ".join(capsys.readouterr().out.split())

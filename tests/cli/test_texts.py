@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 
@@ -140,10 +141,11 @@ def test_predict_reads_arguments_files_and_standard_input(place, finished, capsy
     first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [entry["label"] for entry in first] == ["liked", "disliked"]
     assert all(0.5 < entry["probability"] <= 1 for entry in first)
-    (tmp_path / "own.txt").write_text("the film was great\n\na dull plot\n", encoding="utf-8")
+    (tmp_path / "own.txt").write_text("the film was great\na dull plot\n", encoding="utf-8")
     assert main([*adapter, "--file", "own.txt"]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == first
-    monkeypatch.setattr("sys.stdin", io.StringIO("the film was great\na dull plot\n"))
+    given = io.BytesIO("\ufeffthe film was great\r\na dull plot".encode())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(given, encoding="ascii"))  # bytes are read, and they are UTF-8
     assert main([*adapter, "--file", "-"]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == first
     assert main(["predict", "--adapter", str(finished / "adapter"), "a good film"]) == 0
@@ -181,11 +183,11 @@ def test_an_interrupted_run_on_texts_resumes_with_its_options(place, tmp_path, m
     from lora_np.cli import finetune
 
     assert main(options(place, "--out", "whole")) == 0
-    stop = iter([False] * 9 + [True])
+    stop = iter([0] * 9 + [signal.SIGINT])
 
     class Once(finetune.Interrupt):
         def __enter__(self):
-            type(self).asked = property(lambda _: next(stop, True))
+            type(self).asked = property(lambda _: next(stop, signal.SIGINT))
             return self
 
         def __init__(self):

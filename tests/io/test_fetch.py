@@ -301,6 +301,24 @@ def test_a_killed_download_does_no_harm_and_is_swept_away(setting, tmp_path, mon
     assert left_in_cache(tmp_path) == [pin.entry]
 
 
+def test_what_killed_downloads_left_is_swept_away_beside_a_whole_cache_too(setting, tmp_path):
+    pin, _ = setting
+    folder = fetch.fetch(pin)
+    name = next(iter(pin.members))
+    old, young = tmp_path / "cache" / ".fetch-old", tmp_path / "cache" / ".fetch-young"
+    for left in (old, young):
+        left.mkdir()
+        (left / "half").write_text("of it")
+    part, foreign = folder / f".{name}.abcd1234.part", folder / ".notes.part"
+    for left in (part, foreign):
+        left.write_text("half of it")
+    for left in (old, part, foreign):
+        os.utime(left, (0, 0))
+    assert fetch.fetch(pin) == folder
+    assert left_in_cache(tmp_path) == [young.name, pin.entry]
+    assert foreign.exists() and not part.exists()
+
+
 def test_a_failed_write_leaves_nothing(setting, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

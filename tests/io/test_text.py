@@ -7,7 +7,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.io import fetch, text
-from lora_np.io.dataset import split
+from lora_np.io.dataset import Dataset, content_hash, split
 
 
 def test_a_split_is_a_partition_of_exact_sizes_and_every_class_in_its_share():
@@ -124,11 +124,12 @@ ROWS = [(f'row {k}, with a comma, a "mark" and\nanother line \u00e9', "abc"[k % 
 @pytest.mark.parametrize("name", ["own.csv", "own.tsv", "OWN.CSV"])
 @pytest.mark.parametrize("as_text", [str, lambda path: path])
 def test_a_table_of_ones_own(name, as_text, tmp_path):
-    rows = [(k, *row) for k, row in enumerate(ROWS)]
+    mine = [(words.replace("\n", " "), label) for words, label in ROWS] if name.endswith("tsv") else ROWS
+    rows = [(k, *row) for k, row in enumerate(mine)]
     parts = lnp.load_data(as_text(table(tmp_path / name, rows, ("number", " Text", "LABEL "))))
     assert [len(part) for part in parts] == [48, 6, 6]
     assert all(part.classes == ("a", "b", "c") for part in parts)
-    assert everything(parts) == {words: "abc".index(label) for words, label in ROWS}
+    assert everything(parts) == {words: "abc".index(label) for words, label in mine}
     assert all(len(set(part.labels.tolist())) == 3 for part in parts)
 
 
@@ -164,6 +165,108 @@ def test_copies_of_a_text_lie_on_one_side_and_stay(tmp_path):
     assert sum(map(len, sides)) == 40
 
 
+LITERAL = [  # as they stand in files of films, of which most begin with no mark
+    '"Unforgettable, said nobody',
+    '"A masterpiece" is what it is not',
+    'an end without a beginning"',
+    '"whole"',
+    "'single'",
+    'in the "middle"',
+    "form\x0cfeed \u2028 \x85 stay",
+]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("names", ["text label", "label text", "id text label"])
+def test_marks_of_a_tsv_are_read_as_they_stand(names, first, end, tmp_path):
+    """The csv module swallowed the rows from a mark at the start of a cell to one at the end of another."""
+    texts = [*LITERAL, *(f"row {k}" for k in range(17))]
+    rows = [{"text": words, "label": "ab"[k % 2], "id": str(k)} for k, words in enumerate(texts)]
+    lines = ["\t".join(row[name] for name in names.split()) for row in (rows if first else rows[::-1])]
+    path = tmp_path / "own.tsv"
+    path.write_bytes(("\ufeff" + end.join(["\t".join(names.split()), *lines]) + end * 2).encode())
+    assert everything(lnp.load_data(path)) == {row["text"]: "ab".index(row["label"]) for row in rows}
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+def test_a_tsv_as_pandas_writes_it(quoting, tmp_path):
+    texts = [
+        '"Unforgettable", said "nobody"',
+        '"',
+        '""',
+        '"whole"',
+        "none",
+        "a, comma",
+        *(f"row {k}" for k in range(17)),
+    ]
+    rows = [(words, "ab"[k % 2]) for k, words in enumerate(texts)]
+    with (tmp_path / "own.tsv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t", quoting=quoting, lineterminator="\n").writerows([("text", "label"), *rows])
+    assert everything(lnp.load_data(tmp_path / "own.tsv")) == {words: "ab".index(label) for words, label in rows}
+
+
+MORE = "".join(f"row {k}\t{'ab'[k % 2]}\n" for k in range(20))
+
+
+@pytest.mark.parametrize(
+    ("rows", "received"),
+    [
+        ('"one\nline"\ta\n', "row 22 of .* has 1 cell, .*no tab and no line break"),
+        ('"one\tcell"\ta\n', "row 22 of .* has 3 cells, .*no tab and no line break"),
+        ('"one\r\nline ""two"" "\ta\n', "row 22 of .* has 1 cell"),
+        ('"a ""marked"" one"\ta\n"two\tb\n', "row 23 of .* neither .* but row 22"),
+        ('"one\tb\nwords"\ta\n"a ""marked"" one"\ta\n', "row 22 of .* neither .* but row 24"),
+        ("one\rtwo\ta\n", "row 22 of .* carriage return inside a cell"),
+        ("one\x00\ta\n", "line 22 of .* holds a NUL"),
+        ('""\ta\n', "row 22 of .* has an empty text|row 22"),
+    ],
+)
+def test_rows_of_a_tsv_that_might_be_read_in_two_ways_are_named(rows, received, tmp_path):
+    path = tmp_path / "own.tsv"
+    path.write_bytes(f"text\tlabel\n{MORE}{rows}{MORE}".encode())
+    with pytest.raises(ValueError, match=received) as caught:
+        lnp.load_data(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["text,label", '"A good film,a', "another,b", 'he said",a'],
+        ["label,text", 'a,"A good film', 'b,another"'],
+        ["id,text,label", '0,"A good film,a', '1,another",b'],
+    ],
+)
+def test_a_csv_that_swallows_rows_is_named(lines, tmp_path):
+    names, *rows = lines
+    own = [{"text": f"row {k}", "label": "ab"[k % 2], "id": "7"} for k in range(20)]
+    more = [",".join(row[name] for name in names.split(",")) for row in own]
+    (tmp_path / "own.csv").write_text("\n".join([names, *more, *rows]))
+    with pytest.raises(ValueError, match="text of row 22 of .*own.csv begins with a quotation mark"):
+        lnp.load_data(tmp_path / "own.csv")
+
+
+def test_equal_data_have_equal_hashes_and_others_have_others():
+    def hashed(texts=("a", "b\n"), labels=(0, 1), classes=("x", "y"), cut=1):
+        inputs = np.array(texts, object)
+        parts = (slice(cut), slice(cut, None))
+        return content_hash([Dataset(inputs[p], np.array(labels)[p], classes) for p in parts])
+
+    assert hashed() == hashed()
+    others = [
+        hashed(("a", "b")),
+        hashed(labels=(1, 0)),
+        hashed(classes=("y", "x")),
+        hashed(cut=2),
+        hashed(("ab", "\n")),
+    ]
+    assert len({hashed(), *others}) == 6
+    images = lnp.load_data("digits")[1]
+    moved = Dataset(images.inputs + np.float32(1e-3), images.labels, images.classes)
+    assert content_hash([images]) != content_hash([moved])
+
+
 def good(k):
     return "\n".join(f"row {j},{'ab'[j % 2]}" for j in range(k)).encode()
 
@@ -184,6 +287,7 @@ def good(k):
         (b"text,label\n" + good(20) + b"\nwords, more,a\n", "row 22 of .* has 3 cells"),
         (b"text,label\n" + good(20) + b'\n"never closed,a\nwords,b\n', "row 22 of .* cannot be read .*doubled"),
         (b"text,label\n" + good(20) + b'\n"a good" film,a\n', "row 22 of .* cannot be read .*doubled"),
+        (b"text,label\n" + good(20) + b"\na\0film,a\n", "line 22 of .* holds a NUL"),
         (b"text,label\n" + b"x,a\ny,a\n" * 10, "one class only, 'a'"),
         (b"text,label\n" + good(9), "has 9 rows; at least 10"),
         (b"text,label\n" + good(20) + b"\ncaf\xe9,a\n", "not UTF-8: line 22 holds the byte 0xe9"),

@@ -61,6 +61,17 @@ def test_truncation_keeps_the_last_token_and_is_counted(folder):
     assert tokenizer(texts, 3)[1].tolist() == [2, 4, 3]
 
 
+def test_the_length_that_a_model_was_trained_with_is_the_usual_one(folder):
+    """Given nothing: as trained, else 128, else all positions that there are (this tiny model has nine)."""
+    assert lnp.load_tokenizer(folder).usual == tiny.BERT["max_position_embeddings"] == 9
+    edit(folder, max_seq_length=5)
+    tokenizer = lnp.load_tokenizer(folder)
+    assert len(tokenizer(["a " * 20])[0]) == 5 and tokenizer.truncated(["a", "a " * 20]) == 1
+    assert len(tokenizer(["a " * 20], 7)[0]) == 7
+    ids, cut = tokenizer.counted(["a good film", "a a a a"])
+    assert [row.tolist() for row in ids] == [[2, 4, 5, 6, 3], [2, 4, 4, 4, 3]] and cut == 1
+
+
 def test_a_text_of_100_000_characters(folder):
     tokenizer = lnp.load_tokenizer(folder)
     longest = tiny.BERT["max_position_embeddings"]
@@ -128,6 +139,9 @@ def edit(folder, **changes):
         (lambda f: (f / "tokenizer.json").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
         (lambda f: edit(f, vocab_size="many"), "vocab_size = 'many'"),
         (lambda f: edit(f, max_position_embeddings=None), "max_position_embeddings = None"),
+        (lambda f: edit(f, max_seq_length="many"), "config.json has max_seq_length = 'many', .* between 3 and 9"),
+        (lambda f: edit(f, max_seq_length=10), "config.json has max_seq_length = 10, .* between 3 and 9"),
+        (lambda f: edit(f, max_seq_length=2), "max_seq_length = 2, .* between 3 and 9"),
         (lambda f: edit(f, model_type="gpt2"), "'gpt2'"),
         (lambda f: edit(f, model_type="llama"), "'llama'"),
     ],
