@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.cli.merge import model_of
+from lora_np.cli.merge import agreed, model_of
 from lora_np.cli.reading import tokens_of
 from lora_np.cli.terminal import heading, line, percent, table
 from lora_np.io.data import load_data
@@ -23,10 +23,7 @@ def add_arguments(parser):
 def main(args):
     source, model, classes = model_of(args)
     test = load_data(args.data)[2]
-    if classes and tuple(classes) != tuple(test.classes):
-        raise ValueError(
-            f"the model tells {', '.join(classes)} apart, but {args.data} has the classes {', '.join(test.classes)}."
-        )
+    agreed(classes, test.classes, args.data)
     tokenizer = load_tokenizer(source)
     reads_images = model.config["model_type"] == "vit"
     heading(f"{args.data}: {len(test):,} of the test part")

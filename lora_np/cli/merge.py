@@ -5,7 +5,7 @@ from pathlib import Path
 from lora_np.cli.claim import claimed
 from lora_np.cli.terminal import folder_bytes, line, size
 from lora_np.io.files import read_json
-from lora_np.io.huggingface import save_model
+from lora_np.io.huggingface import has_own_head, save_model
 from lora_np.io.peft import load_adapter
 from lora_np.io.pretrained import copy_tokenizer, load_pretrained
 from lora_np.lora import merge
@@ -26,11 +26,13 @@ def main(args):
         save_model(merge(model), args.out)
         copy_tokenizer(source, args.out)
     line("merged", f"{args.out}, {size(folder_bytes(args.out))}; the adapter and its base are unchanged")
+    if has_own_head(model):
+        line("note", "transformers opens it without the classifier (head.safetensors), which it has no class for")
     return 0
 
 
 def model_of(args):
-    """Return the source of a model's tokenizer, the model, and the names of its classes (None if it has none).
+    """Return the source of a model's tokenizer, the model, and the names of its classes.
 
     `args` has `adapter` (a folder or None) and `model` (the adapter's base or, alone, a model without an adapter).
     """
@@ -42,9 +44,29 @@ def model_of(args):
         source, model = adapted(args.adapter, args.model)
     if getattr(model.head, "classifier", None) is None:
         raise ValueError(f"the model {source} has no classifier, so it tells no classes apart; adapt it by finetune.")
+    count, problem = len(model.head.classifier.b), model.config.get("problem_type")
+    if count == 1 or problem in ("regression", "multi_label_classification"):
+        what = "regression" if count == 1 else problem
+        raise ValueError(
+            f"the outputs of the model {source} are for {what}, not for one class out of several, so there is nothing"
+            " to choose or to count; call model.forward for the numbers themselves."
+        )
     names = model.config.get("id2label") or {}
-    classes = [str(names.get(k, names.get(str(k), k))) for k in range(len(model.head.classifier.b))]
-    return source, model, classes if names else None
+    return source, model, [str(names.get(k, names.get(str(k), unnamed(k)))) for k in range(count)]
+
+
+def unnamed(k):
+    """Return what transformers calls a class that has no name."""
+    return f"LABEL_{k}"
+
+
+def agreed(classes, data, name):
+    """Return the names of the classes of a model and of data, which must be the same; the data may name the model's."""
+    if len(classes) == len(data) and classes == [unnamed(k) for k in range(len(classes))]:
+        return list(data)
+    if classes != list(data):
+        raise ValueError(f"the model tells {', '.join(classes)} apart, but {name} has the classes {', '.join(data)}.")
+    return classes
 
 
 def adapted(folder, source=None):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.cli.merge import model_of
+from lora_np.cli.merge import agreed, model_of
 from lora_np.cli.reading import tokens_of
 from lora_np.cli.terminal import heading, json_line, line, percent, pictures, sentences
 from lora_np.io.data import load_data
@@ -41,7 +41,7 @@ def main(args):
         inputs, labels, names = read_images(args)
     else:
         inputs, labels, names = read_texts(args)
-    names = classes or names
+    names = classes if names is None else agreed(classes, names, args.data or "digits-mixed")
     tokenizer = load_tokenizer(source)
     if reads_images:
         tokens = list(tokenizer(inputs))
