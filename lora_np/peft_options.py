@@ -55,7 +55,7 @@ AFTERWARDS = OPTIONS[OPTIONS.index("init_lora_weights") :]  # what changes nothi
 EMPTY = (None, [], (), {}, "")  # asks for nothing, whatever the option
 
 
-def check_neutral(given, free, where=""):
+def check_neutral(given, free, where="", way_out="leave it out"):
     """Raise a ValueError for an option that asks for something else than is computed here.
 
     Parameters
@@ -64,12 +64,12 @@ def check_neutral(given, free, where=""):
         Options by name; names that are not of OPTIONS are passed over.
     free : collection of str
         Those that may have any value.
-    where : str
-        What holds them, for the sentence.
+    where, way_out : str
+        What holds them, and what to do about it, for the sentence.
     """
     for name in OPTIONS:
         neutral = getattr(PeftOptions, name)
         if name in given and name not in free and given[name] != neutral and given[name] not in EMPTY:
             raise ValueError(
-                f"{where}{name} = {given[name]!r} is not supported here, only {neutral!r} is; leave it out."
+                f"{where}{name} = {given[name]!r} is not supported here, only {neutral!r} is; {way_out}."
             )

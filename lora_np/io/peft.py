@@ -297,7 +297,9 @@ def checked_settings(path, kind):
         )
     settings = read_json(path)
     check_fields(settings, FIELDS, path)
-    check_neutral(settings, AFTERWARDS, f"{path}: ")
+    check_neutral(
+        settings, AFTERWARDS, f"{path}: ", "it is another kind of adapter, which PEFT can merge into its base"
+    )
     for name in settings.keys() - {*OURS, *OF_TARGETS, *OPTIONS}:
         if settings[name]:
             raise ValueError(
