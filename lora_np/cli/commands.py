@@ -37,37 +37,33 @@ def main(argv=None):
     name = f"lora_np {argv[0]}" if argv else "lora_np"
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without a letter shows its code
-    with stoppable():
+    try:
         try:
-            try:
-                return run(argv) if argv else overview()
-            finally:
-                sys.stdout.flush()  # here we still can say that it failed
-        except BrokenPipeError:  # whoever read our output has left, as `head` does
-            discard_output()
-            return 1
-        except (ValueError, OSError, MemoryError) as error:
-            if os.environ.get("LORA_NP_TRACEBACK"):  # for those who look for the place
-                raise
-            print(f"\n{name}: {sentence(error)}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt as error:
-            print(f"\n{name}: stopped.", file=sys.stderr)
-            return exit_code(error)
+            return run(argv) if argv else overview()
+        finally:
+            sys.stdout.flush()  # here we still can say that it failed
+    except BrokenPipeError:  # whoever read our output has left, as `head` does
+        discard_output()
+        return 1
+    except (ValueError, OSError, MemoryError) as error:
+        if os.environ.get("LORA_NP_TRACEBACK"):  # for those who look for the place
+            raise
+        print(f"\n{name}: {sentence(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"\n{name}: stopped.", file=sys.stderr)
+        return exit_code(error)
 
 
 def sentence(error):
     """Return what is said of an error."""
     if isinstance(error, MemoryError):
         return f"there is not enough memory for this ({error or 'no more is known'}); ask for less at once."
-    if isinstance(error, OSError):
-        try:
-            sys.stdout.flush()
-        except OSError as full:
-            discard_output()
-            return f"standard output cannot be written ({full.strerror or full}); send it elsewhere."
-        if error.filename is not None and error.strerror:
+    if isinstance(error, OSError) and error.strerror:  # the system's own; ours are sentences already
+        if error.filename is not None:
             return f"{error.filename} cannot be read or written: {error.strerror}."
+        discard_output()
+        return f"standard output cannot be written: {error.strerror}; send it elsewhere."
     return error
 
 
@@ -94,4 +90,6 @@ def run(argv):
         if argv[0] == name:  # the others need not be imported
             module = importlib.import_module(f"lora_np.cli.{name.replace('-', '_')}")
             module.add_arguments(sub)
-    return module.main(parser.parse_args(argv)) if argv[0] in COMMANDS else parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    with stoppable():
+        return module.main(args)
