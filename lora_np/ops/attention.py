@@ -50,7 +50,7 @@ def attention_forward(Q, K, V, visible=None, mask=None):
     ValueError
         If the shapes do not fit, `visible` is not boolean, or a query sees no key.
     """
-    fit("attention", "Q (n, h, T, d), K (n, h, U, d), V (n, h, U, d_v), mask (n, h, T, U)", Q, K, V, mask)
+    fit("attention", "Q (n, h, T, d), K (n, h, U, d), V (n, h, U, d_v), mask (n, h, T, U) or None", Q, K, V, mask)
     _check_visible(visible, (*Q.shape[:3], K.shape[2]))
     scale = 1.0 / math.sqrt(Q.shape[3])
     with np.errstate(over="ignore", invalid="ignore"):  # a hidden key may hold anything; what is below all numbers is 0

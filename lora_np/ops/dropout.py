@@ -46,7 +46,7 @@ def probability(p):
 
 def dropout_forward(x, mask):
     """Return y and the cache, for x of the mask's shape; `mask=None` returns x itself."""
-    fit("dropout", "x (...), mask (...)", x, mask)
+    fit("dropout", "x (...), mask (...) or None", x, mask)
     y = x if mask is None else x * mask  # (N, d)  (1)
     return y, DropoutCache(mask)
 
@@ -54,6 +54,6 @@ def dropout_forward(x, mask):
 def dropout_backward(dy, cache):
     """Return dx."""
     (mask,) = cache
-    fit("dropout_backward", "dy (...), mask (...)", dy, mask)
+    fit("dropout_backward", "dy (...), mask (...) or None", dy, mask)
     dx = dy if mask is None else dy * mask  # (N, d)  (1)
     return dx

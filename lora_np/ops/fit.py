@@ -17,9 +17,10 @@ def fit(what, spec, *arrays, **sizes):
     what : str
         Who asks.
     spec : str
-        Such as "x (N, d_in), W (d_in, d_out)": one letter, one size. "(...)" is any shape, the same wherever it stands.
+        Such as "x (N, d_in), W (d_in, d_out), b (d_out,) or None": one letter, one size. "(...)" is any shape, the
+        same wherever it stands.
     *arrays : array or None
-        In the order of `spec`. None is left out: an optional argument that is not there.
+        In the order of `spec`.
     **sizes : int
         Sizes that are known before, by their letters.
 
@@ -29,23 +30,25 @@ def fit(what, spec, *arrays, **sizes):
         Naming all shapes and dtypes.
     """
     known = dict(sizes)
-    for (name, letters), array in zip(parts(spec), arrays):
-        if array is not None and not is_float(array):
+    for (name, letters, optional), array in zip(parts(spec), arrays):
+        if array is None and optional:
+            continue
+        if not is_float(array):
             raise ValueError(
                 f"{what} computes with arrays of float32, float64 or complex numbers, but {name} is"
                 f" {described(array)}; make it such an array, numpy.asarray({name}, numpy.float32)."
             )
-        if array is not None and not agrees(letters, array.shape, known):
+        if not agrees(letters, array.shape, known):
             beside = "".join(f", {letter} = {size}" for letter, size in sizes.items())
-            given = ", ".join(f"{name} {described(value)}" for (name, _), value in zip(parts(spec), arrays))
+            given = ", ".join(f"{name} {described(value)}" for (name, *_), value in zip(parts(spec), arrays))
             raise ValueError(f"{what} needs {spec}{beside}, but it was given {given}; equal letters are equal sizes.")
 
 
 @cache
 def parts(spec):
-    """Return ((name, letters), ...); the letters of "(...)" are None."""
-    found = re.findall(r"(\w+) \(([^)]*)\)", spec)
-    return tuple((name, None if text == "..." else tuple(re.findall(r"\w+", text))) for name, text in found)
+    """Return ((name, letters, whether it may be None), ...); the letters of "(...)" are None."""
+    found = re.findall(r"(\w+) \(([^)]*)\)( or None)?", spec)
+    return tuple((name, None if text == "..." else re.findall(r"\w+", text), bool(no)) for name, text, no in found)
 
 
 def is_float(array):

@@ -34,7 +34,7 @@ def linear_forward(x, W, b=None):
     ValueError
         If the sizes do not fit: leading axes of x are to be flattened into rows, and files may hold W^T.
     """
-    fit("linear", "x (N, d_in), W (d_in, d_out), b (d_out,)", x, W, b)
+    fit("linear", "x (N, d_in), W (d_in, d_out), b (d_out,) or None", x, W, b)
     y = x @ W  # (N, d_out)  (1)
     if b is not None:
         y = y.astype(np.result_type(y, b), copy=False)  # (N, d_out)  where b alone is complex, in a complex step
@@ -48,7 +48,7 @@ def linear_backward(dy, cache, needs=("x", "W", "b")):
     `cache.x` may be None when "W" is not needed.
     """
     x, W = cache
-    fit("linear_backward", "dy (N, d_out), x (N, d_in), W (d_in, d_out)", dy, x, W)
+    fit("linear_backward", "dy (N, d_out), x (N, d_in) or None, W (d_in, d_out)", dy, x, W)
     db = dW = dx = None
     if "b" in needs:
         db = dy.sum(axis=0)  # (d_out,)  (2)

@@ -56,7 +56,15 @@ def lora_linear_forward(x, W, b, A, B, scale, mask=None):
     ValueError
         If the sizes do not fit (PEFT's lora_A and lora_B are the transposes of A and B), or scale is no number.
     """
-    fit("lora_linear", "x (N, d_in), W (d_in, d_out), A (d_in, r), B (r, d_out), mask (N, d_in)", x, W, A, B, mask)
+    fit(
+        "lora_linear",
+        "x (N, d_in), W (d_in, d_out), A (d_in, r), B (r, d_out), mask (N, d_in) or None",
+        x,
+        W,
+        A,
+        B,
+        mask,
+    )
     scale = number("scale", scale)
     y0, _ = linear_forward(x, W, b)  # (N, d_out)  (1)
     z = x if mask is None else x * mask  # (N, d_in)  (2)
@@ -71,7 +79,7 @@ def lora_linear_backward(dy, cache, needs=("x", "A", "B")):
     There is no dW and no db.
     """
     z, u, W, A, B, scale, mask = cache
-    fit("lora_linear_backward", "dy (N, d_out), z (N, d_in), W (d_in, d_out), mask (N, d_in)", dy, z, W, mask)
+    fit("lora_linear_backward", "dy (N, d_out), z (N, d_in), W (d_in, d_out), mask (N, d_in) or None", dy, z, W, mask)
     dx = dA = dB = None
     if "B" in needs:
         dB = scale * (u.T @ dy)  # (r, d_out)  (4)
