@@ -11,7 +11,6 @@ learners" (GPT-2); Dosovitskiy et al. 2020, arXiv:2010.11929 (ViT). Matrices sta
 """
 
 import dataclasses
-import math
 from numbers import Integral, Real
 
 import numpy as np
@@ -40,7 +39,7 @@ class Maker:
             ("initializer_range", self.std),
             ("the epsilon of layer norm", 1.0 if eps is None else eps),
         ):
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 < value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 < value < 1e300:
                 raise ValueError(f"{name} must be a positive number, but it is {value!r}.")
 
     def matrix(self, *shape):

@@ -22,8 +22,8 @@ SORTED_TOGETHER = (
 )
 
 RANGES = {  # of the numbers of a plan
-    "lr": (lambda x: 0.0 < x < math.inf, "a positive number"),
-    "weight_decay": (lambda x: 0.0 <= x < math.inf, "a number of at least 0"),
+    "lr": (lambda x: 0.0 < x < 1e300, "a positive number"),
+    "weight_decay": (lambda x: 0.0 <= x < 1e300, "a number of at least 0"),
     "warmup": (lambda x: 0.0 <= x <= 1.0, "a share of the steps, 0 to 1"),
     "label_smoothing": (lambda x: 0.0 <= x < 1.0, "a share in 0 <= e < 1"),
 }

@@ -85,7 +85,7 @@ class AdamW:
         }
         for name, value in rates.items():
             number = isinstance(value, Real) and not isinstance(value, bool)
-            if not number or not 0 <= value < (1 if "beta" in name else math.inf) or (name == "eps" and value == 0):
+            if not number or not 0 <= value < (1 if "beta" in name else 1e300) or (name == "eps" and value == 0):
                 raise ValueError(
                     "AdamW needs finite numbers lr >= 0, eps > 0, weight_decay >= 0 and two betas, 0 <= beta < 1, but"
                     f" got lr {self.lr}, eps {self.eps}, weight_decay {self.weight_decay} and betas {self.betas}."

@@ -67,7 +67,7 @@ def test_a_step_takes_gradients_by_name():
 
 @pytest.mark.parametrize(
     "rates",
-    [{"lr": bad} for bad in (math.inf, math.nan, -1.0, "0.1", None, True, np.ones(2))]
+    [{"lr": bad} for bad in (math.inf, 10**400, math.nan, -1.0, "0.1", None, True, np.ones(2))]
     + [{"betas": bad} for bad in ((0.9, math.nan), (1.0, 0.9), (-0.1, 0.9), (0.9,), 0.9, None, ("a", "b"), (0.9, True))]
     + [{"eps": bad} for bad in (0.0, -1e-8, math.nan, math.inf, "1e-8")]
     + [{"weight_decay": bad} for bad in (-1.0, math.nan, math.inf, None)],
@@ -89,7 +89,7 @@ def test_rates_without_meaning_are_refused_at_the_start_and_before_a_step(rates)
     [{"warmup": bad} for bad in (5, -0.1, math.nan, "0.1", None, True)]
     + [{"label_smoothing": bad} for bad in (2, 1.0, -0.1, math.nan, "0.1", False)]
     + [{"weight_decay": bad} for bad in (-1, math.nan, math.inf, "0")]
-    + [{"lr": bad} for bad in (math.inf, math.nan, 0, -1, "1e-3", None, True, np.ones(2))]
+    + [{"lr": bad} for bad in (math.inf, 10**400, math.nan, 0, -1, "1e-3", None, True, np.ones(2))]
     + [{"epochs": bad} for bad in (0, 1.0, True, "3", math.nan, None)]
     + [{"batch_size": bad} for bad in (0, 2.5, True)]
     + [{"workers": bad} for bad in (0, True, None)]
