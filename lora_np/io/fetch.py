@@ -152,7 +152,7 @@ def fetch_hub(repo_id):
     try:
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(repo_id, allow_patterns=list(MODEL_FILES)))
+        folder = Path(snapshot_download(repo_id, allow_patterns=[*MODEL_FILES, "preprocessor_config.json"]))
     except Exception as error:  # the library, the network and the server each fail in their own ways
         reason = (" ".join(str(error).split()) or "no reason given").rstrip(".")
         raise ValueError(

@@ -14,6 +14,8 @@ import numpy as np
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import is_trainable
 from lora_np.ops import attention_backward, attention_forward, dropout_mask
+from lora_np.ops.fit import fit
+from lora_np.ops.pooling import check_groups
 
 MAX_SCORES = 2**18  # scores in one call of the operation: 1 MB in float32, about a second-level cache
 
@@ -84,6 +86,7 @@ class FusedAttention:
 
 def heads_forward(Q, K, V, groups, node, rng):
     """Return O (N, d) and the cache, for Q, K, V (N, d) in packed order; `node` has heads, causal and dropout."""
+    check_groups(groups, len(Q))
     O = np.empty(Q.shape, np.result_type(Q, K, V))
     caches = []
     for start, stop, n, T in pieces(groups, node.heads):
@@ -99,7 +102,9 @@ def heads_forward(Q, K, V, groups, node, rng):
 
 def heads_backward(dO, caches, needs):
     """Return dQ, dK, dV (N, d) in packed order; None for those that `needs` does not name."""
-    results = [np.empty_like(dO) if name in needs else None for name in "QKV"]
+    fit("attention", "dO (N, d)", dO, N=caches[-1][0].stop)
+    dtype = np.result_type(dO, caches[0][1].Q)
+    results = [np.empty(dO.shape, dtype) if name in needs else None for name in "QKV"]
     for rows, cache in caches:
         n, heads, T, _ = cache.Q.shape
         for result, dH in zip(results, attention_backward(split_heads(dO[rows], n, T, heads), cache, needs)):

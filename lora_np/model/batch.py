@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lora_np.ops.pooling import check_groups
+
 
 class Group(NamedTuple):
     start: int
@@ -40,7 +42,7 @@ class Batch(NamedTuple):
         ValueError
             If there is no sequence, one is empty, or the kinds are mixed.
         """
-        if not hasattr(sequences, "__len__"):
+        if not is_list(sequences):
             raise ValueError(f"Batch.of takes a list of sequences, but it was given {sequences!r}.")
         rows = [np.asarray(sequence) for sequence in sequences]
         for k, row in enumerate(rows):
@@ -49,6 +51,7 @@ class Batch(NamedTuple):
                 or not len(row)
                 or row.shape[1:] != rows[0].shape[1:]
                 or row.dtype.kind not in ("iu" if row.ndim == 1 else "fc")
+                or (row.dtype == np.uint64 and row.max() > np.iinfo(np.intp).max)
             ):
                 raise ValueError(
                     f"sequence {k} has shape {row.shape} and dtype {row.dtype}; expected token ids (T,), integers, or"
@@ -58,17 +61,9 @@ class Batch(NamedTuple):
             raise ValueError("a batch needs at least one sequence, but the list is empty.")
         lengths = np.array([len(row) for row in rows])
         order = np.argsort(lengths, kind="stable")
-        content = np.concatenate([rows[k] for k in order])
-        if types is None:
-            type_ = np.zeros(len(content), np.intp)
-        else:
-            if [np.shape(type_) for type_ in types] != [(length,) for length in lengths]:
-                raise ValueError(
-                    f"types have the lengths {[np.size(type_) for type_ in types][:5]}, but the sequences have"
-                    f" {lengths.tolist()[:5]} tokens; give one type for each token."
-                )
-            type_ = np.concatenate([np.asarray(types[k]) for k in order])
-        return cls(content, *_layout(lengths[order]), order)._replace(type=type_)
+        content = np.concatenate([rows[k] if rows[k].ndim == 2 else rows[k].astype(np.intp) for k in order])
+        batch = cls(content, *_layout(lengths[order]), order)
+        return batch if types is None else batch._replace(type=batch.pack(types))
 
     def with_class_row(self):
         """Return the batch with a row of zeros in front of each sequence: the place of a class token."""
@@ -79,13 +74,67 @@ class Batch(NamedTuple):
         return Batch(content, position, type_, groups, self.order)
 
     def pack(self, sequences):
-        """Return rows (N, ...) in packed order out of a list of arrays (T, ...) in the order given to `of`."""
-        return np.concatenate([np.asarray(sequences[k]) for k in self.order])
+        """Return rows (N, ...) in packed order out of a list of arrays (T, ...) in the order given to `of`.
+
+        Raises
+        ------
+        ValueError
+            If there is not one array a sequence, as long as that is.
+        """
+        rows = [np.asarray(sequence) for sequence in sequences] if is_list(sequences) else []
+        given, lengths = [row.shape[:1] for row in rows], [part.shape for part in self.unpack(self.position)]
+        if given != lengths or len({row.shape[1:] for row in rows}) > 1:
+            given, lengths = ([size for shape in shapes[:5] for size in shape] for shapes in (given, lengths))
+            raise ValueError(
+                f"what is to be laid beside the tokens has the lengths {given}, but the sequences have {lengths}"
+                " tokens; give a list with one array a sequence, one entry a token, all of one width."
+            )
+        return np.concatenate([rows[k] for k in self.order])
 
     def unpack(self, rows):
-        """Return a list of arrays (T, ...) in the order given to `of` out of rows (N, ...) in packed order."""
+        """Return a list of arrays (T, ...) in the order given to `of` out of rows (N, ...) in packed order.
+
+        Rows of a model that put a class token in front of each sequence, N + S of them, give arrays (T + 1, ...).
+
+        Raises
+        ------
+        ValueError
+            If there are neither N nor N + S rows.
+        """
+        rows, own = np.asarray(rows), len(self.position)
+        if rows.shape[:1] == (own + len(self.order),):
+            return self.with_class_row().unpack(rows)
+        if rows.shape[:1] != (own,):
+            raise ValueError(
+                f"unpack needs {own} rows, one a token of this batch, or {own + len(self.order)} with a class token in"
+                f" front of each sequence, but it was given an array of shape {rows.shape}; take the output of a model"
+                " without a classifier for this very batch."
+            )
         parts = [part for start, stop, n, T in self.groups for part in rows[start:stop].reshape(n, T, *rows.shape[1:])]
         return [parts[k] for k in np.argsort(self.order)]
+
+
+def is_list(value):
+    """Return whether a value can be read as a list of sequences."""
+    scalar = isinstance(value, np.ndarray) and not value.ndim
+    return hasattr(value, "__len__") and not scalar and not isinstance(value, (Batch, str, bytes, dict))
+
+
+def check_batch(batch):
+    """Raise ValueError unless this is a Batch whose parts belong together."""
+    if not isinstance(batch, Batch):
+        raise ValueError(
+            f"a model reads a Batch, but it was given an object of type {type(batch).__name__}; lay sequences end to"
+            " end by lora_np.Batch.of(sequences)."
+        )
+    rows = len(batch.content)
+    check_groups(batch.groups, rows)
+    sizes = len(batch.position), len(batch.type), len(batch.order)
+    if sizes != (rows, rows, sum(group[2] for group in batch.groups)):
+        raise ValueError(
+            f"the parts of this batch do not belong together: {rows} tokens, but {sizes[0]} positions, {sizes[1]} types"
+            f" and an order of {sizes[2]} sequences; make it anew by Batch.of."
+        )
 
 
 def _layout(lengths):

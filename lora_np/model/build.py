@@ -11,6 +11,7 @@ learners" (GPT-2); Dosovitskiy et al. 2020, arXiv:2010.11929 (ViT). Matrices sta
 """
 
 import dataclasses
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -21,14 +22,25 @@ from lora_np.model.heads import POOLING, ClassifierHead, TiedHead
 from lora_np.model.mlp import ACTIVATIONS, MLP
 from lora_np.model.nodes import Embedding, LayerNorm, Linear
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import freeze, rebuild, unfreeze
+from lora_np.model.tree import check_dtype, freeze, rebuild, unfreeze
+from lora_np.ops.dropout import probability
+
+ENCODER = "hidden_size num_hidden_layers num_attention_heads intermediate_size"  # what BERT and ViT both count
 
 
 class Maker:
     """Makes arrays: random ones by `rng`, or, without it, NaN for `io` to replace by those of a file."""
 
     def __init__(self, config, rng, dtype, eps=None):
-        self.std, self.rng, self.dtype, self.eps = config.get("initializer_range", 0.02), rng, dtype, eps
+        self.std, self.rng, self.dtype, self.eps = config.get("initializer_range", 0.02), rng, check_dtype(dtype), eps
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            raise ValueError(f"rng must be a generator, numpy.random.default_rng(seed), or None, but it is {rng!r}.")
+        for name, value in (
+            ("initializer_range", self.std),
+            ("the epsilon of layer norm", 1.0 if eps is None else eps),
+        ):
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 < value < 1e300:
+                raise ValueError(f"{name} must be a positive number, but it is {value!r}.")
 
     def matrix(self, *shape):
         if self.rng is None:
@@ -83,6 +95,7 @@ def bert(config, labels=None, pooler=False, rng=None, dtype=np.float32):
     Transformer
         Wholly frozen; see `unfreeze`.
     """
+    check_config(config, f"vocab_size max_position_embeddings type_vocab_size {ENCODER}", labels=labels)
     d = config["hidden_size"]
     make = Maker(config, rng, dtype, config["layer_norm_eps"])
     embeddings = TokenEmbeddings(
@@ -133,6 +146,7 @@ def gpt(config, lm_head=True, rng=None, dtype=np.float32):
     Transformer
         Wholly frozen; see `unfreeze`.
     """
+    check_config(config, "vocab_size n_positions n_embd n_layer n_head", n_inner=config.get("n_inner"))
     d = config["n_embd"]
     make = Maker(config, rng, dtype, config["layer_norm_epsilon"])
     embeddings = TokenEmbeddings(
@@ -183,6 +197,7 @@ def vit(config, labels=None, rng=None, dtype=np.float32):
     Transformer
         Wholly frozen; see `unfreeze`.
     """
+    check_config(config, f"image_size patch_size num_channels {ENCODER}", labels=labels)
     d = config["hidden_size"]
     make = Maker(config, rng, dtype, config["layer_norm_eps"])
     class_token = config.get("class_token", True)
@@ -225,7 +240,7 @@ def with_head(model, labels, pooling="mean", rng=None):
         raise ValueError(
             f"pooling must be 'mean' or 'first' (or 'pooler', for a model that has one), but it is {pooling!r}."
         )
-    if not isinstance(labels, int) or labels < 1 or rng is None:
+    if not is_count(labels) or not isinstance(rng, np.random.Generator):
         raise ValueError(
             "with_head needs labels, a positive integer, and rng, numpy.random.default_rng(seed); it was given"
             f" {labels!r} and {rng!r}."
@@ -241,14 +256,32 @@ def with_head(model, labels, pooling="mean", rng=None):
 
 def with_dropout(model, p):
     """Return a new model with dropout where BERT has it: embeddings, attention weights, both halves' outputs."""
-    if not 0.0 <= p < 1.0:
-        raise ValueError(f"the dropout probability must lie in 0 <= p < 1, but it is {p}.")
+    p = probability(p)
     base = (TokenEmbeddings, PatchEmbeddings, Attention, FusedAttention, PostNormBlock, PreNormBlock)
     return rebuild(model, lambda _, node: dataclasses.replace(node, dropout=p) if isinstance(node, base) else node)
 
 
+def check_config(config, names, **optional):
+    """Raise ValueError unless a configuration counts by positive integers, and its switches are true or false."""
+    if not isinstance(config, dict):
+        raise ValueError(f"a configuration is a dict with the words of config.json, but it is {config!r}.")
+    counts = {name: config.get(name, "missing") for name in names.split()}
+    for name, value in {**counts, **{name: value for name, value in optional.items() if value is not None}}.items():
+        if not is_count(value):
+            raise ValueError(f"{name} must be a positive integer, but it is {value!r}.")
+    for name in ("class_token", "qkv_bias"):
+        if not isinstance(config.get(name, True), bool):
+            raise ValueError(f"{name} must be true or false, but it is {config[name]!r}.")
+    if counts.get("image_size", 0) % counts.get("patch_size", 1):
+        raise ValueError(f"patches of {counts['patch_size']} do not fill images of {counts['image_size']}.")
+
+
+def is_count(value):
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
 def activation(name):
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(f"the activation {name!r} is not known here; expected one of {', '.join(ACTIVATIONS)}.")
     return name
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from lora_np.gradcheck import check_parameters
+from lora_np.model.batch import check_batch
 from lora_np.model.tree import arrays, astype, parameters, rebuild, with_arrays
 
 DROPOUT = 0.1  # where the model has none, so that the masks' way back is checked too
@@ -33,8 +34,9 @@ def check_model(model, batch, seed=0):
     Raises
     ------
     ValueError
-        If nothing in the model is trained.
+        If nothing in the model is trained, or `batch` is no Batch.
     """
+    check_batch(batch)
     if not parameters(model, trainable_only=True):
         raise ValueError(
             "nothing in this model is trained, so there is no gradient to check; inject an adapter or unfreeze"

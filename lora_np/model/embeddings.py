@@ -31,6 +31,8 @@ class TokenEmbeddings:
         if batch.content.ndim != 1:
             raise ValueError(f"this model reads token ids, but the batch holds patches of shape {batch.content.shape}.")
         check_length(batch, self.position)
+        if self.type is None:
+            check_no_types(batch)
         return batch
 
     def forward(self, batch, rng=None):
@@ -80,6 +82,7 @@ class PatchEmbeddings:
                 f"this model reads patches of {self.projection.W.shape[0]} numbers, but the batch holds rows of shape"
                 f" {batch.content.shape[1:]}."
             )
+        check_no_types(batch)
         batch = batch if self.class_token is None else batch.with_class_row()
         if any(len(self.position.table) != group.T for group in batch.groups):
             raise ValueError(
@@ -109,6 +112,11 @@ class PatchEmbeddings:
             de = np.where(is_class[:, None], 0, de)  # the projection's rows there were replaced
         _, grads["projection"] = self.projection.backward(de, c_projection, needs_dx=False)
         return grads
+
+
+def check_no_types(batch):
+    if batch.type.any():
+        raise ValueError("this model has no token types, but the batch has some that are not 0; leave out types=.")
 
 
 def check_length(batch, position):

@@ -24,6 +24,7 @@ from lora_np.ops import (
     tanh_backward,
     tanh_forward,
 )
+from lora_np.ops.fit import fit
 
 POOLING = {"mean": (pool_mean_forward, pool_mean_backward), "first": (pool_first_forward, pool_first_backward)}
 
@@ -48,6 +49,7 @@ class ClassifierHead:
 
     def backward(self, dy, cache, needs_dx=True):
         c_pool, c_pooler, c_tanh, order, c_classifier = cache
+        fit("the head", "dy (S, d)", dy, S=len(order))  # else (3) would choose among more rows
         grads = {}
         below = needs_dx or (self.pooler is not None and is_trainable(self.pooler))
         if self.classifier is not None:

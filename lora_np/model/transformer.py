@@ -6,12 +6,17 @@ Forward   (1) embeddings   (2) the blocks   (3) norm   (4) head;   backward: (4)
               than something is trained.
 """
 
+import weakref
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from lora_np.model.batch import check_batch
 from lora_np.model.embeddings import TokenEmbeddings
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.nodes import LayerNorm
 from lora_np.model.tree import flatten, is_trainable, parameters
+from lora_np.ops.fit import fit
 
 
 @dataclass
@@ -43,8 +48,19 @@ class Transformer:
             With a classifier, logits (S, labels), one row a sequence in the order given to `Batch.of`; with GPT's
             tied head, logits (N, V) and without a head, hidden states (N, d), both in packed order.
         cache : tuple or None
-            For `backward`.
+            For the `backward` of this very model.
+
+        Raises
+        ------
+        ValueError
+            If `batch` is no Batch, or one that this model cannot read, or `rng` no generator.
         """
+        check_batch(batch)
+        if not isinstance(rng, np.random.Generator | None):
+            raise ValueError(
+                f"rng must be a generator for the dropout masks, numpy.random.default_rng(seed), or None, but it is"
+                f" {rng!r}."
+            )
         batch = self.embeddings.arrange(batch)
         x, c_embeddings = self.embeddings.forward(batch, rng)  # (1)
         c_layer = [None] * len(self.layer)
@@ -59,7 +75,7 @@ class Transformer:
             x, c_head = self.head.forward(x, self.embeddings.word.table)  # (4)
         elif self.head is not None:
             x, c_head = self.head.forward(x, batch, rng)
-        return x, (c_embeddings, tuple(c_layer), c_norm, c_head) if keep else None
+        return x, (weakref.ref(self), x.shape, c_embeddings, tuple(c_layer), c_norm, c_head) if keep else None
 
     def backward(self, doutput, cache):
         """Return the gradients of the trainable parameters by name, in the order of `parameters(model,
@@ -71,8 +87,13 @@ class Transformer:
             The gradient of the loss with respect to the output, same shape.
         cache : tuple
             From `forward`. It is not changed.
+
+        Raises
+        ------
+        ValueError
+            If the cache is not of this model, or `doutput` not shaped as the output.
         """
-        c_embeddings, c_layer, c_norm, c_head = cache
+        c_embeddings, c_layer, c_norm, c_head = self._opened(cache, doutput)
         wanted = [is_trainable(self.embeddings)]  # wanted[k]: something below block k is trained
         for block in self.layer:
             wanted.append(wanted[-1] or is_trainable(block))
@@ -96,3 +117,15 @@ class Transformer:
             grads["embeddings"]["word"]["table"] += dtable  # the one table was used twice: its two gradients add
         flat = flatten(grads)
         return {name: flat[name] for name in parameters(self, trainable_only=True)}
+
+    def _opened(self, cache, doutput):
+        """Return the caches of the parts; raise unless they are this model's, and `doutput` has its output's shape."""
+        of = cache[0] if isinstance(cache, tuple) and len(cache) == 6 else None
+        if not isinstance(of, weakref.ref) or of() is not self:
+            raise ValueError(
+                "backward needs the cache that the forward of this very model returned, but it was given"
+                f" {'None, which keep=False returns' if cache is None else 'another'}; call output, cache ="
+                " model.forward(batch, rng) first."
+            )
+        fit("backward", "doutput (rows, width)", doutput, rows=cache[1][0], width=cache[1][1])
+        return cache[2:]

@@ -216,7 +216,13 @@ def astype(model, dtype):
     model : node
     dtype : numpy dtype
         float32 to train, float64 to verify.
+
+    Raises
+    ------
+    ValueError
+        If it is another one.
     """
+    dtype = check_dtype(dtype)
 
     def change(_, node):
         cast = {name: array.astype(dtype) for name, array in arrays(node).items()}
@@ -225,6 +231,21 @@ def astype(model, dtype):
         )
 
     return rebuild(model, change)
+
+
+def check_dtype(dtype):
+    """Return a numpy dtype that models compute in, float32 or float64; raise ValueError for any other."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise ValueError(f"dtype must be numpy.float32 or numpy.float64, but it is {dtype!r}.") from error
+    if dtype is None or found not in (np.float32, np.float64):
+        why = "; float16 ends at 65,504 and has three digits, enough to store a model and too few to compute with"
+        raise ValueError(
+            f"models compute in float32 (to train) or float64 (to verify), but dtype is {dtype!r}"
+            f"{why if found == np.float16 else ''}."
+        )
+    return found
 
 
 def nearest(name, known):

@@ -4,7 +4,10 @@
 forward's differentiable arguments. A backward with the argument `needs` computes only the gradients that it names;
 the others come back as None and cost nothing: this is how frozen weights are skipped. Position-wise operations see
 rows `(N, d)`, N being the number of tokens of the batch. A dropout `mask` is already divided by 1 - p; `mask=None`
-means no dropout. An operation keeps the dtype that it is given. Start reading at `lora_linear`.
+means no dropout. Start reading at `lora_linear`.
+
+An operation computes with arrays of float32, float64 or complex numbers, whose dtype it keeps, and refuses all others
+(integers, booleans, float16) as it refuses shapes that do not fit: by a ValueError (`fit`).
 """
 
 from lora_np.ops.attention import attention_backward, attention_forward

@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lora_np.ops.fit import described, fit
+
 SAFE = 60.0  # exp of so much, or of its negative, is far inside float32
 
 
@@ -48,18 +50,18 @@ def attention_forward(Q, K, V, visible=None, mask=None):
     ValueError
         If the shapes do not fit, `visible` is not boolean, or a query sees no key.
     """
-    if Q.ndim != 4 or K.shape != Q.shape[:2] + K.shape[2:3] + Q.shape[3:] or V.shape[:3] != K.shape[:3]:
-        raise ValueError(
-            f"attention needs Q (n, h, T, d), K (n, h, U, d) and V (n, h, U, d_v), but they are {Q.shape}, {K.shape}"
-            f" and {V.shape}."
-        )
+    fit("attention", "Q (n, h, T, d), K (n, h, U, d), V (n, h, U, d_v), mask (n, h, T, U) or None", Q, K, V, mask)
+    _check_visible(visible, (*Q.shape[:3], K.shape[2]))
     scale = 1.0 / math.sqrt(Q.shape[3])
-    S = (scale * Q) @ K.swapaxes(2, 3)  # (n, h, T, U)  (1)  Q has fewer entries to scale than S
-    if visible is not None:
-        _check_visible(visible)
-        np.copyto(S, -np.inf, where=~visible)
-    if not -SAFE < S.real.min() <= S.real.max() < SAFE:  # else exp can neither overflow nor vanish
-        S -= S.real.max(axis=3, keepdims=True)  # (n, h, T, U)  a constant of the row cancels in (2)
+    with np.errstate(over="ignore", invalid="ignore"):  # a hidden key may hold anything; what is below all numbers is 0
+        S = (scale * Q) @ K.swapaxes(2, 3)  # (n, h, T, U)  (1)  Q has fewer entries to scale than S
+        if visible is not None:
+            np.copyto(S, -np.inf, where=~visible)
+        if (
+            not -SAFE < S.real.min(initial=0.0) <= S.real.max(initial=0.0) < SAFE
+        ):  # else exp neither overflows nor vanishes
+            S = _finite_scores(S, Q, K, visible)
+            S -= S.real.max(axis=3, keepdims=True)  # (n, h, T, U)  a constant of the row cancels in (2)
     P = np.exp(S, out=S)  # (n, h, T, U)  (2)
     P /= P @ np.ones((P.shape[3], 1), P.dtype)  # (n, h, T, U)  a product adds up rows faster than `sum`
     D = P if mask is None else P * mask  # (n, h, T, U)  (3)
@@ -70,6 +72,7 @@ def attention_forward(Q, K, V, visible=None, mask=None):
 def attention_backward(dO, cache, needs=("Q", "K", "V")):
     """Return dQ, dK, dV, shaped as Q, K, V; None for those that `needs` does not name."""
     Q, K, V, P, mask = cache
+    fit("attention_backward", "dO (n, h, T, d_v), V (n, h, U, d_v), P (n, h, T, U)", dO, V, P)
     dQ = dK = dV = None
     if "V" in needs:
         D = P if mask is None else P * mask  # (n, h, T, U)
@@ -85,12 +88,36 @@ def attention_backward(dO, cache, needs=("Q", "K", "V")):
     return dQ, dK, dV
 
 
-def _check_visible(visible):
-    if visible.dtype != bool:
+def _finite_scores(S, Q, K, visible):
+    """Return S; or, if a row's greatest score overflows, scores from which it was taken away before they can."""
+    if np.isfinite(S.real.max(axis=3)).all():
+        return S
+    q, k = _greatest(Q.real, 3), _greatest(K.real, (2, 3))
+    S = (Q / q) @ (K / k).swapaxes(2, 3)
+    if visible is not None:
+        S = np.where(visible, S, -np.inf)
+    S -= S.real.max(axis=3, keepdims=True)
+    return S * (q / math.sqrt(Q.shape[3])) * k
+
+
+def _greatest(X, axis):
+    """Return the greatest finite size along some axes, 1 where all are zero."""
+    size = np.abs(X).max(axis=axis, keepdims=True, initial=0.0, where=np.isfinite(X))
+    return np.where(size == 0.0, 1.0, size).astype(X.dtype)
+
+
+def _check_visible(visible, shape):
+    if visible is not None and (
+        not isinstance(visible, np.ndarray)
+        or visible.dtype != bool
+        or visible.ndim > 4
+        or any(size not in (1, full) for size, full in zip(visible.shape[::-1], shape[::-1]))
+    ):
         raise ValueError(
-            f"visible must be a boolean array (True: the query may see the key), but its dtype is {visible.dtype}."
+            f"visible must be a boolean array (True: the query may see the key) that broadcasts to {shape}, but it is"
+            f" {described(visible)}."
         )
-    if not visible.any(axis=-1).all():
+    if not (shape[3] if visible is None else visible.any(axis=-1).all()):
         raise ValueError(
             "visible hides every key from some query, whose weights would be 0 / 0; let each query see at least one"
             " key."

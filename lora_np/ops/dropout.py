@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lora_np.ops.fit import fit, number
+
 
 class DropoutCache(NamedTuple):
     mask: np.ndarray  # (N, d)  or None
@@ -24,18 +26,27 @@ def dropout_mask(shape, p, rng, dtype):
     Raises
     ------
     ValueError
-        If p is not in 0 <= p < 1.
+        If p is not in 0 <= p < 1, or `rng` is neither a generator nor None.
     """
-    if not 0.0 <= p < 1.0:
-        raise ValueError(f"the dropout probability must lie in 0 <= p < 1, but it is {p}.")
+    p = probability(p)
+    if not isinstance(rng, np.random.Generator | None):
+        raise ValueError(f"rng must be a generator, numpy.random.default_rng(seed), or None, but it is {rng!r}.")
     if p == 0.0 or rng is None:
         return None
     kept = rng.random(shape, dtype=np.float32) >= p
     return kept.astype(np.dtype(dtype).type(0).real.dtype) * (1.0 / (1.0 - p))
 
 
+def probability(p):
+    """Return a dropout probability as a Python float; raise ValueError unless 0 <= p < 1."""
+    if not 0.0 <= number("the dropout probability", p) < 1.0:
+        raise ValueError(f"the dropout probability must lie in 0 <= p < 1, but it is {p}.")
+    return float(p)
+
+
 def dropout_forward(x, mask):
     """Return y and the cache, for x of the mask's shape; `mask=None` returns x itself."""
+    fit("dropout", "x (...), mask (...) or None", x, mask)
     y = x if mask is None else x * mask  # (N, d)  (1)
     return y, DropoutCache(mask)
 
@@ -43,5 +54,6 @@ def dropout_forward(x, mask):
 def dropout_backward(dy, cache):
     """Return dx."""
     (mask,) = cache
+    fit("dropout_backward", "dy (...), mask (...) or None", dy, mask)
     dx = dy if mask is None else dy * mask  # (N, d)  (1)
     return dx

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lora_np.ops.fit import described, fit
+
 
 class EmbeddingCache(NamedTuple):
     ids: np.ndarray  # (N,)
@@ -25,10 +27,12 @@ def embedding_forward(table, ids):
     Raises
     ------
     ValueError
-        If ids are not integers or lie outside the table (NumPy alone would read -1 as the last row).
+        If the table is not (V, d), or ids are not N integers or lie outside the table (NumPy alone would read -1 as the
+        last row).
     """
-    if not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"ids must be integers, but their dtype is {ids.dtype}.")
+    fit("embedding", "table (V, d)", table)
+    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise ValueError(f"ids must be an array (N,) of integers, but they are {described(ids)}.")
     if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
         raise ValueError(
             f"ids run from {ids.min()} to {ids.max()}, but the table has rows 0 to {len(table) - 1}; the ids belong to"
@@ -41,6 +45,7 @@ def embedding_forward(table, ids):
 def embedding_backward(dy, cache):
     """Return dtable (V, d)."""
     ids, shape = cache
+    fit("embedding_backward", "dy (N, d)", dy, N=len(ids), d=shape[1])
     dtable = np.zeros(shape, dy.dtype)  # (V, d)
     order = np.argsort(ids, kind="stable")  # (N,)
     found, starts = np.unique(ids[order], return_index=True)

@@ -29,6 +29,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lora_np.ops.fit import fit
+
 K = 3.0
 # Coefficients, highest power first, by tests/reference/erf_coefficients.py. R is fitted up to z = 6, as beyond it
 # exp(-z^2) hides the error; P up to z = 4, as beyond it erf is 1 but for 2e-8, which tanh of a growing P gives, too.
@@ -66,12 +68,13 @@ def erf(x):
 
     Complex x is meant for the complex step: accurate near the real axis.
     """
+    fit("erf", "x (...)", x)
     return _in_blocks(_erf, x, 1)[0]
 
 
 def _in_blocks(function, x, count):
     """Return `count` arrays of the shape of x, into which `function(x, *outs)` writes block by block."""
-    outs = [np.empty(x.shape, np.result_type(x, np.float32)) for _ in range(count)]  # whole numbers give fractions
+    outs = [np.empty(x.shape, x.dtype) for _ in range(count)]
     flat = [array.reshape(-1) for array in (x, *outs)]
     for start in range(0, x.size, BLOCK):
         function(*(array[start : start + BLOCK] for array in flat))
@@ -125,6 +128,7 @@ def _polynomial(coefficients, t, out):
 
 def gelu_forward(x):
     """Return y and the cache, for x of any shape; exact form."""
+    fit("gelu", "x (...)", x)
     y, cdf = _in_blocks(_gelu, x, 2)  # (N, d), (N, d)
     return y, GeluCache(x, cdf)
 
@@ -137,6 +141,7 @@ def _gelu(x, y, cdf):
 def gelu_backward(dy, cache):
     """Return dx."""
     x, cdf = cache
+    fit("gelu_backward", "dy (...), x (...)", dy, x)
     density = np.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))  # (N, d)
     dx = dy * (cdf + x * density)  # (N, d)  (2) (1)
     return dx
@@ -144,6 +149,7 @@ def gelu_backward(dy, cache):
 
 def gelu_tanh_forward(x):
     """Return y and the cache, for x of any shape; tanh form."""
+    fit("gelu_tanh", "x (...)", x)
     t = np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x)))  # (N, d)  (1)
     y = 0.5 * x * (1.0 + t)  # (N, d)  (2)
     return y, GeluTanhCache(x, t)
@@ -152,6 +158,7 @@ def gelu_tanh_forward(x):
 def gelu_tanh_backward(dy, cache):
     """Return dx."""
     x, t = cache
+    fit("gelu_tanh_backward", "dy (...), x (...)", dy, x)
     inner = math.sqrt(2.0 / math.pi) * (1.0 + (3.0 * 0.044715) * (x * x))  # (N, d)
     dx = dy * (0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner)  # (N, d)  (2) (1)
     return dx

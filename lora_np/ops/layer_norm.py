@@ -1,7 +1,7 @@
 """Layer normalisation of each row.
 
 Forward, the means running over the d entries of a row
-    (1)  centred = x - mean(x)
+    (1)  centred = x - mean(x)                                 of a constant row exactly 0, so that y = beta
     (2)  inverse_std = (mean(centred^2) + eps)^(-1/2)
     (3)  xhat = centred * inverse_std
     (4)  y = gamma * xhat + beta
@@ -22,9 +22,14 @@ x changes nothing (but for eps).
 Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, section 3.1.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+
+from lora_np.ops.fit import fit, number
+
+NEAR = 0.01  # of its mean: how close a row that is centred again begins to it
 
 
 class LayerNormCache(NamedTuple):
@@ -40,14 +45,15 @@ def layer_norm_forward(x, gamma, beta, eps):
     Raises
     ------
     ValueError
-        If gamma or beta do not have one entry for each entry of a row.
+        If gamma or beta do not have one entry for each entry of a row, or eps is not a positive number.
     """
-    if gamma.shape != x.shape[-1:] or beta.shape != x.shape[-1:]:
-        raise ValueError(
-            f"layer_norm needs gamma and beta of shape {x.shape[-1:]} for x {x.shape}, but they are {gamma.shape} and"
-            f" {beta.shape}."
-        )
-    centred = x - row_mean(x)  # (N, d)  (1)
+    fit("layer_norm", "x (N, d), gamma (d,), beta (d,)", x, gamma, beta)
+    eps = number("eps", eps)
+    if not np.finfo(x.dtype).tiny <= eps < math.inf:  # a row that is constant would be divided by zero
+        raise ValueError(f"eps must be a positive number that {x.dtype} holds, but it is {eps}.")
+    with np.errstate(over="ignore"):  # of the sum of a row's largest numbers
+        centred = x - row_mean(x)  # (N, d)  (1)
+    _centre_again(x, centred)
     variance = row_mean(centred * centred)  # (N, 1)
     inverse_std = 1.0 / np.sqrt(variance + eps)  # (N, 1)  (2)
     xhat = centred * inverse_std  # (N, d)  (3)
@@ -58,6 +64,7 @@ def layer_norm_forward(x, gamma, beta, eps):
 def layer_norm_backward(dy, cache, needs=("x", "gamma", "beta")):
     """Return dx (N, d), dgamma (d,), dbeta (d,); None for those that `needs` does not name."""
     xhat, inverse_std, gamma = cache
+    fit("layer_norm_backward", "dy (N, d), xhat (N, d), gamma (d,)", dy, xhat, gamma)
     dx = dgamma = dbeta = None
     if "beta" in needs:
         dbeta = dy.sum(axis=0)  # (d,)  (4)
@@ -69,6 +76,19 @@ def layer_norm_backward(dy, cache, needs=("x", "gamma", "beta")):
         dx = dxhat - row_mean(dxhat) - xhat * along_xhat  # (N, d)  (3) (2) (1)
         dx *= inverse_std  # (N, d)
     return dx, dgamma, dbeta
+
+
+def _centre_again(x, centred):
+    """Write (1) anew where a row begins near its mean: the mean's rounding may be all there is, and (2) amplifies it.
+
+    The first entry is taken away before the mean: that is exact there, and of a constant row exactly zeros are left.
+    """
+    first = x[:, :1]  # (N, 1)
+    mean = first - centred[:, :1]  # (N, 1)
+    near = np.flatnonzero(np.abs(centred[:, :1].real) <= NEAR * np.abs(mean.real))
+    if near.size:
+        shifted = x[near] - first[near]
+        centred[near] = shifted - row_mean(shifted)
 
 
 def row_mean(x):

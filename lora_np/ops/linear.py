@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lora_np.ops.fit import fit
+
 
 class LinearCache(NamedTuple):
     x: np.ndarray  # (N, d_in)
@@ -30,13 +32,9 @@ def linear_forward(x, W, b=None):
     Raises
     ------
     ValueError
-        If the sizes of x, W and b do not fit.
+        If the sizes do not fit: leading axes of x are to be flattened into rows, and files may hold W^T.
     """
-    if x.ndim != 2 or W.ndim != 2 or x.shape[1] != W.shape[0] or (b is not None and b.shape != W.shape[1:]):
-        raise ValueError(
-            f"linear needs x (N, d_in), W (d_in, d_out) and b (d_out,), but x is {x.shape}, W {W.shape} and b"
-            f" {None if b is None else b.shape}; flatten leading axes of x into rows, and store W as (d_in, d_out)."
-        )
+    fit("linear", "x (N, d_in), W (d_in, d_out), b (d_out,) or None", x, W, b)
     y = x @ W  # (N, d_out)  (1)
     if b is not None:
         y = y.astype(np.result_type(y, b), copy=False)  # (N, d_out)  where b alone is complex, in a complex step
@@ -50,6 +48,7 @@ def linear_backward(dy, cache, needs=("x", "W", "b")):
     `cache.x` may be None when "W" is not needed.
     """
     x, W = cache
+    fit("linear_backward", "dy (N, d_out), x (N, d_in) or None, W (d_in, d_out)", dy, x, W)
     db = dW = dx = None
     if "b" in needs:
         db = dy.sum(axis=0)  # (d_out,)  (2)

@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lora_np.ops.fit import fit, number
 from lora_np.ops.linear import linear_forward
 
 
@@ -53,13 +54,18 @@ def lora_linear_forward(x, W, b, A, B, scale, mask=None):
     Raises
     ------
     ValueError
-        If the sizes do not fit.
+        If the sizes do not fit (PEFT's lora_A and lora_B are the transposes of A and B), or scale is no number.
     """
-    if A.shape[:1] != W.shape[:1] or B.shape[1:] != W.shape[1:] or A.shape[1:] != B.shape[:1]:
-        raise ValueError(
-            f"lora_linear needs A (d_in, r) and B (r, d_out) beside W (d_in, d_out), but A is {A.shape}, B {B.shape}"
-            f" and W {W.shape}; PEFT's lora_A and lora_B are the transposes of A and B."
-        )
+    fit(
+        "lora_linear",
+        "x (N, d_in), W (d_in, d_out), A (d_in, r), B (r, d_out), mask (N, d_in) or None",
+        x,
+        W,
+        A,
+        B,
+        mask,
+    )
+    scale = number("scale", scale)
     y0, _ = linear_forward(x, W, b)  # (N, d_out)  (1)
     z = x if mask is None else x * mask  # (N, d_in)  (2)
     u = z @ A  # (N, r)  (3)
@@ -73,6 +79,7 @@ def lora_linear_backward(dy, cache, needs=("x", "A", "B")):
     There is no dW and no db.
     """
     z, u, W, A, B, scale, mask = cache
+    fit("lora_linear_backward", "dy (N, d_out), z (N, d_in), W (d_in, d_out), mask (N, d_in) or None", dy, z, W, mask)
     dx = dA = dB = None
     if "B" in needs:
         dB = scale * (u.T @ dy)  # (r, d_out)  (4)

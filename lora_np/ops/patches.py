@@ -11,7 +11,10 @@ its kernel size; so such a convolution is these patches followed by a linear map
 Source: Dosovitskiy et al. 2020, arXiv:2010.11929, section 3.1.
 """
 
+from numbers import Integral
 from typing import NamedTuple
+
+from lora_np.ops.fit import fit
 
 
 class PatchesCache(NamedTuple):
@@ -27,7 +30,8 @@ def patches_forward(images, size):
     ValueError
         If the images do not have four axes or the patches do not fill them.
     """
-    if images.ndim != 4 or size < 1 or images.shape[1] % size or images.shape[2] % size:
+    fit("patches", "images (n, H, W, C)", images)
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1 or any(a % size for a in images.shape[1:3]):
         raise ValueError(
             f"patches of {size} x {size} do not fill images of shape {images.shape}; expected (n, H, W, C), H and W"
             " multiples of the size."
@@ -43,6 +47,7 @@ def patches_backward(dy, cache):
     """Return dimages (n, H, W, C)."""
     shape, size = cache
     n, H, W, C = shape
+    fit("patches_backward", "dy (n, T, P)", dy, n=n, T=H // size * (W // size), P=C * size * size)
     grid = dy.reshape(n, H // size, W // size, C, size, size)
     grid = grid.transpose(0, 1, 4, 2, 5, 3)  # (2)
     dimages = grid.reshape(shape)  # (n, H, W, C)  (1)

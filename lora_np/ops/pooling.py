@@ -15,22 +15,33 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lora_np.ops.fit import fit
+
 
 class PoolCache(NamedTuple):
     groups: tuple  # of (start, stop, n, T)
-    rows: int  # N
+    shape: tuple  # of x, (N, d)
 
 
 def pool_mean_forward(x, groups):
-    """Return y (S, d), the mean over the tokens of each of the S sequences, and the cache, for x (N, d)."""
+    """Return y (S, d), the mean over the tokens of each of the S sequences, and the cache, for x (N, d).
+
+    Raises
+    ------
+    ValueError
+        If the groups do not cover the rows of x.
+    """
+    fit("pool_mean", "x (N, d)", x)
+    check_groups(groups, len(x))
     y = np.concatenate([x[start:stop].reshape(n, T, -1).mean(axis=1) for start, stop, n, T in groups])  # (S, d)  (1)
-    return y, PoolCache(groups, len(x))
+    return y, PoolCache(groups, x.shape)
 
 
 def pool_mean_backward(dy, cache):
     """Return dx (N, d)."""
-    groups, rows = cache
-    dx = np.empty((rows, dy.shape[1]), dy.dtype)  # (N, d)
+    groups, shape = cache
+    fit("pool_mean_backward", "dy (S, d)", dy, S=sum(n for _, _, n, _ in groups), d=shape[1])
+    dx = np.empty(shape, dy.dtype)  # (N, d)
     first = 0
     for start, stop, n, T in groups:
         dx[start:stop] = np.repeat(dy[first : first + n] * (1.0 / T), T, axis=0)  # (1)
@@ -39,17 +50,40 @@ def pool_mean_backward(dy, cache):
 
 
 def pool_first_forward(x, groups):
-    """Return y (S, d), the first token of each of the S sequences, and the cache, for x (N, d)."""
+    """Return y (S, d), the first token of each of the S sequences, and the cache, for x (N, d).
+
+    Raises
+    ------
+    ValueError
+        If the groups do not cover the rows of x.
+    """
+    fit("pool_first", "x (N, d)", x)
+    check_groups(groups, len(x))
     y = np.concatenate([x[start:stop:T] for start, stop, n, T in groups])  # (S, d)  (1)
-    return y, PoolCache(groups, len(x))
+    return y, PoolCache(groups, x.shape)
 
 
 def pool_first_backward(dy, cache):
     """Return dx (N, d)."""
-    groups, rows = cache
-    dx = np.zeros((rows, dy.shape[1]), dy.dtype)  # (N, d)
+    groups, shape = cache
+    fit("pool_first_backward", "dy (S, d)", dy, S=sum(n for _, _, n, _ in groups), d=shape[1])
+    dx = np.zeros(shape, dy.dtype)  # (N, d)
     first = 0
     for start, stop, n, T in groups:
         dx[start:stop:T] = dy[first : first + n]  # (1)
         first += n
     return dx
+
+
+def check_groups(groups, rows):
+    """Raise ValueError unless the groups lie end to end, each n T rows long, and cover all the rows."""
+    end = 0
+    for start, stop, n, T in groups:
+        if start != end or n < 1 or T < 1 or stop != start + n * T:
+            raise ValueError(
+                f"groups are (start, stop, n, T), end to end from row 0, stop = start + n T, but one that should start"
+                f" at row {end} is {(start, stop, n, T)}."
+            )
+        end = stop
+    if end != rows:
+        raise ValueError(f"the groups cover {end} rows, but there are {rows}; take the groups of the same batch.")

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lora_np.ops.fit import fit
+
 
 class TanhCache(NamedTuple):
     y: np.ndarray  # (N, d)
@@ -15,6 +17,7 @@ class TanhCache(NamedTuple):
 
 def tanh_forward(x):
     """Return y and the cache, for x of any shape."""
+    fit("tanh", "x (...)", x)
     y = np.tanh(x)  # (N, d)  (1)
     return y, TanhCache(y)
 
@@ -22,5 +25,6 @@ def tanh_forward(x):
 def tanh_backward(dy, cache):
     """Return dx."""
     (y,) = cache
+    fit("tanh_backward", "dy (...), y (...)", dy, y)
     dx = dy * (1.0 - y * y)  # (N, d)  (1)
     return dx

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from lora_np.model.batch import Batch
+from lora_np.model.heads import ClassifierHead
 from lora_np.train.parallel import pieces_of, split_by_tokens
 
 MAX_TOKENS = 512  # of one call: its activations are held until it ends, and larger ones leave a thread without work
@@ -12,6 +13,11 @@ MAX_TOKENS = 512  # of one call: its activations are held until it ends, and lar
 
 def predict(model, sequences, run=map):
     """Return logits (S, labels) for a list of sequences, without dropout; neighbours in length share a call."""
+    if not isinstance(model.head, ClassifierHead) or not len(sequences):
+        raise ValueError(
+            "predict needs a model with a classifier (lora_np.with_head adds one) and at least one sequence, but it was"
+            f" given {len(sequences)} sequences and a head of type {type(model.head).__name__}."
+        )
     lengths = np.array([len(sequence) for sequence in sequences])
     order = np.argsort(lengths, kind="stable")
     calls = [order[rows] for rows in split_by_tokens(lengths[order], pieces_of(lengths, MAX_TOKENS))]
@@ -21,6 +27,12 @@ def predict(model, sequences, run=map):
 
 def accuracy(logits, labels):
     """Return the share of rows whose greatest logit is the label's."""
+    labels = np.asarray(labels)
+    if logits.ndim != 2 or not len(logits) or labels.shape != logits.shape[:1] or np.isnan(logits).any():
+        raise ValueError(
+            f"accuracy needs logits (N, L), none of them NaN, and N labels, but they are of shape {logits.shape} and"
+            f" {labels.shape}."
+        )
     return float((logits.argmax(axis=1) == labels).mean())
 
 

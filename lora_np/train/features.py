@@ -44,7 +44,17 @@ def features(model, sequences, run=map):
     sequences : list of arrays
     run : callable
         From `worker_pool`.
+
+    Raises
+    ------
+    ValueError
+        If something below the head is trained or has dropout, or there is no classifier.
     """
+    if not is_fixed_below_head(model):
+        raise ValueError(
+            "features are of a model with a classifier below which nothing is trained and nothing drops out; this one"
+            " has to be trained through the whole network."
+        )
     pooled = dataclasses.replace(model, head=ClassifierHead(None, None, model.head.pooling))
     return list(predict(pooled, sequences, run)[:, None])  # (S, 1, d)
 

@@ -6,11 +6,13 @@ interrupted and resumed equals an unbroken one to the bit.
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 
+from lora_np.model.heads import ClassifierHead
 from lora_np.model.tree import parameters
-from lora_np.train.optimisers import AdamW
+from lora_np.train.optimisers import AdamW, NonFiniteLoss
 from lora_np.train.parallel import loss_and_gradients, worker_pool
 from lora_np.train.schedules import linear_schedule
 
@@ -18,6 +20,13 @@ ORDER, DROPOUT, AUGMENT = 1, 2, 6  # purposes: the second number of a generator'
 SORTED_TOGETHER = (
     50  # batches: neighbours in length, and yet other ones in each epoch; Hugging Face's Trainer has it so
 )
+
+RANGES = {  # of the numbers of a plan
+    "lr": (lambda x: 0.0 < x < 1e300, "a positive number"),
+    "weight_decay": (lambda x: 0.0 <= x < 1e300, "a number of at least 0"),
+    "warmup": (lambda x: 0.0 <= x <= 1.0, "a share of the steps, 0 to 1"),
+    "label_smoothing": (lambda x: 0.0 <= x < 1.0, "a share in 0 <= e < 1"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,14 +54,20 @@ class Plan:
     group_by_length: bool = False
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "workers", "max_tokens"):
+        for name in ("epochs", "batch_size", "workers", "max_tokens", "seed"):
+            value, least = getattr(self, name), int(name != "seed")
+            if name == "max_tokens" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, but it is {value!r}.")
+            object.__setattr__(self, name, int(value))  # a plain number, which a file can hold
+        for name, (fits, expected) in RANGES.items():
             value = getattr(self, name)
-            if (not isinstance(value, int) or value < 1) and not (name == "max_tokens" and value is None):
-                raise ValueError(f"{name} must be a positive integer, but it is {value!r}.")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be a positive number, but it is {self.lr!r}.")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0, but it is {self.seed!r}.")
+            if isinstance(value, bool) or not isinstance(value, Real) or not fits(value):
+                raise ValueError(f"{name} must be {expected}, but it is {value!r}.")
+            object.__setattr__(self, name, float(value))
+        if not isinstance(self.group_by_length, bool):
+            raise ValueError(f"group_by_length must be True or False, but it is {self.group_by_length!r}.")
 
 
 @dataclass(frozen=True)
@@ -63,10 +78,6 @@ class Step:
     items: int  # sequences in the batch
     tokens: int
     ends_epoch: bool
-
-
-class NonFiniteLoss(ValueError):
-    """The loss or a gradient is NaN or infinite; the parameters are still those of the last good step."""
 
 
 class Training:
@@ -82,11 +93,16 @@ class Training:
     plan : Plan
     augment : callable, optional
         `augment(rows, rng)` returns the sequences of a batch in place of `[sequences[row] for row in rows]`.
+
+    Raises
+    ------
+    ValueError
+        If the model has no classifier or nothing to train, or the labels do not fit.
     """
 
     def __init__(self, model, sequences, labels, plan, augment=None):
         self.model, self.sequences, self.labels, self.plan = model, sequences, np.asarray(labels), plan
-        check_labels(self.labels, len(sequences), len(model.head.classifier.b))
+        check_labels(self.labels, len(sequences), classes_of(model))
         self.lengths = np.array([len(sequence) for sequence in sequences])
         self.augment = augment or (lambda rows, _: [sequences[row] for row in rows])
         self.optimiser = AdamW(parameters(model, trainable_only=True), lr=plan.lr, weight_decay=plan.weight_decay)
@@ -132,10 +148,10 @@ class Training:
                     plan.label_smoothing,
                     plan.max_tokens,
                 )
-                if not (math.isfinite(loss) and all(np.isfinite(gradient).all() for gradient in grads.values())):
+                if not math.isfinite(loss):
                     raise NonFiniteLoss(
-                        f"the loss or a gradient is not finite at step {self.done + 1} (loss {loss}); try a lower"
-                        f" learning rate than {self.plan.lr}."
+                        f"the loss is not finite at step {self.done + 1} (loss {loss}); try a lower learning rate than"
+                        f" {self.plan.lr}."
                     )
                 self.optimiser.lr = linear_schedule(self.done, self.total, self.plan.lr, self.plan.warmup)
                 self.optimiser.step(grads)
@@ -154,6 +170,17 @@ def by_length(order, lengths, size):
     """Return an order in which each stretch of `size` is sorted by length."""
     stretches = [order[start : start + size] for start in range(0, len(order), size)]
     return np.concatenate([stretch[np.argsort(lengths[stretch], kind="stable")] for stretch in stretches])
+
+
+def classes_of(model):
+    """Return how many classes a model tells apart."""
+    head = getattr(model, "head", None)
+    if not isinstance(head, ClassifierHead) or head.classifier is None:
+        raise ValueError(
+            "training here needs a model with a classifier, one row of logits a sequence, but it has none; add one by"
+            " lora_np.with_head(model, labels, rng=rng)."
+        )
+    return head.classifier.W.shape[1]
 
 
 def check_labels(labels, sequences, classes):

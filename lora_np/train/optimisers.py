@@ -9,8 +9,15 @@ One step, for each array p with gradient g:
 """
 
 import math
+from numbers import Real
 
 import numpy as np
+
+from lora_np.ops.fit import described, is_float
+
+
+class NonFiniteLoss(ValueError):
+    """The loss or a gradient is NaN or infinite; the parameters are still those of the last good step."""
 
 
 class AdamW:
@@ -33,6 +40,11 @@ class AdamW:
     """
 
     def __init__(self, parameters, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
+        if not isinstance(parameters, dict) or not all(map(is_real, parameters.values())):
+            raise ValueError(
+                "AdamW steps a dict of floating-point arrays by name, but it was given"
+                f" {described(parameters)}; pass lnp.parameters(model, trainable_only=True)."
+            )
         frozen = [name for name, array in parameters.items() if not array.flags.writeable]
         if not parameters or frozen:
             raise ValueError(
@@ -40,28 +52,69 @@ class AdamW:
                 f" {'none were given' if not parameters else frozen[0] + ' is frozen (read-only)'}; pass"
                 " lnp.parameters(model, trainable_only=True) of a model with an adapter or after unfreeze."
             )
-        if not (lr >= 0 and eps > 0 and weight_decay >= 0 and all(0 <= beta < 1 for beta in betas)):
-            raise ValueError(
-                f"AdamW needs lr >= 0, eps > 0, weight_decay >= 0 and 0 <= beta < 1, but got {lr}, {eps},"
-                f" {weight_decay} and {betas}."
-            )
         self.parameters, self.lr, self.betas, self.eps, self.weight_decay = parameters, lr, betas, eps, weight_decay
+        self._check_rates()
         self.t = 0  # steps taken
         self.m = {name: np.zeros_like(p) for name, p in parameters.items()}
         self.v = {name: np.zeros_like(p) for name, p in parameters.items()}
 
     def step(self, grads):
-        """Take one step along `grads`, which must name exactly the parameters."""
+        """Take one step along `grads`, which must name exactly the parameters.
+
+        Raises
+        ------
+        ValueError
+            If the gradients do not fit the parameters, or one is not finite (NonFiniteLoss). Nothing has been stepped
+            then.
+        """
+        self._check_rates()
+        self._check_gradients(grads)
+        self.t += 1
+        for name, p in self.parameters.items():
+            m, v = self.m[name], self.v[name]
+            adamw_step(p, grads[name], m, v, self.t, self.lr, self.betas, self.eps, self.weight_decay)
+
+    def _check_rates(self):
+        betas = self.betas if isinstance(self.betas, (tuple, list)) and len(self.betas) == 2 else (None, None)
+        rates = {
+            "lr": self.lr,
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+            "beta1": betas[0],
+            "beta2": betas[1],
+        }
+        for name, value in rates.items():
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            if not number or not 0 <= value < (1 if "beta" in name else 1e300) or (name == "eps" and value == 0):
+                raise ValueError(
+                    "AdamW needs finite numbers lr >= 0, eps > 0, weight_decay >= 0 and two betas, 0 <= beta < 1, but"
+                    f" got lr {self.lr}, eps {self.eps}, weight_decay {self.weight_decay} and betas {self.betas}."
+                )
+
+    def _check_gradients(self, grads):
+        if not isinstance(grads, dict):
+            raise ValueError(f"step takes the dict that model.backward returns, but it was given {described(grads)}.")
         if grads.keys() != self.parameters.keys():
             odd = sorted(grads.keys() ^ self.parameters.keys())
             raise ValueError(
                 f"the gradients do not belong to the parameters of this optimiser: {', '.join(odd[:3])} is in one of"
                 " them only."
             )
-        self.t += 1
         for name, p in self.parameters.items():
-            m, v = self.m[name], self.v[name]
-            adamw_step(p, grads[name], m, v, self.t, self.lr, self.betas, self.eps, self.weight_decay)
+            if not is_real(grads[name]) or grads[name].shape != p.shape:
+                raise ValueError(
+                    f"the gradient of {name} must be floats of its shape, {p.shape}, but it is"
+                    f" {described(grads[name])}; nothing has been stepped."
+                )
+            if not np.isfinite(grads[name]).all():
+                raise NonFiniteLoss(
+                    f"the gradient of {name} is not finite at step {self.t + 1}; try a lower learning rate than"
+                    f" {self.lr}."
+                )
+
+
+def is_real(array):
+    return is_float(array) and array.dtype.kind == "f"
 
 
 def adamw_step(p, g, m, v, t, lr, betas, eps, weight_decay):

@@ -61,8 +61,18 @@ def loss_and_gradients(model, sequences, labels, key, workers, run=map, label_sm
         A worker takes its share in pieces of about so many tokens, one after the other, and adds their gradients up:
         what is held for the backward is that of one piece. Without dropout the result is that of the whole but for
         rounding.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label a sequence.
     """
-    lengths = np.array([len(sequence) for sequence in sequences])
+    lengths, labels = np.array([len(sequence) for sequence in sequences]), np.asarray(labels)
+    if not len(lengths) or labels.shape != lengths.shape:
+        raise ValueError(
+            f"there must be one label a sequence, and at least one, but there are {len(lengths)} sequences and labels"
+            f" of shape {labels.shape}."
+        )
     by_length = np.argsort(lengths, kind="stable")  # then a piece has few lengths, and long groups attend at once
     shares = [by_length[share] for share in split_by_tokens(lengths[by_length], workers)]
 

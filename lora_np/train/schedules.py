@@ -10,7 +10,14 @@ def linear_schedule(step, total, peak, warmup=0.06):
     peak : float
         The highest learning rate.
     warmup : float
-        Share of the steps on the way up.
+        Share of the steps on the way up, 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If there is no such step or share.
     """
+    if not (0 <= step < total and 0.0 <= warmup <= 1.0):
+        raise ValueError(f"expected a step in 0..total - 1 and warmup in 0..1, but got {step} of {total} and {warmup}.")
     rising = max(1, round(warmup * total))
     return peak * min((step + 1) / rising, (total - step) / max(1, total - rising))

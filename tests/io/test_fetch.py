@@ -355,7 +355,10 @@ def test_the_hub(tmp_path, monkeypatch):
         fetch.fetch_hub("owner/name")
     (tmp_path / "model.safetensors").write_text("")
     assert fetch.fetch_hub("owner/name") == tmp_path
-    assert asked[-1] == ("owner/name", ["config.json", "model.safetensors", "tokenizer.json"])
+    assert asked[-1] == (
+        "owner/name",
+        ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"],
+    )
 
 
 @pytest.mark.parametrize("error", [OSError("no\nroute"), KeyError("x"), RuntimeError(), ValueError("404 " + "x" * 999)])
