@@ -98,11 +98,11 @@ def faults(cells):
     """Yield what is wrong with the exercises of a chapter, a sentence each."""
     from lora_np.course.answers import find
 
-    written, checked = [], []
+    exercised, checked = [], []
     for cell in cells:
         name, check = (str(cell.metadata.get(key, "")) for key in ("exercise", "check"))
         marks = re.findall("(?:BEGIN|END) (?:SOLUTION|GIVEN)", cell.source)
-        if marks and not name:
+        if marks and not name and cell.cell_type == "code":
             yield f"a cell has the mark {marks[0]} but no exercise=, so that its solution would be handed out; name it"
         if name:
             if marks not in (WRITTEN, MENDED) or len(re.findall(MARK, cell.source)) != len(marks):
@@ -112,16 +112,16 @@ def faults(cells):
                 find(name)
             except ValueError as error:
                 yield f"{error}; correct the name, or add the exercise to lora_np/course/catalogue.py"
-            if name in written:
+            if name in exercised:
                 yield f"the exercise {name} stands there twice; take one out, as points are given by name"
-            written.append(name)
+            exercised.append(name)
         if check:
-            if check not in written or check in checked:
+            if check not in exercised or check in checked:
                 yield f"a check of {check} has no exercise of its own before it; put one there, or take the check out"
             if not calls(cell.source, check):
                 yield f"the check of {check} is not that; expected only lnp.course.check({check!r}, {check})"
             checked.append(check)
-    for name in written:
+    for name in exercised:
         if name not in checked:
             yield f'the exercise {name} has no test; add a cell # %% check="{name}": lnp.course.check({name!r}, {name})'
 
@@ -243,10 +243,10 @@ def grading(path):
     """
     from lora_np.course.catalogue import BY_NAME
 
-    sources = cells_of(path)
-    title = next((line for line in sources[0].source.split("\n") if line.startswith("# ")), f"# {path.stem}")
+    source = cells_of(path)
+    title = next((line for line in source[0].source.split("\n") if line.startswith("# ")), f"# {path.stem}")
     cells, text = [markdown(title), setup_cell(nbgrader=graded("setup"))], None
-    for cell in sources:
+    for cell in source:
         if name := cell.metadata.get("exercise"):
             cells += [text] if text else []
             cells.append(code(for_nbgrader(cell.source), role=name, nbgrader=graded(name, solution=True)))
