@@ -70,6 +70,4 @@ def check_neutral(given, free, where="", way_out="leave it out"):
     for name in OPTIONS:
         neutral = getattr(PeftOptions, name)
         if name in given and name not in free and given[name] != neutral and given[name] not in EMPTY:
-            raise ValueError(
-                f"{where}{name} = {given[name]!r} is not supported here, only {neutral!r} is; {way_out}."
-            )
+            raise ValueError(f"{where}{name} = {given[name]!r} is not supported here, only {neutral!r} is; {way_out}.")

@@ -26,6 +26,9 @@ from typing import NamedTuple
 from lora_np.io.files import write_bytes
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+# What a model may have beside: shards, a head of ours, how its images are prepared.
+OTHER_FILES = ("model.safetensors.index.json", "model-*-of-*.safetensors", "head.json", "head.safetensors")
+OTHER_FILES += ("preprocessor_config.json",)
 OFFLINE = "python -m lora_np finetune"  # needs no network
 DAY = 86_400.0  # seconds
 
@@ -152,18 +155,17 @@ def fetch_hub(repo_id):
     try:
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(repo_id, allow_patterns=[*MODEL_FILES, "preprocessor_config.json"]))
+        folder = Path(snapshot_download(repo_id, allow_patterns=[*MODEL_FILES, *OTHER_FILES]))
     except Exception as error:  # the library, the network and the server each fail in their own ways
         reason = (" ".join(str(error).split()) or "no reason given").rstrip(".")
         raise ValueError(
             f"there is no folder {repo_id}, and as a model of the hub it could not be fetched ({type(error).__name__}:"
             f" {reason[:300]}); {OFFLINE} needs no network."
         ) from error
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
+    for names in (("config.json",), ("model.safetensors", "model.safetensors.index.json")):
+        if not any((folder / name).is_file() for name in names):
             raise ValueError(
-                f"the model {repo_id} on the hub has no file {name}; choose one that is stored as safetensors in one"
-                " file."
+                f"the model {repo_id} on the hub has no file {names[0]}; choose one that is stored as safetensors."
             )
     return folder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_np.io.fetch import fetch_hub, fetch_minilm
-from lora_np.io.files import read_json, write_bytes
+from lora_np.io.files import is_number, read_json, write_bytes
 from lora_np.io.huggingface import load_folder
 from lora_np.io.tokenizer import TextTokenizer
 from lora_np.ops import patches_forward
@@ -196,7 +196,3 @@ def channels(name, given, count, refuse):
     if len(numbers) != count or not all(is_number(x) and least <= x <= 1.0 for x in numbers):
         refuse(name, f"{count} number(s) from {least:g} to 1, as images have values in 0..1,")
     return numbers
-
-
-def is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300

@@ -197,17 +197,6 @@ def unfreeze(model, names):
     return rebuild(model, change)
 
 
-def check_dtype(dtype):
-    """Return the NumPy dtype in which a model can compute; a ValueError for any other."""
-    try:
-        found = np.dtype(dtype)
-    except TypeError as error:
-        raise ValueError(f"dtype must be numpy.float32 or numpy.float64, but it is {dtype!r}.") from error
-    if found not in (np.float32, np.float64):
-        raise ValueError(f"a model computes in numpy.float32 or numpy.float64, but dtype is {found}.")
-    return found
-
-
 def astype(model, dtype):
     """Return a copy of a model in another dtype; what is frozen is read-only there too.
 

@@ -63,6 +63,7 @@ class Plan:
             object.__setattr__(self, name, int(value))  # a plain number, which a file can hold
         for name, (fits, expected) in RANGES.items():
             value = getattr(self, name)
+            value = value.item() if isinstance(value, np.generic) else value
             if isinstance(value, bool) or not isinstance(value, Real) or not fits(value):
                 raise ValueError(f"{name} must be {expected}, but it is {value!r}.")
             object.__setattr__(self, name, float(value))

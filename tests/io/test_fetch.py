@@ -355,10 +355,11 @@ def test_the_hub(tmp_path, monkeypatch):
         fetch.fetch_hub("owner/name")
     (tmp_path / "model.safetensors").write_text("")
     assert fetch.fetch_hub("owner/name") == tmp_path
-    assert asked[-1] == (
-        "owner/name",
-        ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"],
-    )
+    (tmp_path / "model.safetensors").rename(tmp_path / "model.safetensors.index.json")  # shards
+    assert fetch.fetch_hub("owner/name") == tmp_path
+    wanted = {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json", "head.safetensors"}
+    wanted |= {"model.safetensors.index.json", "model-*-of-*.safetensors", "head.json"}
+    assert asked[-1] == ("owner/name", asked[-1][1]) and set(asked[-1][1]) == wanted
 
 
 @pytest.mark.parametrize("error", [OSError("no\nroute"), KeyError("x"), RuntimeError(), ValueError("404 " + "x" * 999)])

@@ -270,7 +270,7 @@ def test_damaged_models_are_named(damage, received, tmp_path):
 
 
 def test_only_what_is_computed_here_is_loaded(tmp_path):
-    with pytest.raises(ValueError, match="numpy.float32 or numpy.float64, but dtype is int64"):
+    with pytest.raises(ValueError, match="float32 .* or float64 .*, but dtype is"):
         lnp.load_pretrained("digits", dtype=int)
     lnp.save_model(tiny.build("gpt", np.float32), tmp_path)
     edit_config(tmp_path, lambda c: c.update(architectures=None))
@@ -525,7 +525,7 @@ def test_numbers_beyond_single_precision_are_refused_and_not_made_infinite(tmp_p
 
 @pytest.mark.parametrize("dtype", [np.float16, np.longdouble, "float8", complex, bool, None.__class__])
 def test_a_model_computes_in_single_or_double_precision(dtype):
-    with pytest.raises(ValueError, match=r"numpy\.float32 or numpy\.float64"):
+    with pytest.raises(ValueError, match=r"float32.* or (numpy\.)?float64"):
         lnp.load_pretrained("digits", dtype)
 
 

@@ -1,6 +1,7 @@
 """What a step holds, and that a process keeps what it frees."""
 
 import platform
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -110,10 +111,14 @@ def test_weights_are_no_activations_though_a_cache_holds_them():
 
 def test_the_program_keeps_its_memory_and_the_library_does_not_decide(monkeypatch):
     calls = []
-    monkeypatch.setattr("lora_np.__main__.keep_freed_memory", lambda: calls.append("keep"))
-    monkeypatch.setattr("lora_np.__main__.main", lambda: calls.append("main"))
-    with pytest.raises(SystemExit):
-        run()
+    monkeypatch.setattr("lora_np.train.memory.keep_freed_memory", lambda: calls.append("keep"))
+    monkeypatch.setattr("lora_np.cli.commands.main", lambda: calls.append("main"))
+    old = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit):
+            run()
+    finally:
+        signal.signal(signal.SIGINT, old)
     assert calls == ["keep", "main"]
 
 
