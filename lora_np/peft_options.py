@@ -52,7 +52,7 @@ class PeftOptions:
 OPTIONS = tuple(PeftOptions.__annotations__)
 NOTES = OPTIONS[OPTIONS.index("fan_in_fan_out") :]
 AFTERWARDS = OPTIONS[OPTIONS.index("init_lora_weights") :]  # what changes nothing once an adapter is trained
-EMPTY = (None, [], (), {}, "")  # asks for nothing, whatever the option
+EMPTY = (None, [], (), {})  # asks for nothing, whatever the option
 
 
 def check_neutral(given, free, where="", way_out="leave it out"):
@@ -69,5 +69,5 @@ def check_neutral(given, free, where="", way_out="leave it out"):
     """
     for name in OPTIONS:
         neutral = getattr(PeftOptions, name)
-        if name in given and name not in free and given[name] != neutral and given[name] not in EMPTY:
+        if name in given and name not in free and given[name] not in (*EMPTY, neutral):
             raise ValueError(f"{where}{name} = {given[name]!r} is not supported here, only {neutral!r} is; {way_out}.")

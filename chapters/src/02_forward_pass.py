@@ -57,7 +57,7 @@ for name, array in lnp.parameters(model).items():
 # **patches**, small squares. Here is the cut on an image of $4 \times 4$, with patches of $2 \times 2$:
 
 # %%
-tiny = np.arange(16).reshape(1, 4, 4, 1)  # (images, rows, columns, channels)
+tiny = np.arange(16.0).reshape(1, 4, 4, 1)  # (images, rows, columns, channels)
 patches, _ = ops.patches_forward(tiny, 2)
 print(tiny[0, :, :, 0])
 print("its patches, one a row:")

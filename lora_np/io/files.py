@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -119,6 +120,22 @@ def check_fields(values, expected, path):
     for name, (fits, words) in expected.items():
         if name in values and not fits(values[name]):
             raise ValueError(f"{path} has {name} = {shown(values[name])}; expected {words}.")
+
+
+@contextmanager
+def about(path):
+    """Let what is said of a file be one short line that names it: a file may hold anything, also in its names."""
+    try:
+        yield
+    except ValueError as error:
+        text = printable(str(error))
+        raise ValueError(text if printable(str(path)) in text else f"{path}: {text}") from error
+
+
+def printable(text, longest=600):
+    """Return a text without line breaks and other control characters, its middle left out if it is very long."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 4 :]}"
 
 
 def shown(value):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_np.io.files import (
+    about,
     check_fields,
     is_names,
     is_number,
@@ -100,8 +101,12 @@ def load_folder(folder, dtype=np.float32):
         If a file is missing or damaged, the architecture is not known, a tensor is missing, unexpected, of the wrong
         shape or not finite, also after it was cast.
     """
-    folder = Path(folder)
-    dtype = check_dtype(dtype)
+    folder, dtype = Path(folder), check_dtype(dtype)
+    with about(folder):
+        return read_folder(folder, dtype)
+
+
+def read_folder(folder, dtype):
     path = folder / "config.json"
     config = read_json(path)
     kind = config.get("model_type")
@@ -121,7 +126,9 @@ def load_folder(folder, dtype=np.float32):
             raise ValueError(
                 f"{weights} lacks the tensor {name}; it is incomplete or belongs to another configuration."
             )
-    new = {path: from_file(model, path, name, file[names[name]], dtype) for path, name in wanted.items()}
+    new = {
+        path: from_file(model, path, file[names[name]], dtype, f"{name} in {weights}") for path, name in wanted.items()
+    }
     aside, notes = beside(model, {name: names[name] for name in names.keys() - set(wanted.values())}, file, weights)
     model = dataclasses.replace(freeze(with_arrays(model, new)), aside=aside)
     return (load_head(model, folder, file.metadata) if holds_head(folder, file.metadata) else model), notes
@@ -219,7 +226,7 @@ def check_config(config, kind, path):
             epsilon: (lambda value: is_number(value) and 0 < value < 1, "a small positive number"),
             activation: (lambda value: isinstance(value, str), "a name"),
             "n_inner": (lambda value: value is None or is_whole(value), "a positive integer or null"),
-            "initializer_range": (lambda value: is_number(value) and 0 <= value < 1e3, "a number from 0 on"),
+            "initializer_range": (lambda value: is_number(value) and 0 < value < 1e3, "a positive number"),
             "class_token": (lambda value: isinstance(value, bool), "true or false"),
             "qkv_bias": (lambda value: isinstance(value, bool), "true or false"),
             "architectures": (lambda value: value is None or is_names(value), "a list of names or null"),
@@ -281,8 +288,8 @@ def is_transposed(model, path):
     return path.endswith(".W") and not (model.config["model_type"] == "gpt2" and path != "head.classifier.W")
 
 
-def from_file(model, path, name, tensor, dtype):
-    """Return a tensor of a file as the array of a parameter."""
+def from_file(model, path, tensor, dtype, name):
+    """Return a tensor of a file as the array of a parameter; a sentence calls it by `name`."""
     node_path, _, field = path.rpartition(".")
     mine = getattr(dict(walk(model))[node_path], field)
     stored = file_shape(model, path, mine)

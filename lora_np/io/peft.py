@@ -15,7 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.io.files import check_fields, is_names, is_number, is_whole, json_bytes, read_json, renamed, write_together
+from lora_np.io.files import (
+    about,
+    check_fields,
+    is_names,
+    is_number,
+    is_whole,
+    json_bytes,
+    read_json,
+    renamed,
+    write_together,
+)
 from lora_np.io.huggingface import (
     HEAD_MARK,
     PREFIX,
@@ -24,12 +34,11 @@ from lora_np.io.huggingface import (
     check_finite,
     check_settings,
     file_names,
-    file_shape,
+    from_file,
     has_own_head,
     head_files,
     head_mark,
     held,
-    is_transposed,
     load_head,
     remove_old_head,
     standard,
@@ -251,7 +260,11 @@ def load_adapter(model, folder):
         the wrong shape or is not finite, the head is missing, or the adapter was trained on another base.
     """
     check_plain(model)
-    folder = Path(folder)
+    with about(Path(folder)):
+        return read_adapter(model, Path(folder))
+
+
+def read_adapter(model, folder):
     path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     settings = checked_settings(path, model.config["model_type"])
     file = open_weights(weights)
@@ -272,9 +285,8 @@ def load_adapter(model, folder):
     lora, new = put_on(model, config, targets, taken, weights), {}
     saved = saved_whole(lora)
     for parameter, (name, array) in whole(lora, saved).items():
-        key, stored = name.removeprefix(lora.hf_prefix), file_shape(lora, parameter, array)
-        tensor = take(taken, key, weights)
-        new[parameter] = held(tensor, stored, array.shape, array.dtype, key, is_transposed(lora, parameter))
+        key = name.removeprefix(lora.hf_prefix)
+        new[parameter] = from_file(lora, parameter, take(taken, key, weights), array.dtype, f"{key} in {weights}")
     if taken:
         raise ValueError(
             f"{weights} holds the tensor {next(iter(taken))}, which matches nothing in this model; the adapter belongs"
@@ -415,6 +427,7 @@ def our_config(settings, model, names, folder):
             f"{folder / 'adapter_model.safetensors'} holds no lora_A; expected a LoRA adapter as PEFT saves it."
         )
     check_complete(settings, model, targets, folder)
+    check_named(settings, model, own, folder)
     given = {name: settings[name] for name in OURS if settings.get(name) is not None}
     for name in ("rank_pattern", "alpha_pattern"):
         given[name] = translated(given.get(name, {}), own)
@@ -436,6 +449,20 @@ def our_config(settings, model, names, folder):
     in_file = [paths.get(name.rpartition(".")[0]) for name in names if name in file_names(model).values()]
     beside = [path_ for path_ in dict.fromkeys(in_file) if path_ is not None and path_ not in covered]
     return config if not beside else dataclasses.replace(config, modules_to_save=[*saved, *beside]), targets, beside
+
+
+def check_named(settings, model, theirs, folder):
+    """Raise if the file has matrices for a map that target_modules does not name: PEFT would pass them over."""
+    wanted, left_out = settings.get("target_modules"), settings.get("exclude_modules") or []
+    if wanted is None or (isinstance(wanted, str) and wanted.lower() == "all-linear"):
+        return
+    for name in theirs:
+        names = (name, to_peft(model, name), from_peft(model, name))
+        if not is_named(wanted, names[0], names) or is_named(left_out, names[0], names):
+            raise ValueError(
+                f"{folder / 'adapter_model.safetensors'} adapts {name}, which target_modules in adapter_config.json"
+                " does not name, or exclude_modules does; the two do not belong together."
+            )
 
 
 def check_complete(settings, model, targets, folder):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.io.files import parse_json, read_json, shown, write_together
+from lora_np.io.files import about, parse_json, read_json, shown, write_together
 
 DTYPES = {  # as NumPy reads them
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "U32": "<u4", "I32": "<i4",
@@ -72,10 +72,16 @@ class TensorFile(Mapping):
 
     def __init__(self, path):
         self.path = Path(path)
-        if not self.path.is_file():
-            raise ValueError(f"there is no file {path}; expected a folder that holds {self.path.name}.")
-        with self.path.open("rb") as file:
-            length, bytes_ = int.from_bytes(file.read(8), "little"), self.path.stat().st_size
+        with about(self.path):
+            self.open()
+
+    def open(self):
+        """Read and check the table."""
+        path = self.path
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}; expected a folder that holds {path.name}.")
+        with path.open("rb") as file:
+            length, bytes_ = int.from_bytes(file.read(8), "little"), path.stat().st_size
             if not 2 <= length <= min(bytes_ - 8, LONGEST_TABLE):
                 raise self.damaged(f"its table should be {length} bytes long, and the file is {bytes_}")
             table = file.read(length)
@@ -101,9 +107,9 @@ class TensorFile(Mapping):
             raise self.damaged(f"the entry {name!r} lacks dtype, shape or data_offsets, or has more")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in (*DTYPES, *BYTES_ALONE):
-            raise self.damaged(f"{name!r} is of the dtype {dtype!r}, which is not known here")
+            raise self.damaged(f"{name!r} is of the dtype {shown(dtype)}, which is not known here")
         if not (are_counts(shape) and are_counts(offsets) and len(offsets) == 2):
-            raise self.damaged(f"{name!r} has the shape {shape} and the offsets {offsets}")
+            raise self.damaged(f"{name!r} has the shape {shown(shape)} and the offsets {shown(offsets)}")
         if offsets[0] + math.prod(shape) * width(dtype) != offsets[1] or len(shape) > 32:
             raise self.damaged(f"{name!r}, {dtype} of shape {shape}, does not take the bytes {offsets}")
         return dtype, tuple(shape), *offsets
@@ -139,6 +145,11 @@ class Shards(Mapping):
     """The arrays of several safetensors files, by the index that lies beside them; as TensorFile."""
 
     def __init__(self, index):
+        with about(index):
+            self.open(index)
+
+    def open(self, index):
+        """Read and check the index, and the tables of the files that it names."""
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not names:
             raise ValueError(f"{index} has no weight_map of tensors to the names of files beside it; it is damaged.")

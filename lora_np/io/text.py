@@ -14,6 +14,7 @@ import numpy as np
 
 from lora_np.io.dataset import Dataset, split
 from lora_np.io.fetch import fetch_reviews
+from lora_np.io.files import printable
 
 SPLIT_SEED = 20140601  # not a run's seed: every run sees the same data
 # Rows of (dev, test), the rest trains. Movie reviews have no documents; a test of 1,000 is what others measured on.
@@ -154,9 +155,10 @@ def read_table(path):
     header = [name.strip().lower() for name in records[0][1]] if records else []
     for name in COLUMNS:
         if header.count(name) != 1:
+            found = printable(", ".join(filter(None, header)) or "nothing", 200)
             raise ValueError(
                 f"{path} has {header.count(name) or 'no'} column{'s' * (header.count(name) > 1)} {name} in its"
-                f" first row ({', '.join(filter(None, header)) or 'nothing'}); expected text and label, once each."
+                f" first row ({found}); expected text and label, once each."
             )
     columns = [header.index(name) for name in COLUMNS]
     rows = [(row, *checked(path, row, cells, header, columns)) for row, cells in records[1:] if cells]

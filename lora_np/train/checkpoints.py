@@ -7,6 +7,9 @@ taken and what was recorded on the way. It is replaced whole.
 import json
 from pathlib import Path
 
+import numpy as np
+
+from lora_np.io.files import about
 from lora_np.io.safetensors import read_safetensors, write_safetensors
 
 KINDS = ("parameter", "m", "v")
@@ -35,6 +38,11 @@ def load_checkpoint(training, path, run=None):
     ValueError
         If the file is damaged or belongs to another run; nothing is changed then.
     """
+    with about(path):
+        return restored(training, Path(path), run)
+
+
+def restored(training, path, run):
     tensors, metadata = read_safetensors(path)
     state = _state(training)
     expected = {f"{kind}/{name}": array for kind, arrays in state.items() for name, array in arrays.items()}
@@ -42,18 +50,20 @@ def load_checkpoint(training, path, run=None):
         mine, theirs = expected.get(name), tensors.get(name)
         if mine is None or theirs is None or mine.shape != theirs.shape or mine.dtype != theirs.dtype:
             raise ValueError(
-                f"{Path(path)} does not fit this run: {name} is missing, additional, or of another shape or dtype; it"
+                f"{path} does not fit this run: {name} is missing, additional, or of another shape or dtype; it"
                 " was saved by another configuration."
             )
+        if not np.isfinite(theirs).all():
+            raise ValueError(f"{path} holds {name} with numbers that are not finite; it is damaged, start a new run.")
     try:
         step, history = int(metadata["step"]), json.loads(metadata["history"])
         theirs = json.loads(metadata.get("run", "null"))
     except (KeyError, ValueError, RecursionError) as error:
-        raise ValueError(f"{Path(path)} is no checkpoint of a run ({error!r}).") from error
+        raise ValueError(f"{path} is no checkpoint of a run ({error!r}).") from error
     if run is not None:
         check_run(path, theirs, json.loads(json.dumps(run)))
     if not 0 <= step <= training.total:
-        raise ValueError(f"{Path(path)} says that {step} steps were taken, but this run has {training.total}.")
+        raise ValueError(f"{path} says that {step} steps were taken, but this run has {training.total}.")
     for name, array in expected.items():
         array[...] = tensors[name]
     training.done = training.optimiser.t = step
@@ -63,11 +73,11 @@ def load_checkpoint(training, path, run=None):
 def check_run(path, theirs, mine):
     """Raise if the run that saved a checkpoint is not this one."""
     if not isinstance(theirs, dict):
-        raise ValueError(f"the record in {Path(path)} is damaged; delete that file to start the run anew.")
+        raise ValueError(f"the record in {path} is damaged; delete that file to start the run anew.")
     for name in sorted(mine.keys() | theirs.keys()):
         if mine.get(name) != theirs.get(name):
             raise ValueError(
-                f"{Path(path)} was saved by a run with {name} = {theirs.get(name)!r}, but here it is"
+                f"{path} was saved by a run with {name} = {theirs.get(name)!r}, but here it is"
                 f" {mine.get(name)!r}; put that back, or start a new run."
             )
 
