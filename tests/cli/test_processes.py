@@ -6,10 +6,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file
+
+from lora_np.cli.interrupt import Interrupt
 
 QUICK = ["--epochs", "2", "--r", "2", "--data", "digits-rotated"]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and shells")
@@ -165,4 +169,19 @@ def test_a_reader_that_leaves_does_not_lose_the_work(tmp_path):
     process.stdout.close()
     assert process.wait() == 1 and process.stderr.read() == ""
     process.stderr.close()
-    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+    with safe_open(tmp_path / "run" / "checkpoint.safetensors", "numpy") as file:
+        assert int(file.metadata()["step"]) == 14 * 16  # where the line that nobody reads was to be printed
+
+
+@posix
+def test_a_second_ctrl_c_ends_the_program_unless_it_is_the_first_one_again():
+    """Wrappers pass on what the terminal has sent already, so a signal often comes twice."""
+    with Interrupt() as interrupt:
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+        assert interrupt.asked == signal.SIGINT
+        interrupt.since -= 2.0
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1.0)

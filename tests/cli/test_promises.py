@@ -1,6 +1,7 @@
 """What a command promises beyond its numbers: the length of training, the same run when resumed, one answer a line,
 a folder that is tried first, hints that can be pasted, and one sentence for what is damaged or absurd."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -14,6 +15,7 @@ import pytest
 import lora_np as lnp
 from lora_np.cli import finetune
 from lora_np.cli.commands import main
+from lora_np.cli.reading import tokens_of
 from lora_np.cli.terminal import command
 from lora_np.model.tree import with_arrays
 
@@ -71,6 +73,20 @@ def test_the_length_of_training_is_that_of_every_later_command(method, place, ca
     assert len([json.loads(line) for line in shown.out.splitlines()]) == 2 and "1 of 2 texts is longer" in shown.err
     assert main(["predict", f"--{kind}", f"run/{kind}", "--max-length", "7", "good"]) == 0
     assert "7 tokens of a text are read, but the model was trained with 5" in capsys.readouterr().out
+
+
+def test_the_model_says_how_long_its_texts_were_where_its_folder_does_not(place, capsys):
+    """An adapter brings the length along; the folder of its base knows nothing of it."""
+    model, tokenizer = lnp.load_pretrained(place / "model"), lnp.load_tokenizer(place / "model")
+    trained = dataclasses.replace(model, config={**model.config, "max_seq_length": 5})
+    for given, expected in ((None, 5), (7, 7)):
+        assert len(tokens_of(tokenizer, ["the film was a plot good"], given, trained)[0]) == expected
+    assert len(tokens_of(tokenizer, ["the film was a plot good"], None, model)[0]) == 8
+    shown = capsys.readouterr().out
+    assert "5 tokens of a text are read, as in training" in shown and "but the model was trained with 5" in shown
+    broken = dataclasses.replace(model, config={**model.config, "max_seq_length": "x"})
+    with pytest.raises(ValueError, match="must be an integer between 3 and 9.*'x'"):
+        tokens_of(tokenizer, ["good"], None, broken)
 
 
 def test_without_a_given_length_a_model_with_few_positions_is_read_whole(place, capsys):
