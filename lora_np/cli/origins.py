@@ -41,7 +41,7 @@ def check_origins(path, mine):
     """Raise if what a run.json says of its origins is no longer so; say so if the software is another."""
     record = read_json(path)
     theirs, before = record.get("origins"), record.get("versions")
-    if not isinstance(theirs, dict) or theirs.keys() != mine.keys():
+    if not isinstance(theirs, dict) or theirs.keys() != mine.keys() or not isinstance(before, dict):
         raise ValueError(
             f"{path} does not say what the run's data and model were; it is damaged or was written by another version."
             " Start a new run."
@@ -53,7 +53,8 @@ def check_origins(path, mine):
                 " what was there, or start a new run."
             )
     if before != versions():
-        line("note", f"begun with {before}, resumed with {versions()}: the last digits may differ from an unbroken run")
+        was, now = (", ".join(f"{name} {number}" for name, number in some.items()) for some in (before, versions()))
+        line("note", f"begun with {was}, resumed with {now}: the last digits may differ from an unbroken run")
 
 
 def versions():

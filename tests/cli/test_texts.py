@@ -8,33 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-import tiny
 from safetensors.numpy import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import lora_np as lnp
 from lora_np.cli.commands import main
-
-GOOD, BAD, REST = ["good", "great", "fine"], ["bad", "poor", "dull"], ["the", "film", "was", "a", "plot", "cast"]
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *GOOD, *BAD, *REST]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Return a folder with a model and a table whose label is told by one word."""
-    folder = tmp_path_factory.mktemp("texts")
-    lnp.save_model(tiny.build("bert", np.float32), folder / "model")
-    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer.save(str(folder / "model" / "tokenizer.json"))
-    rng = np.random.default_rng(0)
-    rows = []
-    for k in range(240):
-        words = [*rng.choice(REST, 3), (GOOD, BAD)[k % 2][k % 3], *rng.choice(REST, k % 3)]
-        rows.append(f"{' '.join(rng.permutation(words))}\t{('liked', 'disliked')[k % 2]}")
-    (folder / "own.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(autouse=True)
