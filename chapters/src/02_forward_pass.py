@@ -59,9 +59,9 @@ for name, array in lnp.parameters(model).items():
 # %%
 tiny = np.arange(16.0).reshape(1, 4, 4, 1)  # (images, rows, columns, channels)
 patches, _ = ops.patches_forward(tiny, 2)
-print(tiny[0, :, :, 0])
+print(tiny[0, :, :, 0].astype(int))
 print("its patches, one a row:")
-print(patches[0])
+print(patches[0].astype(int))
 
 # %% [markdown]
 # Ours are images of $8 \times 8$ with patches of $4 \times 4$. So an image becomes 4 rows of 16 pixels.

@@ -11,7 +11,8 @@ learners" (GPT-2); Dosovitskiy et al. 2020, arXiv:2010.11929 (ViT). Matrices sta
 """
 
 import dataclasses
-from numbers import Integral, Real
+import math
+from numbers import Integral
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from lora_np.model.nodes import Embedding, LayerNorm, Linear
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import check_dtype, freeze, rebuild, unfreeze
 from lora_np.ops.dropout import probability
+from lora_np.ops.fit import number
 
 ENCODER = "hidden_size num_hidden_layers num_attention_heads intermediate_size"  # what BERT and ViT both count
 
@@ -39,7 +41,7 @@ class Maker:
             ("initializer_range", self.std),
             ("the epsilon of layer norm", 1.0 if eps is None else eps),
         ):
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 < value < 1e300:
+            if not 0.0 < number(name, value) < math.inf:
                 raise ValueError(f"{name} must be a positive number, but it is {value!r}.")
 
     def matrix(self, *shape):

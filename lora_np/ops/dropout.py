@@ -29,7 +29,7 @@ def dropout_mask(shape, p, rng, dtype):
         If p is not in 0 <= p < 1, or `rng` is neither a generator nor None.
     """
     p = probability(p)
-    if not isinstance(rng, np.random.Generator | None):
+    if rng is not None and not isinstance(rng, np.random.Generator):
         raise ValueError(f"rng must be a generator, numpy.random.default_rng(seed), or None, but it is {rng!r}.")
     if p == 0.0 or rng is None:
         return None

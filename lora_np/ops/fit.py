@@ -4,7 +4,7 @@ Left alone, NumPy would stretch one row over many, and round to whole numbers, w
 """
 
 import re
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -29,40 +29,50 @@ def fit(what, spec, *arrays, **sizes):
     ValueError
         Naming all shapes and dtypes.
     """
-    known = dict(sizes)
-    for (name, letters, optional), array in zip(parts(spec), arrays):
-        if array is None and optional:
-            continue
-        if not is_float(array):
+    if fits(spec, *[(a.shape, a.dtype) if isinstance(a, np.ndarray) else a is None for a in arrays], **sizes):
+        return
+    for (name, _, optional), array in zip(parts(spec), arrays):
+        if not is_float(array) and not (optional and array is None):
             raise ValueError(
                 f"{what} computes with arrays of float32, float64 or complex numbers, but {name} is"
                 f" {described(array)}; make it such an array, numpy.asarray({name}, numpy.float32)."
             )
-        if not agrees(letters, array.shape, known):
-            beside = "".join(f", {letter} = {size}" for letter, size in sizes.items())
-            given = ", ".join(f"{name} {described(value)}" for (name, *_), value in zip(parts(spec), arrays))
-            raise ValueError(f"{what} needs {spec}{beside}, but it was given {given}; equal letters are equal sizes.")
+    beside = "".join(f", {letter} = {size}" for letter, size in sizes.items())
+    given = ", ".join(f"{name} {described(value)}" for (name, *_), value in zip(parts(spec), arrays))
+    raise ValueError(f"{what} needs {spec}{beside}, but it was given {given}; equal letters are equal sizes.")
 
 
-@cache
+@lru_cache(maxsize=4096)  # the same shapes come again and again: in each layer, at each step
+def fits(spec, *given, **sizes):
+    """Return whether (shape, dtype) pairs are those of a specification; in place of a pair, True stands for None."""
+    for (_, letters, optional), pair in zip(parts(spec), given):
+        if isinstance(pair, bool):
+            if pair and optional:
+                continue
+            return False
+        shape, dtype = pair
+        if not is_computed_with(dtype) or len(shape) != len(letters or shape):
+            return False
+        for letter, size in zip(letters, shape) if letters is not None else [("...", shape)]:
+            if sizes.setdefault(letter, size) != size:
+                return False
+    return True
+
+
+@lru_cache
 def parts(spec):
     """Return ((name, letters, whether it may be None), ...); the letters of "(...)" are None."""
     found = re.findall(r"(\w+) \(([^)]*)\)( or None)?", spec)
     return tuple((name, None if text == "..." else re.findall(r"\w+", text), bool(no)) for name, text, no in found)
 
 
-def is_float(array):
-    """Return whether an array can be computed with: float16 cannot, as it ends at 65,504 and has three digits."""
-    return isinstance(array, np.ndarray) and array.dtype.kind in "fc" and array.dtype.itemsize > 2
+def is_float(value):
+    return isinstance(value, np.ndarray) and is_computed_with(value.dtype)
 
 
-def agrees(letters, shape, known):
-    """Return whether a shape has the sizes that are known by their letters; what is new becomes known."""
-    if letters is None:
-        return known.setdefault("...", shape) == shape
-    return len(letters) == len(shape) and all(
-        known.setdefault(letter, size) == size for letter, size in zip(letters, shape)
-    )
+def is_computed_with(dtype):
+    """Return whether we compute in a dtype: not in float16, which ends at 65,504 and has three digits."""
+    return dtype.kind in "fc" and dtype.itemsize > 2
 
 
 def described(value):
@@ -73,6 +83,8 @@ def described(value):
 
 def number(name, value):
     """Return a Python float, which widens no array; raise ValueError unless the value is one real number."""
+    if type(value) is float:
+        return value
     if np.ndim(value) or np.asarray(value).dtype.kind not in "fiu":
         raise ValueError(f"{name} must be one real number, but it is {value!r}.")
     return float(value)

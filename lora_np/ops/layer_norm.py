@@ -29,6 +29,7 @@ import numpy as np
 
 from lora_np.ops.fit import fit, number
 
+LEAST = 1e-37  # that float32 holds with all its digits
 NEAR = 0.01  # of its mean: how close a row that is centred again begins to it
 
 
@@ -49,8 +50,8 @@ def layer_norm_forward(x, gamma, beta, eps):
     """
     fit("layer_norm", "x (N, d), gamma (d,), beta (d,)", x, gamma, beta)
     eps = number("eps", eps)
-    if not np.finfo(x.dtype).tiny <= eps < math.inf:  # a row that is constant would be divided by zero
-        raise ValueError(f"eps must be a positive number that {x.dtype} holds, but it is {eps}.")
+    if not LEAST <= eps < math.inf:  # a constant row would be divided by zero
+        raise ValueError(f"eps must be a positive number, at least {LEAST}, but it is {eps}.")
     with np.errstate(over="ignore"):  # of the sum of a row's largest numbers
         centred = x - row_mean(x)  # (N, d)  (1)
     _centre_again(x, centred)
@@ -83,11 +84,10 @@ def _centre_again(x, centred):
 
     The first entry is taken away before the mean: that is exact there, and of a constant row exactly zeros are left.
     """
-    first = x[:, :1]  # (N, 1)
-    mean = first - centred[:, :1]  # (N, 1)
-    near = np.flatnonzero(np.abs(centred[:, :1].real) <= NEAR * np.abs(mean.real))
+    first, left = x[:, 0].real, centred[:, 0].real
+    near = np.flatnonzero(np.abs(left) <= NEAR * np.abs(first - left))
     if near.size:
-        shifted = x[near] - first[near]
+        shifted = x[near] - x[near, :1]
         centred[near] = shifted - row_mean(shifted)
 
 

@@ -6,12 +6,13 @@ interrupted and resumed equals an unbroken one to the bit.
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 
 from lora_np.model.heads import ClassifierHead
 from lora_np.model.tree import parameters
+from lora_np.ops.fit import number
 from lora_np.train.optimisers import AdamW, NonFiniteLoss
 from lora_np.train.parallel import loss_and_gradients, worker_pool
 from lora_np.train.schedules import linear_schedule
@@ -22,8 +23,8 @@ SORTED_TOGETHER = (
 )
 
 RANGES = {  # of the numbers of a plan
-    "lr": (lambda x: 0.0 < x < 1e300, "a positive number"),
-    "weight_decay": (lambda x: 0.0 <= x < 1e300, "a number of at least 0"),
+    "lr": (lambda x: 0.0 < x < math.inf, "a positive number"),
+    "weight_decay": (lambda x: 0.0 <= x < math.inf, "a number of at least 0"),
     "warmup": (lambda x: 0.0 <= x <= 1.0, "a share of the steps, 0 to 1"),
     "label_smoothing": (lambda x: 0.0 <= x < 1.0, "a share in 0 <= e < 1"),
 }
@@ -62,11 +63,10 @@ class Plan:
                 raise ValueError(f"{name} must be an integer of at least {least}, but it is {value!r}.")
             object.__setattr__(self, name, int(value))  # a plain number, which a file can hold
         for name, (fits, expected) in RANGES.items():
-            value = getattr(self, name)
-            value = value.item() if isinstance(value, np.generic) else value
-            if isinstance(value, bool) or not isinstance(value, Real) or not fits(value):
+            value = number(name, getattr(self, name))
+            if not fits(value):
                 raise ValueError(f"{name} must be {expected}, but it is {value!r}.")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, value)
         if not isinstance(self.group_by_length, bool):
             raise ValueError(f"group_by_length must be True or False, but it is {self.group_by_length!r}.")
 

@@ -9,11 +9,10 @@ One step, for each array p with gradient g:
 """
 
 import math
-from numbers import Real
 
 import numpy as np
 
-from lora_np.ops.fit import described, is_float
+from lora_np.ops.fit import described, is_float, number
 
 
 class NonFiniteLoss(ValueError):
@@ -84,8 +83,8 @@ class AdamW:
             "beta2": betas[1],
         }
         for name, value in rates.items():
-            number = isinstance(value, Real) and not isinstance(value, bool)
-            if not number or not 0 <= value < (1 if "beta" in name else 1e300) or (name == "eps" and value == 0):
+            value = number(name, value)
+            if not 0 <= value < (1 if "beta" in name else math.inf) or (name == "eps" and value == 0):
                 raise ValueError(
                     "AdamW needs finite numbers lr >= 0, eps > 0, weight_decay >= 0 and two betas, 0 <= beta < 1, but"
                     f" got lr {self.lr}, eps {self.eps}, weight_decay {self.weight_decay} and betas {self.betas}."

@@ -74,12 +74,12 @@ def test_a_step_takes_gradients_by_name():
 )
 def test_rates_without_meaning_are_refused_at_the_start_and_before_a_step(rates):
     live = {"W": np.ones(2)}
-    with pytest.raises(ValueError, match="AdamW needs finite numbers"):
+    with pytest.raises(ValueError, match="AdamW needs finite numbers|must be one real number"):
         lnp.AdamW(live, **{"lr": 0.1, **rates})
     optimiser = lnp.AdamW(live, lr=0.1)
     for name, value in rates.items():
         setattr(optimiser, name, value)
-    with pytest.raises(ValueError, match="AdamW needs finite numbers"):
+    with pytest.raises(ValueError, match="AdamW needs finite numbers|must be one real number"):
         optimiser.step({"W": np.ones(2)})
     assert (live["W"] == 1).all()
 
