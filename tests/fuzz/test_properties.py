@@ -171,6 +171,7 @@ def test_the_adapted_modules_are_those_of_PEFTs_rule(name, data):
     model = a_model(name)
     names = linear_names(model)
     targets, exclude, layers = data.draw(requests(names))
+    assume(layers is None or not set(targets) & set(names))  # see test_a_full_name_is_meant_whatever_its_layer
     expected = peft_rule.adapted(names, targets, exclude, layers, output=())
     config = lnp.LoRAConfig(r=1, target_modules=targets, exclude_modules=exclude, layers_to_transform=layers)
     try:
@@ -181,6 +182,28 @@ def test_the_adapted_modules_are_those_of_PEFTs_rule(name, data):
         return
     found = [hf_name(lora, path, node) for path, node in walk(lora) if isinstance(node, LoRALinear)]
     assert sorted(found) == sorted(expected)
+
+
+@rules
+@given(st.sampled_from([name for name in KINDS if name != "gpt hidden"]), st.data())  # its layers are "h.0": no match
+def test_the_rule_that_is_stated_here_is_PEFTs(name, data):
+    peft = pytest.importorskip("peft", reason="compares with PEFT, where it is installed", exc_type=ImportError)
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    names = linear_names(a_model(name))
+    targets, exclude, layers = data.draw(requests(names))
+    config = peft.LoraConfig(target_modules=targets, exclude_modules=exclude, layers_to_transform=layers)
+    expected = [name for name in names if check_target_module_exists(config, name)]
+    assert peft_rule.adapted(names, targets, exclude, layers, output=()) == expected
+
+
+def test_a_full_name_is_meant_whatever_its_layer():
+    """PEFT asks for the layer of names that end with a target, not of those that are one; adapters say it so."""
+    names = linear_names(a_model("bert"))
+    request = {"target_modules": [names[0], "1.attention.self.key"], "layers_to_transform": [1]}
+    lora = lnp.inject(a_model("bert"), lnp.LoRAConfig(r=1, **request), np.random.default_rng(0))
+    found = [hf_name(lora, path, node) for path, node in walk(lora) if isinstance(node, LoRALinear)]
+    assert sorted(found) == sorted(peft_rule.adapted(names, request["target_modules"], layers=[1], output=()))
 
 
 @rules
