@@ -4,6 +4,7 @@ The lists are long and mostly systematic (every value at every place), so that a
 and a long one sees all of them.
 """
 
+import io
 import json
 import struct
 
@@ -323,8 +324,6 @@ def npy_mutations(images):
 
 
 def saved(array, save=np.save):
-    import io
-
     file = io.BytesIO()
     save(file, array)
     return file.getvalue()

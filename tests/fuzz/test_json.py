@@ -201,6 +201,7 @@ def read_run(folder, _):
     return read_options(folder / "run.json")
 
 
+IMAGE = (tiny.VIT["image_size"], tiny.VIT["image_size"], tiny.VIT["num_channels"])
 TOKENIZED = ["the film was good", "bad", "a great plot 7"]
 API = {
     **{
@@ -216,9 +217,7 @@ API = {
     },
     "config.json for the tokenizer": Target(
         a_model("vit"), "config.json", lambda folder, _: lnp.load_tokenizer(folder)(np.zeros((1, *IMAGE)))
-    )
-    if (IMAGE := (tiny.VIT["image_size"], tiny.VIT["image_size"], tiny.VIT["num_channels"]))
-    else None,
+    ),
     "config.json for the tokenizer of texts": Target(
         a_model("bert"), "config.json", lambda folder, _: lnp.load_tokenizer(folder)(TOKENIZED)
     ),
