@@ -32,7 +32,7 @@ from lora_np.lora import is_adapted
 from lora_np.model.build import bert, gpt, vit
 from lora_np.model.heads import POOLING, ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear
-from lora_np.model.tree import arrays, check_dtype, freeze, is_trainable, walk, with_arrays
+from lora_np.model.tree import arrays, check_dtype, freeze, is_node, is_trainable, walk, with_arrays
 
 PREFIX = {"bert": "bert.", "gpt2": "transformer.", "vit": "vit."}
 BUILD = {"bert": bert, "gpt2": gpt, "vit": vit}
@@ -129,7 +129,7 @@ def read_folder(folder, dtype):
     new = {
         path: from_file(model, path, file[names[name]], dtype, f"{name} in {weights}") for path, name in wanted.items()
     }
-    aside, notes = beside(model, {name: names[name] for name in names.keys() - set(wanted.values())}, file, weights)
+    aside, notes = beside(model, names, set(wanted.values()), file, weights)
     model = dataclasses.replace(freeze(with_arrays(model, new)), aside=aside)
     return (load_head(model, folder, file.metadata) if holds_head(folder, file.metadata) else model), notes
 
@@ -140,29 +140,29 @@ def standard(name, kind):
     return re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name))
 
 
-def beside(model, names, file, path):
+def beside(model, names, used, file, path):
     """Return what a file holds beside the parameters, {name: node or tensor} to be saved again, and notes on it.
 
     Parameters
     ----------
     names : dict of str to str
-        Of these tensors, ours and the file's.
+        All tensors of the file: our name, and theirs.
+    used : set of str
+        Ours, of the parameters.
     """
     kept, notes = {}, []
-    for name, whole in sorted(names.items()):
-        if name in COPIES:
-            table = file_names(model)["embeddings.word.table"]
-            theirs = next(key for key in file if standard(key, model.config["model_type"]) == table)
-            if np.array_equal(file[whole], file[theirs]):
-                notes.append(f"{name} (a copy of {table})")
-                continue
-            if name == "lm_head.weight":
-                raise ValueError(
-                    f"{path} holds an output matrix of its own (lm_head); only GPT-2's tied output is supported."
-                )
-        if not re.fullmatch(KNOWN_EXTRAS, name) and name not in COPIES:
+    for name in sorted(names.keys() - used):
+        table = COPIES.get(name)
+        if table in used and np.array_equal(file[names[name]], file[names[table]]):
+            notes.append(f"{name} (a copy of {table})")
+            continue
+        if name == "lm_head.weight" and table in used:
+            raise ValueError(
+                f"{path} holds an output matrix of its own (lm_head); only GPT-2's tied output is supported."
+            )
+        if not re.fullmatch(KNOWN_EXTRAS, name):
             raise ValueError(f"{path} holds an unexpected tensor {name}; its configuration describes another model.")
-        kept[name] = file.raw(whole)
+        kept[name] = file.raw(names[name])
         notes.append(name)
     if "pooler.dense.weight" in kept and "pooler.dense.bias" in kept:  # a node: an adapter may change it
         d, dtype = model.layer[-1].mlp.down.W.shape[1], model.layer[-1].mlp.down.W.dtype
@@ -351,27 +351,9 @@ def save_model(model, folder):
             " save_adapter."
         )
     folder, kind = Path(folder), model.config["model_type"]
-    live = {f"{path}.{name}": array for path, node in walk(model) for name, array in arrays(node).items()}
-    kept = dict(model.aside)
-    if "pooler" in kept:
-        pooler = kept.pop("pooler")
-        kept |= {"pooler.dense.weight": pooler.W.T, "pooler.dense.bias": pooler.b}
-    other_head = any(name.startswith("cls.") for name in kept)  # which transformers finds beside the prefixed blocks
-    classifies = any(name.startswith("classifier.") for name in file_names(model).values())
-    with_head = classifies or isinstance(model.head, TiedHead)
-    prefix = PREFIX[kind] if other_head else model.hf_prefix
-    tensors = {name: to_file(model, path, live[path]) for path, name in file_names(model).items()} | kept
-    tensors = {name if re.match(r"classifier\.|cls\.", name) else prefix + name: t for name, t in tensors.items()}
-    check_finite(live)
-    named = (other_head and not with_head and model.config.get("architectures")) or [
-        WITH_HEAD[PREFIX[kind]] if with_head else BARE[kind]
-    ]
-    tensors, dtype = in_dtype_of(model.config, tensors)
-    config = {**model.config, "architectures": named}
-    if classifies and len(config.get("id2label") or (0, 1)) != len(model.head.classifier.b):  # two, for transformers
-        config["id2label"] = {str(k): f"LABEL_{k}" for k in range(len(model.head.classifier.b))}
-        config["label2id"] = {name: int(k) for k, name in config["id2label"].items()}
-    said = [name for name in ("dtype", "torch_dtype") if name in config] or (["dtype"] if dtype == "float64" else [])
+    check_finite({f"{path}.{name}": array for path, node in walk(model) for name, array in arrays(node).items()})
+    tensors, dtype = in_dtype_of(model.config, file_tensors(model))
+    config = file_config(model, dtype)
     settings = {name: config[name] for name in ("model_type", *INTEGERS[kind].split(), *OTHERS[kind]) if name in config}
     head = head_files(model, folder)
     metadata = {"format": "pt", SETTINGS: json.dumps(settings), **head_mark(model, head)}
@@ -379,10 +361,42 @@ def save_model(model, folder):
         {
             **head,
             folder / "model.safetensors": safetensors_pieces(tensors, metadata),
-            folder / "config.json": [json_bytes({**config, **dict.fromkeys(said, dtype)})],
+            folder / "config.json": [json_bytes(config)],
         }
     )
     remove_old_head(model, folder)
+
+
+def has_other_head(model):
+    """Return whether a head lies aside that transformers has a class for and nothing here computes with."""
+    return any(name.startswith("cls.") for name in model.aside)
+
+
+def file_tensors(model):
+    """Return what a model's file holds, {name there: tensor as it lies there}."""
+    live = {f"{path}.{name}": array for path, node in walk(model) for name, array in arrays(node).items()}
+    tensors = {name: to_file(model, path, live[path]) for path, name in file_names(model).items()}
+    for name, kept in model.aside.items():
+        tensors |= {"pooler.dense.weight": kept.W.T, "pooler.dense.bias": kept.b} if is_node(kept) else {name: kept}
+    prefix = PREFIX[model.config["model_type"]] if has_other_head(model) else model.hf_prefix
+    return {name if re.match(r"classifier\.|cls\.", name) else prefix + name: t for name, t in tensors.items()}
+
+
+def file_config(model, dtype):
+    """Return the content of a model's config.json: its own, with the class, dtype and number of labels of the file."""
+    kind, config = model.config["model_type"], dict(model.config)
+    classifies = (
+        isinstance(model.head, ClassifierHead) and model.head.classifier is not None and not has_own_head(model)
+    )
+    if classifies or isinstance(model.head, TiedHead):
+        config["architectures"] = [WITH_HEAD[PREFIX[kind]]]
+    elif not has_other_head(model) or not config.get("architectures"):
+        config["architectures"] = [BARE[kind]]
+    if classifies and len(config.get("id2label") or (0, 1)) != len(model.head.classifier.b):  # two, for transformers
+        config["id2label"] = {str(k): f"LABEL_{k}" for k in range(len(model.head.classifier.b))}
+        config["label2id"] = {name: int(k) for k, name in config["id2label"].items()}
+    said = [name for name in ("dtype", "torch_dtype") if name in config] or ["dtype"] * (dtype != "float32")
+    return {**config, **dict.fromkeys(said, dtype)}
 
 
 def in_dtype_of(config, tensors):
