@@ -5,24 +5,33 @@ imported here before that is provided for.
 """
 
 import os
-import signal
 import sys
-
-
-def run():
-    opened_streams()
-    signal.signal(signal.SIGINT, leave)
-    from lora_np.cli.commands import main
-    from lora_np.train.memory import keep_freed_memory
-
-    keep_freed_memory()
-    sys.exit(main())
 
 
 def leave(*_):
     """End at once, before anything is at work; an exception might be lost inside an import."""
     os.write(2, b"\nlora_np: stopped.\n")
     os._exit(130)
+
+
+try:
+    import signal  # which takes some milliseconds itself
+except KeyboardInterrupt:
+    leave()
+
+
+def run():
+    opened_streams()
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        from lora_np.cli.commands import main
+        from lora_np.train.memory import keep_freed_memory
+
+        keep_freed_memory()
+        code = main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    sys.exit(code)
 
 
 def opened_streams():

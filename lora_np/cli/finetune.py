@@ -225,6 +225,8 @@ def train(training, folder, identity, resume, unit, dev_accuracy, dev_before):
             raise ValueError(f"the record in {checkpoint} is damaged; delete that file to start the run anew.")
         line("resumed", f"after step {training.done} of {training.total}")
     else:
+        if resume:
+            line("resumed", "before its first step: nothing had been saved yet")
         history = {**{name: list(value) for name, value in EMPTY.items()}, "dev_before": dev_before()}
     saved, epochs = time.monotonic(), training.plan.epochs
     shape = "  {percentage:3.0f} % {bar} step {n_fmt}/{total_fmt}{postfix}  {remaining} left"

@@ -110,16 +110,12 @@ def test_weights_are_no_activations_though_a_cache_holds_them():
 
 
 def test_the_program_keeps_its_memory_and_the_library_does_not_decide(monkeypatch):
-    calls = []
+    calls, before = [], signal.getsignal(signal.SIGINT)
     monkeypatch.setattr("lora_np.train.memory.keep_freed_memory", lambda: calls.append("keep"))
     monkeypatch.setattr("lora_np.cli.commands.main", lambda: calls.append("main"))
-    old = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(SystemExit):
-            run()
-    finally:
-        signal.signal(signal.SIGINT, old)
-    assert calls == ["keep", "main"]
+    with pytest.raises(SystemExit):
+        run()
+    assert calls == ["keep", "main"] and signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_piece_holds_its_tokens_alone_and_masks_count():
