@@ -20,7 +20,7 @@ from lora_np.ops.fit import fit
 
 class PoolCache(NamedTuple):
     groups: tuple  # of (start, stop, n, T)
-    shape: tuple  # of x, (N, d)
+    rows: int  # N
 
 
 def pool_mean_forward(x, groups):
@@ -34,14 +34,14 @@ def pool_mean_forward(x, groups):
     fit("pool_mean", "x (N, d)", x)
     check_groups(groups, len(x))
     y = np.concatenate([x[start:stop].reshape(n, T, -1).mean(axis=1) for start, stop, n, T in groups])  # (S, d)  (1)
-    return y, PoolCache(groups, x.shape)
+    return y, PoolCache(groups, len(x))
 
 
 def pool_mean_backward(dy, cache):
     """Return dx (N, d)."""
-    groups, shape = cache
-    fit("pool_mean_backward", "dy (S, d)", dy, S=sum(n for _, _, n, _ in groups), d=shape[1])
-    dx = np.empty(shape, dy.dtype)  # (N, d)
+    groups, rows = cache
+    fit("pool_mean_backward", "dy (S, d)", dy, S=sum(n for _, _, n, _ in groups))
+    dx = np.empty((rows, dy.shape[1]), dy.dtype)  # (N, d)
     first = 0
     for start, stop, n, T in groups:
         dx[start:stop] = np.repeat(dy[first : first + n] * (1.0 / T), T, axis=0)  # (1)
@@ -60,14 +60,14 @@ def pool_first_forward(x, groups):
     fit("pool_first", "x (N, d)", x)
     check_groups(groups, len(x))
     y = np.concatenate([x[start:stop:T] for start, stop, n, T in groups])  # (S, d)  (1)
-    return y, PoolCache(groups, x.shape)
+    return y, PoolCache(groups, len(x))
 
 
 def pool_first_backward(dy, cache):
     """Return dx (N, d)."""
-    groups, shape = cache
-    fit("pool_first_backward", "dy (S, d)", dy, S=sum(n for _, _, n, _ in groups), d=shape[1])
-    dx = np.zeros(shape, dy.dtype)  # (N, d)
+    groups, rows = cache
+    fit("pool_first_backward", "dy (S, d)", dy, S=sum(n for _, _, n, _ in groups))
+    dx = np.zeros((rows, dy.shape[1]), dy.dtype)  # (N, d)
     first = 0
     for start, stop, n, T in groups:
         dx[start:stop:T] = dy[first : first + n]  # (1)

@@ -60,7 +60,8 @@ class Plan:
             if name == "max_tokens" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, but it is {value!r}.")
+                expected = "a positive integer" if least else "an integer of at least 0"
+                raise ValueError(f"{name} must be {expected}, but it is {value!r}.")
             object.__setattr__(self, name, int(value))  # a plain number, which a file can hold
         for name, (fits, expected) in RANGES.items():
             value = number(name, getattr(self, name))

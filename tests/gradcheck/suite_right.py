@@ -218,9 +218,9 @@ def overlapping_windows(dy, cache):
 
 @right(ops.patches_forward, {"size": 2}, images=(3, 4, 6, 5))
 def patches_by_their_places(dy, cache):
-    places, _ = ops.patches_forward(np.arange(math.prod(cache.shape)).reshape(cache.shape), cache.size)
+    places, _ = ops.patches_forward(np.arange(float(math.prod(cache.shape))).reshape(cache.shape), cache.size)
     dimages = np.empty(math.prod(cache.shape))
-    dimages[places] = dy
+    dimages[places.astype(int)] = dy
     return dimages.reshape(cache.shape)
 
 

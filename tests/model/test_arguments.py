@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 import lora_np as lnp
+from lora_np.model.attention import heads_backward
 from lora_np.model.tree import check_dtype
 
 IDS = tiny.sequences("bert")
@@ -100,11 +101,11 @@ def test_attention_gives_no_rows_that_nobody_computed():
     refused(lambda: attention.backward(np.ones((9, 12)), cache), "N = 7")
 
 
-def test_what_came_back_from_float32_is_not_narrowed_to_it():
-    model = lnp.unfreeze(tiny.build("bert"), "layer.0.attention")
-    output, cache = model.forward(tiny.batch("bert"))
-    grads = model.backward(np.ones(output.shape, np.float32), cache)
-    assert {gradient.dtype for gradient in grads.values()} == {np.dtype(np.float64)}
+def test_what_comes_back_through_the_heads_is_not_narrowed():
+    attention, x = tiny.build("bert").layer[0].attention, np.random.default_rng(0).standard_normal((7, 12))
+    _, (*_, caches, _) = attention.forward(x, ((0, 4, 2, 2), (4, 7, 1, 3)))
+    single, double = (heads_backward(np.ones((7, 12), dtype), caches, "QKV") for dtype in (np.float32, np.float64))
+    assert all(dH.dtype == np.float64 and np.array_equal(dH, right) for dH, right in zip(single, double))
 
 
 @pytest.mark.parametrize(

