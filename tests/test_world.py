@@ -292,6 +292,16 @@ def test_an_adapter_of_peft_can_be_trained_further(name):
     assert sum(gradient.size for gradient in grads.values()) - needed in choices
 
 
+@pytest.mark.parametrize("name", ["bert/all_linear", "vit/all_linear"])
+def test_a_pooler_that_no_output_passes_through_is_merged_too(name, tmp_path):
+    base, lora = loaded(name.split("/")[0]).aside["pooler"], loaded(name)
+    detour = lora.aside["pooler"]
+    expected = base.W + detour.scale * detour.A @ detour.B
+    assert relative_error(lnp.merge(lora).aside["pooler"].W, expected) < TOLERANCE < relative_error(base.W, expected)
+    lnp.save_model(lnp.merge(lora), tmp_path)
+    assert relative_error(tensors_in(tmp_path)["pooler.dense.weight"][1].T, expected) < TOLERANCE
+
+
 # ---- safetensors, as NumPy alone reads them: (dtype, float64 values) by name
 
 KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}

@@ -58,7 +58,7 @@ from lora_np.lora import (
     trained_whole,
 )
 from lora_np.model.heads import ClassifierHead, TiedHead
-from lora_np.model.names import by_pattern, from_peft, hf_name, hf_names, is_named, layer_number, to_peft
+from lora_np.model.names import by_pattern, from_peft, hf_name, hf_names, is_full, is_named, layer_number, to_peft
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import arrays, fingerprint, freeze, is_trainable, nearest, parameters, rebuild, unfreeze, walk
 from lora_np.peft_options import AFTERWARDS, OPTIONS, check_neutral
@@ -294,7 +294,7 @@ def read_adapter(model, folder):
         )
     if file.metadata.get(BASE_MARK, base_hash(lora, saved)) != base_hash(lora, saved):
         raise ValueError(
-            f"the adapter in {folder} was trained on other weights than these; load it onto its own base"
+            f"the adapter in {folder} was trained on other weights or settings than these; load it onto its own base"
             f" ({settings.get('base_model_name_or_path') or 'not named'}), which it must not have been merged into yet."
         )
     return finished(lora, new, beside, file.metadata)
@@ -488,7 +488,7 @@ def check_complete(settings, model, targets, folder):
             for path, named in names.items()
             if not is_named(settings.get("exclude_modules") or [], path, named)
             and not is_named(whole_, path, around(named))
-            and not (layers and layer_number(path) not in layers)
+            and (not layers or layer_number(path) in layers or is_full(wanted or (), named))
         }
         missing = [
             path

