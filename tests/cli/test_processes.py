@@ -140,6 +140,7 @@ def test_of_two_new_runs_in_one_folder_one_is_refused(tmp_path):
 
 
 @posix
+@pytest.mark.thorough
 def test_a_killed_run_can_be_resumed_but_not_twice_at_once(tmp_path):
     """The lock of a process that was killed is gone; what it had half written is swept away."""
     code = "from lora_np.cli import finetune, commands; finetune.SAVE_EVERY = 0.0; commands.main()"
@@ -163,6 +164,7 @@ def test_a_killed_run_can_be_resumed_but_not_twice_at_once(tmp_path):
 
 
 @posix
+@pytest.mark.thorough
 def test_a_reader_that_leaves_does_not_lose_the_work(tmp_path):
     process = start("finetune", *QUICK, "--epochs", "60", "--out", "run")
     read_until(process, "epoch 7")

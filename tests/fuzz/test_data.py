@@ -22,7 +22,7 @@ def answers(shown):
     return [json.loads(line) for line in shown.splitlines()]
 
 
-@short(40)
+@short(10)
 def test_images(rounds, tmp_path, monkeypatch):
     """What NumPy reads as images in 0..1 is answered as the same images, written anew; everything else is refused."""
     monkeypatch.chdir(tmp_path)
@@ -58,7 +58,7 @@ def faults_of_images(argv, path, shown):
         yield "other answers than for the same numbers, written anew"
 
 
-@short(150)
+@short(37)
 @pytest.mark.parametrize("suffix", [".tsv", ".csv"])
 def test_tables(suffix, rounds, tmp_path):
     """A table that loads has each of its rows in one part, with the text and the label that stand there."""
@@ -107,7 +107,7 @@ def adapter(tmp_path_factory):
     return valid.adapter(tmp_path_factory.mktemp("texts"), "bert mean head")
 
 
-@short(40)
+@short(10)
 @pytest.mark.parametrize("source", ["file", "stdin"])
 def test_texts(source, rounds, adapter, tmp_path, monkeypatch):
     """One answer a line, in order, each with the line as it stands: a newline ends a line, and nothing else does."""

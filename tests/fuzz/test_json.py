@@ -267,7 +267,7 @@ def mutated(target, folder, rounds, name, byte_flips=0.2):
     return mutations.sample(every, rounds - len(flips), rng) + flips
 
 
-@short(40)
+@short(10)
 @pytest.mark.parametrize("name", API)
 def test_a_damaged_file_is_read_as_it_stands_or_refused(name, rounds, tmp_path):
     target, findings = API[name], Findings()
@@ -335,7 +335,7 @@ COMMANDS = {
 SLOW = ("run.json, resume",)  # where what loads is trained
 
 
-@short(25)
+@short(6)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_on_a_damaged_file_works_or_says_one_sentence(name, rounds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -105,7 +105,7 @@ def plain(names, prefixes):
     return found
 
 
-@short(60)
+@short(15)
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_loads_is_what_the_file_holds(name, rounds, tmp_path):
     target, findings = TARGETS[name], Findings()
@@ -151,7 +151,7 @@ def faults(target, model, data, folder, head):
             yield "other numbers than the file's"
 
 
-@short(400)
+@short(100)
 @pytest.mark.parametrize("dtype", ["<f4", "<f8", "<f2", "<i8"])
 def test_the_reader_agrees_with_the_library(dtype, rounds, tmp_path):
     """Whatever is refused by one and read by the other is looked at; where both read, all is equal."""
@@ -203,7 +203,7 @@ ARGV = {
 }
 
 
-@short(20)
+@short(5)
 @pytest.mark.parametrize("name", ARGV)
 def test_a_command_on_a_damaged_file_works_or_says_one_sentence(name, rounds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -232,7 +232,7 @@ def training():
     return make
 
 
-@short(150)
+@short(37)
 def test_a_damaged_checkpoint_changes_nothing_or_is_what_the_file_holds(rounds, training, tmp_path):
     findings, path, run = Findings(), tmp_path / "checkpoint.safetensors", training()
     steps = run.steps()
@@ -277,7 +277,7 @@ def faults_of_checkpoint(training, data):
         yield "another step than the file's"
 
 
-@short(3)
+@short(5)
 def test_a_run_goes_on_from_a_damaged_checkpoint_or_says_one_sentence(rounds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     findings, folder = Findings(), valid.interrupted(tmp_path)
