@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 import lora_np as lnp
 from lora_np.io import files
 from lora_np.io.huggingface import load_folder
+from lora_np.io.safetensors import write_safetensors
 from lora_np.model.tree import freeze
 
 
@@ -182,7 +183,8 @@ def edit_tensors(folder, change=lambda tensors: None):
     """Change the tensors of an adapter; the file then says no more of the settings beside it, as one of PEFT's."""
     tensors = load_file(folder / "adapter_model.safetensors")
     change(tensors)
-    save_file(tensors, folder / "adapter_model.safetensors", {"lora_np_head": "trained"})
+    # Not by the library: its version 0.4.3 writes a file without tensors that it cannot read itself.
+    write_safetensors(folder / "adapter_model.safetensors", tensors, {"lora_np_head": "trained"})
 
 
 FIRST = "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight"
