@@ -329,9 +329,8 @@ def checked_settings(path, kind):
             f" {', '.join(map(repr, TASKS[1:]))}."
         )
     mapped = (settings.get("auto_mapping") or {}).get("base_model_class")
-    if isinstance(mapped, str) and mapped.lower().startswith(
-        kind.model_type
-    ):  # a wrapper's class says nothing of the head
+    # A wrapper's class says nothing of the head.
+    if isinstance(mapped, str) and mapped.lower().startswith(kind.model_type):
         check_class(mapped, kind, f"the adapter of {path}: its base")
     return settings
 
