@@ -7,7 +7,8 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from lora_np.adapt.lora import LoRAConfig, LoRALinear, inject, merge
+from lora_np.adapt.config import LoRAConfig
+from lora_np.adapt.methods import adapted_nodes, inject, merge
 from lora_np.cli.claim import claimed
 from lora_np.cli.interrupt import Interrupt
 from lora_np.cli.options import ONLY_LORA, add_arguments, kind_of, next_free, resumed, settled
@@ -23,7 +24,7 @@ from lora_np.formats.peft import load_adapter, save_adapter
 from lora_np.formats.pretrained import check_source, load_pretrained, model_folder
 from lora_np.model.batch import Batch
 from lora_np.model.check import check_model
-from lora_np.model.tree import count_parameters, freeze, parameters, unfreeze, walk
+from lora_np.model.tree import count_parameters, freeze, parameters, unfreeze
 from lora_np.model.variants import with_dropout, with_head
 from lora_np.train.checkpoints import load_checkpoint, save_checkpoint
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
@@ -166,7 +167,7 @@ def show_loaded(options, base, model, data):
         f" {len(data['test']):,} to test",
     )
     if options["method"] == "lora":
-        adapted = [path for path, node in walk(model) if isinstance(node, LoRALinear)]
+        adapted = adapted_nodes(model)
         what = f"LoRA r = {options['r']}, lora_alpha = {options['lora_alpha']:g} on {len(adapted)} linear maps"
     else:
         what = {"head": "the classifier alone", "full": "every parameter"}[options["method"]]

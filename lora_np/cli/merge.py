@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lora_np.adapt.lora import merge
+from lora_np.adapt.methods import merge
 from lora_np.cli.claim import claimed
 from lora_np.cli.terminal import folder_bytes, line, size
 from lora_np.datasets.tokenizers import copy_tokenizer

@@ -4,7 +4,7 @@ import inspect
 from dataclasses import dataclass
 
 from lora_np import compress, ops
-from lora_np.adapt import lora
+from lora_np.adapt import lora, methods
 from lora_np.course import judges, reference, trials
 from lora_np.model.blocks import PreNormBlock
 from lora_np.model.tree import count_parameters
@@ -165,8 +165,8 @@ EXERCISES = [
         changes=("p", "m", "v"),
     ),
     Exercise(
-        "inject", 6, 20, "hard", lora.inject, trials.inject, ("model",),
-        ("lora.targets_of(model, config) names the nodes; tree.rebuild(model, change) makes a new model.",
+        "inject", 6, 20, "hard", methods.inject, trials.inject, ("model",),
+        ("targets.targets_of(model, config) names the nodes; tree.rebuild(model, change) makes a new model.",
          "change(path, node) returns a LoRALinear with the node's own W and b for a target, else the node."),
         judge=judges.inject,
     ),
@@ -177,7 +177,7 @@ EXERCISES = [
         judge=judges.train, changes=("model",),
     ),
     Exercise(
-        "merge", 7, 15, "medium", lora.merge, trials.adapted, ("model",),
+        "merge", 7, 15, "medium", methods.merge, trials.adapted, ("model",),
         ("tree.rebuild(model, change) with a change that turns a LoRALinear into a Linear.",
          "W + scale * A B; add in float64 and round once. The old model must stay as it is."),
         judge=judges.merge, numbers=judges.numbers_of_merged, refused=trials.nothing_to_merge,

@@ -9,7 +9,7 @@ import tiny
 
 import lora_np as lnp
 from lora_np.adapt.lora import LoRALinear, lora_scale
-from lora_np.model.names import select_linear
+from lora_np.adapt.targets import select_linear
 from lora_np.model.tree import walk
 
 rng = np.random.default_rng
