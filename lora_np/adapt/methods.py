@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lora_np.adapt.targets import by_pattern, check_untied, targets_of, trained_whole
 from lora_np.model.tree import is_node, locked, rebuild, unfreeze, walk
 
-METHODS = []
+METHODS = {}  # by name
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Method:
 
 
 def register(method):
-    METHODS.append(method)
+    METHODS[method.name] = method
 
 
 def registered(role, value):
     """Return the method whose `role`, "config" or "node", is the class of a value; None if there is none."""
-    return next((m for kind in type(value).__mro__ for m in METHODS if getattr(m, role) is kind), None)
+    return next((m for kind in type(value).__mro__ for m in METHODS.values() if getattr(m, role) is kind), None)
 
 
 def adapted_nodes(model):
@@ -105,7 +105,7 @@ def inject(model, config, rng):
     """
     method = registered("config", config)
     if method is None or not hasattr(model, "adapter"):
-        known = " or a ".join(known.config.__name__ for known in METHODS)
+        known = " or a ".join(known.config.__name__ for known in METHODS.values())
         raise ValueError(
             f"inject takes a model and a {known}, in this order, but was given {model!r:.60} and {config!r:.60}."
         )
@@ -160,7 +160,7 @@ def merge(model):
         method cannot be merged.
     """
     if not is_adapted(model):
-        names = " or ".join(method.name for method in METHODS)
+        names = " or ".join(METHODS)
         raise ValueError(f"this model has no {names} adapter to merge; it is a plain model, or was merged already.")
 
     def change(_, node):

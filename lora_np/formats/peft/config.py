@@ -66,7 +66,7 @@ def marks(kind):
 
 def method_in(settings):
     """Return the registered method of an adapter_config.json: the one with the most of its marks there."""
-    fitting = [method for method in METHODS if marks(method.config).items() <= settings.items()]
+    fitting = [method for method in METHODS.values() if marks(method.config).items() <= settings.items()]
     return max(fitting, key=lambda method: len(marks(method.config)))
 
 
