@@ -24,8 +24,9 @@ TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
 class PeftOptions:
     """What every configuration takes beside its own fields; none of it is kept.
 
-    A method whose mark is one of these options gives it another neutral value: `use_dora: InitVar[bool] = True`. Its
-    class has the fields target_modules, exclude_modules, modules_to_save, layers_to_transform and task_type, too.
+    A method whose mark is one of these options gives it another neutral value, `use_dora: InitVar[bool] = True`, and
+    may have more of them. Its class has the fields target_modules, exclude_modules, modules_to_save,
+    layers_to_transform and task_type, too.
     """
 
     PATTERNS = {}  # option -> the option that gives single nodes other values, by the ends of their names
@@ -66,7 +67,7 @@ class PeftOptions:
     megatron_core: InitVar[str] = "megatron.core"
 
     def __post_init__(self, *peft):
-        check_neutral(dict(zip(OPTIONS, peft)), NOTES, kind=type(self))
+        check_neutral(dict(zip(options(type(self)), peft)), NOTES, kind=type(self))
         for option in ("target_modules", "exclude_modules", "modules_to_save"):
             check_names(option, getattr(self, option), may_be_pattern=option != "modules_to_save")
         if self.task_type not in TASKS:
@@ -95,7 +96,13 @@ class PeftOptions:
         return dataclasses.replace(self, **chosen, **{patterns: {} for patterns in self.PATTERNS.values()})
 
 
-OPTIONS = tuple(PeftOptions.__annotations__)
+def options(kind):
+    """Return the names of what a configuration's class takes and does not keep, in its order."""
+    classes = (getattr(base, "__annotations__", {}) for base in reversed(kind.__mro__))
+    return tuple(dict.fromkeys(k for own in classes for k, hint in own.items() if isinstance(hint, InitVar)))
+
+
+OPTIONS = options(PeftOptions)
 NOTES = OPTIONS[OPTIONS.index("fan_in_fan_out") :]
 AFTERWARDS = OPTIONS[OPTIONS.index("init_lora_weights") :]  # what changes nothing once an adapter is trained
 EMPTY = (None, [], (), {})  # asks for nothing, whatever the option
@@ -170,7 +177,7 @@ def check_neutral(given, free, where="", way_out="leave it out", kind=PeftOption
     Parameters
     ----------
     given : dict of str to object
-        Options by name; names that are not of OPTIONS are passed over.
+        Options by name; names that are no options are passed over.
     free : collection of str
         Those that may have any value.
     where, way_out : str
@@ -178,7 +185,7 @@ def check_neutral(given, free, where="", way_out="leave it out", kind=PeftOption
     kind : type
         The configuration's class, which knows the neutral values.
     """
-    for name in OPTIONS:
+    for name in options(kind):
         neutral = getattr(kind, name)
         if name in given and name not in free and given[name] not in (*EMPTY, neutral):
             raise ValueError(f"{where}{name} = {given[name]!r} is not supported here, only {neutral!r} is; {way_out}.")

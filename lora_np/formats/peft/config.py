@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lora_np.adapt.config import AFTERWARDS, OPTIONS, TASKS, PeftOptions, check_neutral
+from lora_np.adapt.config import AFTERWARDS, OPTIONS, TASKS, PeftOptions, check_neutral, options
 from lora_np.adapt.methods import METHODS, registered
 from lora_np.adapt.targets import HEADS, check_untied, hf_name, hf_names, to_peft, trained_whole
 from lora_np.files import check_fields, is_names, is_number, is_whole, read_json
@@ -139,7 +139,7 @@ def checked_settings(path, kind):
     check_fields(settings, FIELDS, path)
     ours, way_out = method_in(settings).config, "it is another kind of adapter, which PEFT can merge into its base"
     check_neutral(settings, AFTERWARDS, f"{path}: ", way_out, ours)
-    for name in settings.keys() - {*own_settings(ours), *OF_TARGETS, *OPTIONS}:
+    for name in settings.keys() - {*own_settings(ours), *OF_TARGETS, *options(ours)}:
         if settings[name]:
             raise ValueError(
                 f"{path} has {name} = {settings[name]!r}, which is not known here, so nobody can say what it changes;"
