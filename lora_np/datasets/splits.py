@@ -1,0 +1,86 @@
+"""A part of a dataset, and how one is cut into parts."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+SPLIT_SEED = 20140601  # of texts; not a run's seed: every run sees the same data
+
+
+@dataclass(frozen=True)
+class Dataset:
+    inputs: np.ndarray  # images (n, H, W) in 0..1, or texts (n,), Python strings
+    labels: np.ndarray  # (n,) integers
+    classes: tuple  # names by label
+
+    def __len__(self):
+        return len(self.labels)
+
+
+def text_datasets(texts, labels, classes, parts):
+    """Return a Dataset for each part: the rows of texts that it has."""
+    inputs = np.array([*texts, None], object)[:-1]  # of Python strings, as they are
+    return tuple(Dataset(inputs[rows], labels[rows], classes) for rows in parts)
+
+
+def same_text(text):
+    """Return what two texts share that differ in case and white space only."""
+    return " ".join(text.split()).casefold()
+
+
+def content_hash(parts):
+    """Return the SHA-256 of all that some datasets hold: inputs, labels and classes, in their order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(json.dumps([part.classes, part.labels.tolist(), part.inputs.shape]).encode())
+        texts = part.inputs.dtype == object
+        digest.update(json.dumps(part.inputs.tolist()).encode() if texts else part.inputs.astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def split(labels, sizes, seed, documents=None):
+    """Return the rows of each part, every class in its share of the whole (stratified).
+
+    Parameters
+    ----------
+    labels : array (n,)
+        Integers.
+    sizes : sequence of int
+        Rows of each part, n together. With documents of several rows, a part comes as near to it as they allow.
+    seed : int
+        Not a run's: every run sees the same parts.
+    documents : sequence of n, optional
+        Rows of one document come into one part; a document counts to the class that most of its rows have. Without
+        it each row stands for itself.
+
+    Returns
+    -------
+    list of arrays
+        Row numbers, ascending.
+    """
+    labels = np.asarray(labels)
+    own, weight = np.arange(len(labels)), np.ones(len(labels), np.intp)
+    classes = labels
+    if documents is not None:
+        number = {}
+        own = np.array([number.setdefault(document, len(number)) for document in documents])
+        weight = np.bincount(own)
+        counts = np.zeros((len(weight), labels.max() + 1), np.intp)
+        np.add.at(counts, (own, labels), 1)
+        classes = counts.argmax(axis=1)
+    rng = np.random.default_rng([seed, 0])
+    shuffled = rng.permutation(len(weight))
+    # Rank each document within its class, as a share of the class: cutting the order of these shares cuts every class
+    # alike.
+    share = np.empty(len(weight))
+    for label in np.unique(classes):
+        mine = shuffled[classes[shuffled] == label]
+        before = np.cumsum(weight[mine]) - weight[mine]
+        share[mine] = (before + rng.random()) / weight[mine].sum()
+    order = np.argsort(share, kind="stable")
+    middle = np.cumsum(weight[order]) - weight[order] / 2
+    part = np.empty(len(weight), np.intp)
+    part[order] = np.searchsorted(np.cumsum(sizes)[:-1], middle)
+    return [np.flatnonzero(part[own] == k) for k in range(len(sizes))]

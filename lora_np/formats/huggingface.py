@@ -1,0 +1,442 @@
+"""Model folders as Hugging Face's transformers writes and reads them: config.json and model.safetensors.
+
+Files store a linear weight as (d_out, d_in), ours are (d_in, d_out): it is transposed here, once, and nowhere else.
+GPT-2's files are the exception (its `Conv1D` is (d_in, d_out) already), and a patch projection is stored as the
+convolution that it equals. A classifier that transformers has no class for (on mean-pooled tokens) lies beside in
+head.safetensors and head.json.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from lora_np.adapt.lora import is_adapted
+from lora_np.files import (
+    about,
+    check_fields,
+    is_names,
+    is_whole,
+    json_bytes,
+    parse_json,
+    read_json,
+    renamed,
+    shown,
+    write_together,
+)
+from lora_np.files.safetensors import Raw, TensorFile, as_bfloat16, open_weights, safetensors_pieces
+from lora_np.model import architectures
+from lora_np.model.heads import POOLING, ClassifierHead, TiedHead
+from lora_np.model.nodes import Linear
+from lora_np.model.tree import arrays, check_dtype, freeze, is_node, is_trainable, walk, with_arrays
+
+SUFFIX = {
+    "W": ".weight",
+    "b": ".bias",
+    "gamma": ".weight",
+    "beta": ".bias",
+    "table": ".weight",
+    "class_token": ".cls_token",
+}
+# In the metadata of a safetensors file, which other programs pass over: what the files beside it must agree with.
+SETTINGS = "lora_np_settings"  # some fields of the JSON file
+HEAD_MARK, HEAD_HASH = "lora_np_head", "lora_np_head_sha256"  # there is a head, "trained" or "frozen", of this hash
+
+
+def load_folder(folder, dtype=np.float32):
+    """Return a wholly frozen model and, in words, what of its file it does not compute with.
+
+    Parameters
+    ----------
+    folder : path
+    dtype : numpy dtype
+        What to hold the weights in: float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or damaged, the architecture is not known, a tensor is missing, unexpected, of the wrong
+        shape or not finite, also after it was cast.
+    """
+    folder, dtype = Path(folder), check_dtype(dtype)
+    with about(folder):
+        return read_folder(folder, dtype)
+
+
+def read_folder(folder, dtype):
+    path = folder / "config.json"
+    config = read_json(path)
+    kind = architectures.of(config, folder)
+    kind.check(config, path)
+    weights = folder / "model.safetensors"
+    file = open_weights(weights)
+    check_settings(config, file.metadata, path)
+    names = renamed(((name, name) for name in file), lambda name: standard(name, kind), weights)
+    shapes = {name: file.shapes[whole] for name, whole in names.items()}
+    check_sizes(config, shapes, folder)
+    model = build_empty(config, shapes, dtype, folder)
+    wanted = file_names(model)
+    for name in wanted.values():
+        if name not in names:
+            raise ValueError(
+                f"{weights} lacks the tensor {name}; it is incomplete or belongs to another configuration."
+            )
+    new = {
+        path: from_file(model, path, file[names[name]], dtype, f"{name} in {weights}") for path, name in wanted.items()
+    }
+    aside, notes = beside(model, names, set(wanted.values()), file, weights)
+    model = dataclasses.replace(freeze(with_arrays(model, new)), aside=aside)
+    return (load_head(model, folder, file.metadata) if holds_head(folder, file.metadata) else model), notes
+
+
+def standard(name, kind):
+    """Return a tensor's name without its class's prefix; old files call the parameters of a norm gamma and beta."""
+    name = name.removeprefix(kind.prefix)
+    return re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name))
+
+
+def beside(model, names, used, file, path):
+    """Return what a file holds beside the parameters, {name: node or tensor} to be saved again, and notes on it.
+
+    Parameters
+    ----------
+    names : dict of str to str
+        All tensors of the file: our name, and theirs.
+    used : set of str
+        Ours, of the parameters.
+    """
+    kept, notes, kind = {}, [], architectures.of(model.config)
+    for name in sorted(names.keys() - used):
+        table = kind.copies.get(name)
+        if table in used and np.array_equal(file[names[name]], file[names[table]]):
+            notes.append(f"{name} (a copy of {table})")
+            continue
+        if name == "lm_head.weight" and table in used:
+            raise ValueError(
+                f"{path} holds an output matrix of its own (lm_head); only GPT-2's tied output is supported."
+            )
+        if not re.fullmatch(kind.extras, name):
+            raise ValueError(f"{path} holds an unexpected tensor {name}; its configuration describes another model.")
+        kept[name] = file.raw(names[name])
+        notes.append(name)
+    if "pooler.dense.weight" in kept and "pooler.dense.bias" in kept:  # a node: an adapter may change it
+        d, dtype = model.hidden_size, model.dtype
+        W, b = (kept.pop(f"pooler.dense.{part}").array() for part in ("weight", "bias"))
+        W = held(W, (d, d), (d, d), dtype, f"the tensor pooler.dense.weight in {path}", transposed=True)
+        kept["pooler"] = freeze(
+            Linear(W, held(b, (d,), (d,), dtype, f"the tensor pooler.dense.bias in {path}"), "pooler.dense")
+        )
+    return kept, notes
+
+
+def check_sizes(config, shapes, folder):
+    """Raise if a configuration asks for more than its file can hold, before memory is taken for it."""
+    longest = max((axis for shape in shapes.values() for axis in shape), default=0)
+    for name in ("n_inner", *architectures.of(config).counts.split()):
+        bound = longest**2 if name == "image_size" else len(shapes) if "layer" in name else longest
+        if (config.get(name) or 0) > bound:
+            raise ValueError(
+                f"{folder / 'config.json'} has {name} = {config[name]}, but no tensor in model.safetensors is of such a"
+                " size; the two do not belong together."
+            )
+
+
+def build_empty(config, shapes, dtype, folder):
+    """Return the model that the configuration describes, with the head of its class, if that is computed here."""
+    kind, named = architectures.of(config), (config.get("architectures") or [None])[0]
+    check_class(named, kind, folder)
+    if kind.tied:
+        return kind.build(config, lm_head=named != kind.bare, dtype=dtype)
+    labels, *_ = shapes.get("classifier.weight", (None,))
+    pooled = not kind.pooled or "pooler.dense.weight" in shapes
+    if (named == kind.with_head) != (labels is not None) if named else (labels is not None and not pooled):
+        raise ValueError(
+            f"{folder} holds {'no' if labels is None else 'a'} classifier and {'a' if pooled else 'no'} pooler, unlike"
+            f" a {named or kind.with_head}; its configuration describes another model."
+        )
+    return kind.build(config, labels=labels, dtype=dtype)
+
+
+def check_class(named, kind, where):
+    """Raise if a folder was made with a class of transformers whose head is not computed here."""
+    computed = (kind.with_head, kind.bare, *kind.encoders)
+    if named is not None and named not in computed:
+        raise ValueError(
+            f"{where} holds a {named}, whose head is not computed here; expected one of {', '.join(computed)}. To use"
+            f" the network below its head, write it anew by transformers' {kind.bare}."
+        )
+
+
+def check_settings(beside, metadata, path):
+    """Raise if a file's metadata say that it was written together with other settings than those in `beside`."""
+    settings = parse_json(metadata[SETTINGS].encode(), path) if SETTINGS in metadata else {}
+    for name, value in settings.items():
+        if beside.get(name) != value:
+            raise ValueError(
+                f"{path} has {name} = {shown(beside.get(name))}, but the arrays beside it were saved with"
+                f" {shown(value)}: it was changed, or a save was interrupted. Put {json.dumps(value)} there, or"
+                " save both again."
+            )
+
+
+def file_names(model):
+    """Return {parameter: its tensor in model.safetensors, without the class's prefix}."""
+    names = {}
+    for path, node in walk(model):
+        for name in arrays(node):
+            if not getattr(node, "hf", ""):
+                continue  # a head that transformers does not have
+            names[f"{path}.{name}"] = node.hf + SUFFIX.get(name, f".{name}")
+    return {path: architectures.of(model.config).tensors.get(path, name) for path, name in names.items()}
+
+
+def file_shape(model, path, array):
+    """Return the shape in which a file stores a parameter."""
+    if stored := architectures.of(model.config).stored.get(path):
+        return stored(model.config, array.shape)
+    return array.shape[::-1] if is_transposed(model, path) else array.shape
+
+
+def is_transposed(model, path):
+    return path == "head.classifier.W" or (path.endswith(".W") and architectures.of(model.config).transposed)
+
+
+def from_file(model, path, tensor, dtype, name):
+    """Return a tensor of a file as the array of a parameter; a sentence calls it by `name`."""
+    node_path, _, field = path.rpartition(".")
+    mine = getattr(dict(walk(model))[node_path], field)
+    stored = file_shape(model, path, mine)
+    return held(tensor, stored, mine.shape, dtype, f"the tensor {name}", is_transposed(model, path))
+
+
+def held(tensor, stored, shape, dtype, what, transposed=False):
+    """Return a tensor of the shape `stored` as an array of our shape and dtype, in memory of its own.
+
+    Raises
+    ------
+    ValueError
+        Naming `what` it is, if it has another shape or is not of finite floats, before the cast or after it.
+    """
+    if tensor.shape != stored or tensor.dtype.kind != "f":
+        raise ValueError(
+            f"{what} is {tensor.shape} of dtype {tensor.dtype}, but the configuration asks for {stored} floats."
+        )
+    rows = tensor.reshape(len(tensor), -1).T if transposed else tensor.reshape(shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        new = np.array(rows, dtype, order="C")
+    if not np.isfinite(new).all():
+        reason = (
+            f"that are beyond {np.dtype(dtype).name}; load them with dtype=numpy.float64"
+            if np.isfinite(tensor).all()
+            else "that are not finite (NaN or infinity); the file is damaged, fetch or make it again"
+        )
+        raise ValueError(f"{what} holds numbers {reason}.")
+    return new
+
+
+def to_file(model, path, array):
+    """Return the array of a parameter as files store it."""
+    return (array.T if is_transposed(model, path) else array).reshape(file_shape(model, path, array))
+
+
+def save_model(model, folder):
+    """Write a model folder that `load_pretrained` opens, and transformers where it has a class for the head.
+
+    What lay beside the parameters in the files that the model was loaded from (a pooler, a masked-language head) is
+    written, too. A classifier on the mean of the tokens has no class there: it lies in head.safetensors and head.json,
+    and transformers opens the network below it.
+
+    Parameters
+    ----------
+    model : Transformer
+        Without an adapter.
+    folder : path
+        Made if need be; files of these names in it are replaced.
+
+    Raises
+    ------
+    ValueError
+        If the model still has an adapter, a number is not finite, or a head.json of something else lies in the folder.
+    """
+    if is_adapted(model):
+        raise ValueError(
+            "this model has a LoRA adapter; merge it first to save a whole model, or save the adapter alone by"
+            " save_adapter."
+        )
+    folder, kind = Path(folder), architectures.of(model.config)
+    check_finite({f"{path}.{name}": array for path, node in walk(model) for name, array in arrays(node).items()})
+    tensors, dtype = in_dtype_of(model.config, file_tensors(model))
+    config = file_config(model, dtype)
+    settings = {name: config[name] for name in ("model_type", *kind.needed) if name in config}
+    head = head_files(model, folder)
+    metadata = {"format": "pt", SETTINGS: json.dumps(settings), **head_mark(model, head)}
+    write_together(
+        {
+            **head,
+            folder / "model.safetensors": safetensors_pieces(tensors, metadata),
+            folder / "config.json": [json_bytes(config)],
+        }
+    )
+    remove_old_head(model, folder)
+
+
+def has_other_head(model):
+    """Return whether a head lies aside that transformers has a class for and nothing here computes with."""
+    return any(name.startswith("cls.") for name in model.aside)
+
+
+def file_tensors(model):
+    """Return what a model's file holds, {name there: tensor as it lies there}."""
+    live = {f"{path}.{name}": array for path, node in walk(model) for name, array in arrays(node).items()}
+    tensors = {name: to_file(model, path, live[path]) for path, name in file_names(model).items()}
+    for name, kept in model.aside.items():
+        tensors |= {"pooler.dense.weight": kept.W.T, "pooler.dense.bias": kept.b} if is_node(kept) else {name: kept}
+    prefix = architectures.of(model.config).prefix if has_other_head(model) else model.hf_prefix
+    return {name if re.match(r"classifier\.|cls\.", name) else prefix + name: t for name, t in tensors.items()}
+
+
+def file_config(model, dtype):
+    """Return the content of a model's config.json: its own, with the class, dtype and number of labels of the file."""
+    kind, config = architectures.of(model.config), dict(model.config)
+    classifies = (
+        isinstance(model.head, ClassifierHead) and model.head.classifier is not None and not has_own_head(model)
+    )
+    if classifies or isinstance(model.head, TiedHead):
+        config["architectures"] = [kind.with_head]
+    elif not has_other_head(model) or not config.get("architectures"):
+        config["architectures"] = [kind.bare]
+    if classifies and len(config.get("id2label") or (0, 1)) != len(model.head.classifier.b):  # two, for transformers
+        config["id2label"] = {str(k): f"LABEL_{k}" for k in range(len(model.head.classifier.b))}
+        config["label2id"] = {name: int(k) for k, name in config["id2label"].items()}
+    said = [name for name in ("dtype", "torch_dtype") if name in config] or ["dtype"] * (dtype != "float32")
+    return {**config, **dict.fromkeys(said, dtype)}
+
+
+def in_dtype_of(config, tensors):
+    """Return tensors, in the dtype that a configuration names if each of their numbers exists there, and its name.
+
+    So what was loaded from half precision and not changed goes back as it was; what was trained or merged since stays
+    as it is: rounded to bfloat16, most of a small update would be gone.
+    """
+    said = config.get("dtype") or config.get("torch_dtype")
+    arrays_ = {name: array for name, array in tensors.items() if not isinstance(array, Raw)}
+    own = next(iter(arrays_.values())).dtype.name
+    if said == own:
+        halves = {}
+    elif said == "bfloat16":
+        halves = {name: as_bfloat16(array) for name, array in arrays_.items()}
+    elif said in ("float16", "float32"):
+        with np.errstate(over="ignore"):
+            halves = {name: array.astype(said) for name, array in arrays_.items()}
+    else:
+        halves = {}
+    same = halves and all(np.array_equal(values(half), arrays_[name]) for name, half in halves.items())
+    return ({**tensors, **halves}, said) if same else (tensors, own)
+
+
+def values(tensor):
+    return tensor.array() if isinstance(tensor, Raw) else tensor
+
+
+def check_finite(arrays_):
+    for name, array in arrays_.items():
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"{name} holds NaN or infinity, and no file was written; go back to an earlier state of the training"
+                " (a lower learning rate, a checkpoint)."
+            )
+
+
+def has_own_head(model):
+    """Return whether the head is one that transformers has no class for, so that it lies in files of its own."""
+    return isinstance(model.head, ClassifierHead) and model.head.classifier is not None and not model.head.classifier.hf
+
+
+def head_files(model, folder):
+    """Return {path: pieces} of the files of a head of our own; {} for a model without one."""
+    if not has_own_head(model):
+        return {}
+    head, weights, description = model.head, folder / "head.safetensors", folder / "head.json"
+    if (weights.exists() or description.exists()) and not is_own_head(folder):
+        raise ValueError(
+            f"{folder} holds a head.json or head.safetensors that was not written by lora_np; nothing was written, as"
+            " they would be lost. Choose another folder, or move them away."
+        )
+    check_finite({"head.classifier.W": head.classifier.W, "head.classifier.b": head.classifier.b})
+    names = model.config.get("id2label") or {}
+    classes = [str(names.get(k, names.get(str(k), k))) for k in range(len(head.classifier.b))]
+    settings = {"pooling": head.pooling, "labels": len(classes)}
+    metadata = {"format": "pt", SETTINGS: json.dumps(settings)}
+    return {
+        weights: safetensors_pieces({"weight": head.classifier.W.T, "bias": head.classifier.b}, metadata),
+        description: [json_bytes({**settings, "classes": classes})],
+    }
+
+
+def head_mark(model, files):
+    """Return the metadata by which a file knows the head that lies beside it: whether it is trained, and its hash."""
+    if not files:
+        return {}
+    pieces = next(pieces for path, pieces in files.items() if path.name == "head.safetensors")
+    state = "trained" if is_trainable(model.head) else "frozen"
+    return {HEAD_MARK: state, HEAD_HASH: hashlib.sha256(b"".join(pieces)).hexdigest()}
+
+
+def is_own_head(folder):
+    """Return whether the head.json in a folder is one of ours; a stranger's file of that name is left alone."""
+    try:
+        return read_json(folder / "head.json").keys() == {"pooling", "labels", "classes"}
+    except ValueError:
+        return False
+
+
+def holds_head(folder, metadata):
+    """Return whether a head of our own belongs to a file with these metadata."""
+    return HEAD_MARK in metadata or (SETTINGS not in metadata and is_own_head(folder))
+
+
+def remove_old_head(model, folder):
+    """Remove the head of a model that lay in the folder before, if it is one of ours and the model has none."""
+    if not has_own_head(model) and is_own_head(folder):
+        for name in ("head.json", "head.safetensors"):
+            (folder / name).unlink(missing_ok=True)
+
+
+def load_head(model, folder, metadata):
+    """Return a new model with the frozen head that lies in a folder's head.safetensors and head.json.
+
+    `metadata` are those of the file that the head belongs to; a head of another save is refused.
+    """
+    folder = Path(folder)
+    path, weights = folder / "head.json", folder / "head.safetensors"
+    description, file = read_json(path), TensorFile(weights)
+    check_fields(
+        description,
+        {
+            "labels": (is_whole, "the number of classes"),
+            "pooling": (lambda value: isinstance(value, str) and value in POOLING, f"one of {', '.join(POOLING)}"),
+            "classes": (lambda value: is_names(value) and len(value) == description.get("labels"), "a name a class"),
+        },
+        path,
+    )
+    check_settings(description, file.metadata, path)
+    if HEAD_HASH in metadata and hashlib.sha256(weights.read_bytes()).hexdigest() != metadata[HEAD_HASH]:
+        raise ValueError(
+            f"{weights} belongs to another save than the file beside it; take both from one, or save again."
+        )
+    labels, d, dtype = description.get("labels"), model.hidden_size, model.dtype
+    if "pooling" not in description or file.shapes != {"weight": (labels, d), "bias": (labels,)}:
+        raise ValueError(
+            f"the head in {folder} (pooling {description.get('pooling')!r}, {file.shapes}) does not fit this model of"
+            f" hidden size {d}."
+        )
+    W = held(file["weight"], (labels, d), (d, labels), dtype, f"the weight in {weights}", transposed=True)
+    b = held(file["bias"], (labels,), (labels,), dtype, f"the bias in {weights}")
+    head = freeze(ClassifierHead(None, Linear(W, b), description["pooling"]))
+    classes = description.get("classes", [str(k) for k in range(labels)])
+    return dataclasses.replace(
+        model, head=head, hf_prefix="", config={**model.config, "id2label": dict(enumerate(classes))}
+    )

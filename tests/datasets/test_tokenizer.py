@@ -1,0 +1,189 @@
+"""The tokenizer of texts: ids as transformers gives them, without padding, and what is cut is counted."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+import lora_np as lnp
+from lora_np import fetch
+from lora_np.formats import pretrained
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "good", "film", "##s", "bad"]
+CLS, SEP = 2, 3
+
+
+def write_tokenizer(folder, words=WORDS, special=True):
+    """Write a tokenizer.json that pads and truncates to 6, as the files of sentence models do."""
+    made = Tokenizer(models.WordPiece({word: k for k, word in enumerate(words)}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if special:
+        made.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+        )
+    made.enable_padding(length=6)
+    made.enable_truncation(6)
+    made.save(str(folder / "tokenizer.json"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    lnp.save_model(tiny.build("bert", np.float32), tmp_path)
+    write_tokenizer(tmp_path)
+    return tmp_path
+
+
+def test_ids_without_padding_or_the_files_own_truncation(folder):
+    tokenizer = lnp.load_tokenizer(folder)
+    ids = tokenizer(["Good film", "bad films a good film", "unheard"])
+    assert [row.tolist() for row in ids] == [[2, 5, 6, 3], [2, 8, 6, 7, 4, 5, 6, 3], [2, 1, 3]]
+    assert all(row.dtype == np.intp for row in ids)
+    out, _ = lnp.load_pretrained(folder).forward(lnp.Batch.of(ids))
+    assert len(out) == 15
+    assert tokenizer([]) == []
+
+
+def test_many_texts_are_read_part_by_part_and_keep_their_order(folder, monkeypatch):
+    texts = [" ".join(["good", "film", "a"][: k % 3 + 1]) for k in range(11)]
+    whole = [row.tolist() for row in lnp.load_tokenizer(folder)(texts)]
+    monkeypatch.setattr("lora_np.datasets.tokenizers.AT_ONCE", 4)
+    assert [row.tolist() for row in lnp.load_tokenizer(folder)(texts)] == whole
+
+
+def test_truncation_keeps_the_last_token_and_is_counted(folder):
+    tokenizer = lnp.load_tokenizer(folder)
+    texts = ["good film", "a a a a", "a a good"]
+    assert [row.tolist() for row in tokenizer(texts, 5)] == [[2, 5, 6, 3], [2, 4, 4, 4, 3], [2, 4, 4, 5, 3]]
+    assert tokenizer.truncated(texts, max_length=5) == 1
+    assert tokenizer.truncated(texts, 6) == 0 and tokenizer.truncated(texts, 3) == 3
+    assert tokenizer(texts, 3)[1].tolist() == [2, 4, 3]
+
+
+def test_the_length_that_a_model_was_trained_with_is_the_usual_one(folder):
+    """Given nothing: as trained, else 128, else all positions that there are (this tiny model has nine)."""
+    assert lnp.load_tokenizer(folder).usual == tiny.BERT["max_position_embeddings"] == 9
+    edit(folder, max_seq_length=5)
+    tokenizer = lnp.load_tokenizer(folder)
+    assert len(tokenizer(["a " * 20])[0]) == 5 and tokenizer.truncated(["a", "a " * 20]) == 1
+    assert len(tokenizer(["a " * 20], 7)[0]) == 7
+    ids, cut = tokenizer.counted(["a good film", "a a a a"])
+    assert [row.tolist() for row in ids] == [[2, 4, 5, 6, 3], [2, 4, 4, 4, 3]] and cut == 1
+
+
+def test_a_text_of_100_000_characters(folder):
+    tokenizer = lnp.load_tokenizer(folder)
+    longest = tiny.BERT["max_position_embeddings"]
+    for words in ("good film " * 10_000, "x" * 100_000):
+        (ids,) = tokenizer([words], longest)
+        assert len(ids) <= longest and (ids[0], ids[-1]) == (CLS, SEP)
+    assert tokenizer.truncated(["good film " * 10_000]) == 1  # without a length: all positions that this model has
+    assert len(tokenizer(["good film " * 10_000])[0]) == longest
+
+
+def test_an_array_of_texts_is_as_good_as_a_list(folder):
+    tokenizer = lnp.load_tokenizer(folder)
+    for texts in (np.array(["good", "bad"], object), np.array(["good", "bad"]), ("good", "bad")):
+        assert [row.tolist() for row in tokenizer(texts)] == [[2, 5, 3], [2, 8, 3]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "received"),
+    [
+        (["good", ""], "row 2 of 2 is empty"),
+        ([" \t\n\u3000", "good"], "row 1 of 2 is empty"),
+        (["good", "\x00\u200b", "bad"], "row 2 of 3 is empty, or holds nothing"),
+        (["good", None], "row 2 of 2 is of type NoneType"),
+        ([b"good"], "row 1 of 1 is of type bytes"),
+        ("good", "list of texts"),
+        (["\ud800"], "row 1 of 1 was not read as UTF-8"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_named_by_their_row(texts, received, folder):
+    tokenizer = lnp.load_tokenizer(folder)
+    for call in (tokenizer, tokenizer.truncated):
+        with pytest.raises(ValueError, match=received):
+            call(texts, 5)
+
+
+def test_lengths_that_the_model_cannot_read(folder):
+    tokenizer = lnp.load_tokenizer(folder)
+    longest = tiny.BERT["max_position_embeddings"]
+    for length in (2, 0, -1, longest + 1):
+        with pytest.raises(ValueError, match=f"between 3 and {longest}.*it is {length}"):
+            tokenizer(["good"], length)
+    for length in (4.0, "4", [4]):
+        with pytest.raises(ValueError, match="must be an integer"):
+            tokenizer.truncated(["good"], length)
+
+
+def edit(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "received"),
+    [
+        (
+            lambda f: write_tokenizer(f, WORDS + [f"w{k}" for k in range(99)]),
+            "does not fit its model: .* up to 107.* 23 ",
+        ),
+        (lambda f: write_tokenizer(f, WORDS + [f"w{k}" for k in range(15)]), "ids go up to 23, .* 23 tokens"),
+        (lambda f: write_tokenizer(f, special=False), "0 special tokens"),
+        (lambda f: (f / "tokenizer.json").unlink(), "there is no file .*tokenizer.json"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "cannot be read"),
+        (lambda f: (f / "tokenizer.json").write_text("[" * 100_000), "cannot be read"),
+        (lambda f: (f / "tokenizer.json").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
+        (lambda f: edit(f, vocab_size="many"), "vocab_size = 'many'"),
+        (lambda f: edit(f, max_position_embeddings=None), "max_position_embeddings = None"),
+        (lambda f: edit(f, max_seq_length="many"), "config.json has max_seq_length = 'many', .* between 3 and 9"),
+        (lambda f: edit(f, max_seq_length=10), "config.json has max_seq_length = 10, .* between 3 and 9"),
+        (lambda f: edit(f, max_seq_length=2), "max_seq_length = 2, .* between 3 and 9"),
+        (lambda f: edit(f, model_type="gpt2"), "'gpt2'"),
+        (lambda f: edit(f, model_type="llama"), "'llama'"),
+    ],
+)
+def test_tokenizers_that_do_not_fit_are_named(damage, received, folder):
+    damage(folder)
+    with pytest.raises(ValueError, match=received) as caught:
+        lnp.load_tokenizer(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_may_have_all_ids_of_its_model_or_fewer(folder):
+    write_tokenizer(folder, WORDS + [f"w{k}" for k in range(tiny.BERT["vocab_size"] - len(WORDS))])
+    assert lnp.load_tokenizer(folder)(["w13"])[0].tolist() == [CLS, 22, SEP]
+
+
+def test_names_folders_and_ids(folder, monkeypatch):
+    monkeypatch.setattr(pretrained, "fetch_minilm", lambda: folder)
+    monkeypatch.setattr(pretrained, "fetch_hub", lambda repo_id: folder / repo_id)
+    assert pretrained.model_folder("minilm") == folder
+    assert pretrained.model_folder("owner/some-model.v2") == folder / "owner" / "some-model.v2"
+    assert pretrained.model_folder(folder) == pretrained.model_folder(str(folder)) == folder
+    monkeypatch.chdir(folder.parent)
+    (folder / "inner").mkdir()
+    assert pretrained.model_folder(f"{folder.name}/inner") == pretrained.Path(folder.name) / "inner"  # no id
+    for name in ("minilmm", "./owner/name", "a/b/c", "../name", "owner/", "https://x/y", folder / "nothing"):
+        with pytest.raises(ValueError, match="there is no model .*'minilm'.*owner/name"):
+            pretrained.model_folder(name)
+
+
+@pytest.mark.download
+def test_the_real_tokenizer():
+    try:
+        fetch.fetch_minilm()
+        tokenizer = lnp.load_tokenizer("minilm")
+        dev = lnp.load_data("movie-reviews")[1]
+    except (ValueError, OSError) as error:
+        pytest.skip(str(error))
+    assert tokenizer(["Good film, isn't it?"])[0].tolist() == [101, 2204, 2143, 1010, 3475, 1005, 1056, 2009, 1029, 102]
+    ids = tokenizer(dev.inputs)
+    assert len(ids) == len(dev) and max(map(len, ids)) < 128 and tokenizer.truncated(dev.inputs) == 0
+    assert all((row[0], row[-1]) == (101, 102) and row.max() < 30522 for row in ids)
+    assert tokenizer.truncated(dev.inputs, 20) == sum(len(row) > 20 for row in ids)
+    assert [len(tokenizer(["word " * 20_000], length)[0]) for length in (None, 512)] == [128, 512]
