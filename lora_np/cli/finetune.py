@@ -51,6 +51,7 @@ def main(args):
     check_source(options["model"])
     with claimed(folder) if folder else next_free(options) as folder:  # before anything is fetched for nothing
         if (folder / "metrics.json").exists() and args.resume:
+            (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # killed just before it was removed
             raise ValueError(
                 f"the run in {folder} is complete; there is nothing to resume. Its results are in"
                 f" {folder / 'metrics.json'}."
