@@ -17,6 +17,7 @@ from lora_np.datasets.named import load_data
 from lora_np.datasets.tokenizers import PatchTokenizer, copy_tokenizer, load_tokenizer
 from lora_np.experiments.recipe import Recipe
 from lora_np.experiments.record import (
+    CHECKPOINT,
     METRICS,
     RUN,
     Checkpoint,
@@ -146,6 +147,7 @@ def run(recipe: Recipe, folder, observer: Observer | None = None, resume: bool =
         if resume:
             check_run(folder / RUN, read_recipe(folder).options(), recipe.options())
             if (folder / METRICS).exists():
+                (folder / CHECKPOINT).unlink(missing_ok=True)  # killed just before it was removed
                 raise ValueError(
                     f"the run in {folder} is complete; there is nothing to resume. Its results are in"
                     f" {folder / METRICS}."
