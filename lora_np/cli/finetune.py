@@ -53,7 +53,7 @@ class Teller(Observer):
         base, model, data = experiment.base, experiment.model, experiment.data
         self.unit = "tokens" if recipe.kind == "texts" else "images"
         total, trainable = count_parameters(model)
-        kind, d = base.config["model_type"], base.layer[0].mlp.up.W.shape[0]
+        kind, d = base.config["model_type"], base.hidden_size
         heading(f"lora_np finetune: {recipe.model} -> {recipe.data}")
         line(
             "model",

@@ -88,10 +88,7 @@ class Recipe:
     use_rslora: bool | None = option("scale by lora_alpha / sqrt(r) instead", {"lora": False})
     lr: float = option(
         "peak learning rate",
-        {
-            "images": {"lora": 5e-3, "head": 5e-2, "full": 1e-3},
-            "texts": {"lora": 4e-3, "head": 3e-2, "full": 1e-4},
-        },
+        {"images": {"lora": 5e-3, "head": 5e-2, "full": 1e-3}, "texts": {"lora": 4e-3, "head": 3e-2, "full": 1e-4}},
     )
     epochs: int = option(  # of a text model's head costs next to nothing: see train.features
         "passes over the training data",
@@ -124,7 +121,10 @@ class Recipe:
         for name in FIELDS:
             default = self.default(name)
             if name in given and default is None:
-                raise ValueError(self.needless(name))
+                spelled, method = self.spelled(name), self.spelled("method")
+                what = f"{method} {self.method}" if name in ONLY_LORA else f"the {self.kind} of {data}"
+                other = f", or use {method} lora" if name in ONLY_LORA else ""
+                raise ValueError(f"{spelled} has no meaning with {what}; leave it out{other}.")
             self.hold(**{name: given.get(name, None if default is LATER else default)})
         self.hold(dropout=probability(self.dropout), target_modules=one_or_list(self.target_modules))
         self.hold(**{**vars(self.plan()), **(vars(self.lora()) if self.method == "lora" else {})})
@@ -137,13 +137,6 @@ class Recipe:
     def default(self, name):
         """Return the default that a field has in this recipe; None if it has no meaning here."""
         return looked_up(name, self.kind, self.method, self.data, "other")
-
-    def needless(self, name):
-        """Return a sentence about a field that has no meaning here."""
-        field, method = self.spelled(name), self.spelled("method")
-        if name in ONLY_LORA:
-            return f"{field} has no meaning with {method} {self.method}; leave it out, or use {method} lora."
-        return f"{field} has no meaning with the {self.kind} of {self.data}; leave it out."
 
     @staticmethod
     def spelled(name):

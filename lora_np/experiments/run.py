@@ -33,10 +33,10 @@ from lora_np.formats.huggingface import save_model
 from lora_np.formats.peft import load_adapter, save_adapter
 from lora_np.formats.pretrained import check_source, load_pretrained, model_folder
 from lora_np.model.batch import Batch
-from lora_np.model.build import with_dropout, with_head
 from lora_np.model.check import check_model
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import count_parameters, freeze, unfreeze
+from lora_np.model.variants import with_dropout, with_head
 from lora_np.train.checkpoints import check_run
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.features import features, head_alone, is_fixed_below_head
@@ -56,49 +56,28 @@ class Observer:
     What one of its methods raises ends the run as any error does; while it trains, all work is saved first.
     """
 
-    def note(self, text):
-        """Something that a person should know."""
-
-    def loaded(self, experiment):
-        """Data, base and model are there: see `Experiment`."""
-
-    def checked(self, report):
-        """The gradients were compared with numerical derivatives; if `report.ok` is false, the run ends here."""
-
-    def computing_features(self, experiment):
-        """A head alone is trained: the examples pass through the frozen network once."""
-
-    def ready(self, training, held):
-        """A `Training`, and the bytes that a step of it holds, as `train.memory.bytes_by_kind` has them."""
-
-    def resumed(self, training):
-        """The training stands where the interrupted run left it."""
+    def note(self, text): ...  # that a person should know
+    def loaded(self, experiment): ...  # data, base and model are there: see Experiment
+    def checked(self, report): ...  # the gradients, against numerical derivatives; if they are wrong, the run ends
+    def computing_features(self, experiment): ...  # a head alone is trained: all passes through the frozen network once
+    def ready(self, training, held): ...  # with the bytes that a step holds, as train.memory.bytes_by_kind has them
+    def resumed(self, training): ...  # it stands where the interrupted run left it
 
     def training(self, training):
         """Return a context in which the steps are taken."""
         return contextlib.nullcontext()
 
-    def stepped(self, step):
-        """A `Step` was taken."""
-
-    def ended_epoch(self, training, history):
-        """An epoch is over; the last entry of `history["dev"]` is its step and its accuracy."""
+    def stepped(self, step): ...
+    def ended_epoch(self, training, history): ...  # history["dev"][-1] is the step and the accuracy on dev
 
     def stop_asked(self):
         """Return whether to save all work and stop; asked after each step."""
         return False
 
-    def stopped(self, training):
-        """It was; nothing else comes."""
-
-    def found(self, name, value):
-        """An entry of the record: before, after, upright, bytes, merge_difference."""
-
-    def predicted(self, experiment, logits, history):
-        """The run is at its end; `logits` of the test data, "before" and "after". The record is written after this."""
-
-    def finished(self, record):
-        """The record is written."""
+    def stopped(self, training): ...  # as was asked; nothing else comes
+    def found(self, name, value): ...  # of the record: before, after, upright, bytes, merge_difference
+    def predicted(self, experiment, logits, history): ...  # on test, before and after; the record is not written yet
+    def finished(self, record): ...  # and it is written
 
 
 @dataclass
