@@ -88,6 +88,18 @@ def test_every_public_name_exists():
         _ = lora_np.nonsense
 
 
+def test_editors_are_told_the_same_names_from_the_same_places():
+    import lora_np
+
+    told = {}
+    for node in ast.parse((ROOT / "__init__.pyi").read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                assert alias.asname == alias.name  # else it is not handed on
+                told[alias.name] = node.module if node.module != "lora_np" else f"lora_np.{alias.name}"
+    assert told == lora_np._HOME
+
+
 def code_lines(node, source):
     """Count the lines of a node that hold code."""
     docs = {

@@ -1,6 +1,7 @@
 """What turns raw inputs into tokens: texts into ids, by the tokenizer.json of a model folder, images into patches."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ def copy_tokenizer(source, folder):
             write_bytes(Path(folder) / name, path.read_bytes())
 
 
-def load_tokenizer(source):
+def load_tokenizer(source: str | os.PathLike) -> "TextTokenizer | PatchTokenizer":
     """Return the function that turns a model's raw inputs into the sequences of a batch.
 
     Parameters
