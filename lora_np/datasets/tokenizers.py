@@ -207,7 +207,7 @@ class PatchTokenizer:
             )
         if self.mean is not None:
             images = (images - np.array(self.mean, images.dtype)) / np.array(self.std, images.dtype)
-        return patches_forward(images, self.patch_size)[0]  # (n, T, P)
+        return patches_forward(images, self.patch_size)[0]
 
 
 def normalisation(folder, config):
