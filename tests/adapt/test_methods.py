@@ -205,6 +205,10 @@ def the_formula_counts_right(method, name, _):
     linear, expected = dict(walk(base)), 0
     for path, names in targets_of(base, model.adapter).items():
         shapes = method.shapes(*linear[path].W.shape, model.adapter.at(names))
+        own = model.adapter.at(names)
+        for option, patterns in method.config.PATTERNS.items():
+            given = next(iter(getattr(model.adapter, patterns).values()))
+            assert getattr(own, option) == (getattr(model.adapter, option) if expected else given)  # the first has it
         node = adapted_nodes(model)[path]
         assert {field: getattr(node, field).shape for field in node.trainable} == shapes
         expected += sum(map(prod, shapes.values()))
