@@ -4,16 +4,7 @@ import re
 
 import numpy as np
 
-from lora_np.adapt.targets import (
-    around,
-    by_pattern,
-    from_peft,
-    hf_names,
-    is_full,
-    is_named,
-    layer_number,
-    to_peft,
-)
+from lora_np.adapt.targets import around, by_pattern, from_peft, hf_names, is_full, is_named, layer_number, to_peft
 from lora_np.formats.huggingface import standard
 from lora_np.model import architectures
 from lora_np.model.nodes import Linear
