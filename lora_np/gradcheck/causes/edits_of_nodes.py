@@ -1,6 +1,6 @@
 """The slips of the pen: what a person gets wrong in one place of a derivation, as edits of the source.
 
-Each rule yields (kind, class of what it is done to, new node). What a kind means is said in `faults`.
+Each rule yields (kind, class of what it is done to, new node). What a kind means is said in `edits`.
 """
 
 import ast
@@ -9,8 +9,8 @@ import itertools
 
 import numpy as np
 
-from lora_np.gradcheck.call_slips import REDUCTIONS, flip, of_call, reduced, with_reduced
-from lora_np.gradcheck.edits import NUMBERS, parse
+from .editor import NUMBERS, parse
+from .edits_of_calls import REDUCTIONS, flip, of_call, reduced, with_reduced
 
 WRAPS = ("np.exp({})", "np.log({})", "np.sqrt({})", "{}**2", "np.tanh({})")
 SLOPES = ("(1 - {})", "(1 - {}**2)", "{} * (1 - {})")
