@@ -58,6 +58,8 @@ def of_values(suspect, wrong):
 
 def repairs_of(suspect):
     """Return the search for an edit of the learner's backward that makes gradients right."""
+    wanted = {name: suspect.truth(name) for name in suspect.given}
+    # Behind all other forwards: a layer that keeps things on itself then has those of this point.
     _, cache = suspect.forward(**fresh(suspect.inputs), **fresh(suspect.fixed))
 
     def arguments():
@@ -65,7 +67,7 @@ def repairs_of(suspect):
 
     return Repairs(
         suspect.given,
-        {name: suspect.truth(name) for name in suspect.given},
+        wanted,
         lambda: repairs(suspect.backward, *arguments()),
         lambda backward: by_name(backward(*arguments()), suspect.inputs),
         lambda name, cause: derivative(suspect, name, cause),
