@@ -3,7 +3,7 @@
     python tests/benchmarks/digits.py    (about ten minutes; the baseline on pixels needs scikit-learn)
 
 Runs `lora_np finetune` with its defaults, gathers the metrics, and writes tests/benchmarks/results/digits.json,
-from which tests/benchmarks/readme.py writes the README's figures.
+from which tests/benchmarks/readme.py writes the figures of README and guides.
 """
 
 import json

@@ -6,7 +6,7 @@
     python tests/benchmarks/reviews.py cost        time and peak memory of an epoch of each (on an idle machine)
 
 Each part replaces its own section of tests/benchmarks/results/reviews.json, from which tests/benchmarks/readme.py
-writes the README's figures. The seeds of the choice are not those of the result.
+writes the figures of README and guides. The seeds of the choice are not those of the result.
 """
 
 import itertools
