@@ -32,7 +32,7 @@ RULES = {
     "scattered": "rope: pairs put back as halves",
 }
 EDITS = {
-    "transpose": "linear: back through w itself",
+    "transpose": "attention: weights not transposed for values",
     "drop factor": "linear: a relu that is not there",
     "power": "layer_norm: inverse without its square",
     "mean or sum": "convolution: bias averaged over the steps",
@@ -42,7 +42,7 @@ EDITS = {
     "range": "convolution: last column of the kernel missed",
     "drop term": "linear: weight decay in the gradient",
     "add factor": "tanh: as of the sigmoid",
-    "rename": "lora_linear: up through b again",
+    "rename": "dropout: dropped taken for kept",
     "exchange": "rope: sine and cosine unpacked in the other order",
     "overwritten": "rope: even ones already overwritten",
     "move factor": "attention: mask after the softmax",
