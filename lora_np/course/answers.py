@@ -13,15 +13,20 @@ from lora_np.course.progress import remember
 from lora_np.course.sentences import described, difference, of_raise, widening
 from lora_np.course.slips import explained_by_slip
 from lora_np.course.verdict import Verdict
-from lora_np.gradcheck import CAUSES
+from lora_np.gradcheck import (
+    CAUSES,
+    FLOAT32_LOSS,
+    TOLERANCE,
+    by_name,
+    close,
+    differences,
+    explain_values,
+    faults,
+    in_words,
+    leaves,
+    snapshot,
+)
 from lora_np.gradcheck import check as check_gradients
-from lora_np.gradcheck.calls import in_words
-from lora_np.gradcheck.compare import DOUBLE, LOSS
-from lora_np.gradcheck.faults import faults
-from lora_np.gradcheck.placement import by_name
-from lora_np.gradcheck.snapshots import differences, leaves, snapshot
-from lora_np.gradcheck.suspect import close
-from lora_np.gradcheck.values import explain_values
 
 SEEDS, MANY, OWN_SEED = 4, 12, 0x657865
 RAISES = "it raises"
@@ -127,8 +132,8 @@ def examine(exercise, function, forward):
     if exercise.refused is not None:
         refuses(exercise, function)
     if exercise.forward is not None:
-        double = f"{SEEDS - 1} in float64, to {DOUBLE.rtol:.0e}"
-        single = f"one in float32, where rounding may cost {LOSS:.0e}"  # of what is right in float64
+        double = f"{SEEDS - 1} in float64, to {TOLERANCE:.0e}"
+        single = f"one in float32, where rounding may cost {FLOAT32_LOSS:.0e}"  # of what is right in float64
         return f"verified against numerical derivatives on {SEEDS} random inputs: {double}, and {single}"
     last = leaves(exercise.draw(np.random.default_rng(0), np.dtype(np.float32)))
     single = ", one of them in float32" if any(getattr(leaf, "dtype", None) == np.float32 for _, leaf in last) else ""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.gradcheck.suspect import ALIKE, close
+from lora_np.gradcheck import ALIKE, close
 
 
 class Slip(NamedTuple):
