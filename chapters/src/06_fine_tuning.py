@@ -30,10 +30,10 @@ from lora_np.adapt.lora import LoRALinear, lora_init, lora_scale
 from lora_np.adapt.targets import targets_of
 from lora_np.model.tree import rebuild, unfreeze
 from lora_np.train import optimisers
+from lora_np.train.backends.threads import worker_pool
 from lora_np.train.evaluate import accuracy, predict
 from lora_np.train.features import features, head_alone
 from lora_np.train.loop import Plan, Training
-from lora_np.train.parallel import worker_pool
 
 _ = threadpool_limits(1)  # on matrices as small as these, more BLAS threads only wait for each other
 
@@ -377,7 +377,7 @@ rates = {"head": 5e-2, "LoRA": 5e-3, "full": 1e-3}
 
 def fit(model, rows, dev_rows, lr):
     """Train for four epochs; return the loss of each step, and the accuracy on dev after each epoch."""
-    training = Training(model, rows, train_set.labels, Plan(lr=lr, epochs=4, batch_size=64, workers=2))
+    training = Training(model, rows, train_set.labels, Plan(lr=lr, epochs=4, batch_size=64, shares=2))
     losses, shares = [], []
     for step in training.steps():
         losses.append(step.loss)

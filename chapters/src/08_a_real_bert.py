@@ -28,10 +28,10 @@ import lora_np as lnp
 from lora_np.adapt.lora import LoRALinear
 from lora_np.model.tree import freeze, unfreeze, walk
 from lora_np.train import evaluate
+from lora_np.train.backends.threads import worker_pool
 from lora_np.train.evaluate import accuracy, predict
 from lora_np.train.features import features, head_alone
 from lora_np.train.loop import Plan, Training
-from lora_np.train.parallel import worker_pool
 
 # %% [markdown]
 # ## The question
@@ -228,7 +228,7 @@ assert 0.4 < before < 0.6
 # `python -m lora_np finetune --model minilm`, chosen on dev. This is the cell that takes longest.
 
 # %% tags=["measured"]
-training = Training(model, train_tokens, labels, Plan(lr=4e-3, epochs=1, batch_size=32, workers=2))
+training = Training(model, train_tokens, labels, Plan(lr=4e-3, epochs=1, batch_size=32, shares=2))
 losses = []
 for step in training.steps():
     losses.append(step.loss)

@@ -10,8 +10,8 @@ from lora_np.cli.terminal import heading, line, percent, table
 from lora_np.datasets.named import load_data
 from lora_np.datasets.tokenizers import load_tokenizer
 from lora_np.model import architectures
+from lora_np.train.backends.threads import cores, worker_pool
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
-from lora_np.train.parallel import cores, worker_pool
 
 
 def add_arguments(parser):

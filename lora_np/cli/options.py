@@ -1,6 +1,7 @@
 """The options of `finetune`: the fields of a recipe, and the folder of the run."""
 
 import contextlib
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def recipe_of(args):
     if args.out is not None:
         raise ValueError("--out and --resume exclude each other: a resumed run stays in its folder.")
     recipe = read_recipe(args.resume, Given)
+    if workers := given.pop("workers", None):  # they change no bit
+        recipe = dataclasses.replace(recipe, workers=workers)
     asked = Given(**{**{name: getattr(recipe, name) for name in ("method", "data", "model")}, **given})
     for name in given:
         mine, theirs = getattr(asked, name), getattr(recipe, name)

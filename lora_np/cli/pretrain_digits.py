@@ -17,9 +17,9 @@ from lora_np.files.claim import claimed
 from lora_np.formats.huggingface import save_model
 from lora_np.model.architectures import vit
 from lora_np.model.tree import freeze, unfreeze
+from lora_np.train.backends.threads import cores, worker_pool
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.loop import Plan, Training
-from lora_np.train.parallel import cores, worker_pool
 from lora_np.train.purposes import Purpose
 
 CONFIG = {
@@ -53,7 +53,7 @@ def add_arguments(parser):
 
 def main(args):
     bounded(vars(args), option)
-    plan = Plan(epochs=args.epochs, seed=args.seed, workers=args.workers, **RECIPE)
+    plan = Plan(epochs=args.epochs, seed=args.seed, shares=args.workers, **RECIPE)
     with claimed(args.out, note):
         if (args.out / "config.json").exists():
             raise ValueError(f"{args.out} holds a model already; choose another folder for --out.")

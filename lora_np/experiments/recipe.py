@@ -11,9 +11,10 @@ from typing import Any, get_args
 from lora_np.adapt.config import LoRAConfig
 from lora_np.datasets.digits import DOMAINS
 from lora_np.datasets.reviews import REVIEWS
+from lora_np.files import is_whole
 from lora_np.ops.dropout import probability
+from lora_np.train.backends.threads import cores
 from lora_np.train.loop import Plan
-from lora_np.train.parallel import cores
 
 METHODS = ("lora", "head", "full")
 LATER = object()  # a default that is known when the model is
@@ -99,8 +100,17 @@ class Recipe:
     batch_size: int = option("examples a step", {"images": 64, "texts": 32}, most=10**9)
     max_length: int | None = option("tokens of a text that are read", {"texts": LATER}, "128")
     seed: int = option("repeats a run to the bit on one machine", 0)
+    shares: int = option(
+        "parts of a batch, whose gradients are added in one order: a run's, whoever computes them",
+        cores(),
+        "the number of workers",
+        most=max(256, cores()),
+    )
     workers: int = option(
-        "threads, each with its share of a batch", cores(), "the number of cores", most=max(256, cores())
+        "threads that compute the shares; no digit depends on them",
+        cores(),
+        "the number of cores",
+        most=max(256, cores()),
     )
     max_tokens: int = option("tokens that a thread takes at once: less memory, the same gradients", 512, most=10**9)
     group_by_length: bool = option(
@@ -118,6 +128,12 @@ class Recipe:
             if not isinstance(value, str):
                 raise ValueError(f"{self.spelled(name)} must be a text, a name or a path, but it is {value!r}.")
         self.hold(method=method, data=data)
+        if "workers" in given:
+            if not is_whole(given["workers"]):
+                raise ValueError(
+                    f"{self.spelled('workers')} must be a positive integer, but it is {given['workers']!r}."
+                )
+            given.setdefault("shares", given["workers"])
         for name in FIELDS:
             default = self.default(name)
             if name in given and default is None:
@@ -151,6 +167,10 @@ class Recipe:
     def options(self) -> dict:
         """Return the fields that have a meaning here, as run.json keeps them."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+    def identity(self) -> dict:
+        """Return the options on which the bits of a run depend."""
+        return {name: value for name, value in self.options().items() if name != "workers"}
 
     def plan(self) -> Plan:
         """Return the numbers of the training."""

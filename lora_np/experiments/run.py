@@ -37,12 +37,12 @@ from lora_np.model.check import check_model
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import count_parameters, freeze, unfreeze
 from lora_np.model.variants import with_dropout, with_head
+from lora_np.train.backends.threads import worker_pool
 from lora_np.train.checkpoints import check_run
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.features import features, head_alone, is_fixed_below_head
 from lora_np.train.loop import NonFiniteLoss, Training
 from lora_np.train.memory import bytes_by_kind
-from lora_np.train.parallel import worker_pool
 from lora_np.train.purposes import Purpose
 
 
@@ -124,7 +124,7 @@ def run(recipe: Recipe, folder, observer: Observer | None = None, resume: bool =
     check_source(recipe.model)
     with claimed(folder, observer.note):  # before anything is fetched for nothing
         if resume:
-            check_run(folder / RUN, read_recipe(folder).options(), recipe.options())
+            check_run(folder / RUN, read_recipe(folder).identity(), recipe.identity())
             if (folder / METRICS).exists():
                 (folder / CHECKPOINT).unlink(missing_ok=True)  # killed just before it was removed
                 raise ValueError(
@@ -149,7 +149,7 @@ def work(recipe, folder, observer, resume):
     report = checked_gradients(model, tokens["train"][:4], recipe.seed, observer)
     if not resume:
         write_json(folder / RUN, {**recipe.options(), "origins": stands_on, "versions": versions()})
-    with worker_pool(plan.workers) as pool:
+    with worker_pool(recipe.workers) as pool:
         trained, rows = model, tokens
         if is_fixed_below_head(model):
             observer.computing_features(experiment)
@@ -162,13 +162,13 @@ def work(recipe, folder, observer, resume):
         def on_dev(model, rows):
             return accuracy(predict(model, rows, pool), data["dev"].labels)
 
-        checkpoint = Checkpoint(folder, {**recipe.options(), **stands_on})
+        checkpoint = Checkpoint(folder, {**recipe.identity(), **stands_on})
         history = checkpoint.load(training) if resume else None
         if resume:
             observer.resumed(training)
         if history is None:
             history = {"loss": [], "lr": [], "dev": [], "dev_before": on_dev(base, tokens["dev"])}
-        if not train(training, history, checkpoint, observer, lambda: on_dev(trained, rows["dev"])):
+        if not train(training, recipe.workers, history, checkpoint, observer, lambda: on_dev(trained, rows["dev"])):
             return None
         logits = {"before": predict(base, tokens["test"], pool), "after": predict(model, tokens["test"], pool)}
         results = dict(reached(experiment, logits, observer, pool))
@@ -242,11 +242,11 @@ def checked_gradients(model, sequences, seed, observer):
 def bytes_of_a_step(training):
     """Return the bytes that a step holds, by kind, as its first batch has it."""
     plan, sequences = training.plan, training.batch(0)
-    share = sequences[: max(1, len(sequences) // plan.workers)]
+    share = sequences[: max(1, len(sequences) // plan.shares)]
     return bytes_by_kind(training.model, training.optimiser, share, plan.max_tokens)
 
 
-def train(training, history, checkpoint, observer, dev_accuracy):
+def train(training, workers, history, checkpoint, observer, dev_accuracy):
     """Take the steps and complete the history; return whether all of them were taken."""
 
     def measure(step):
@@ -255,7 +255,7 @@ def train(training, history, checkpoint, observer, dev_accuracy):
 
     with observer.training(training):
         try:
-            for step in training.steps():
+            for step in training.steps(workers):
                 history["loss"].append(step.loss)
                 history["lr"].append(step.lr)
                 last = step.number == training.total

@@ -6,12 +6,13 @@ import numpy as np
 
 from lora_np.model.batch import Batch
 from lora_np.model.heads import ClassifierHead
-from lora_np.train.parallel import pieces_of, split_by_tokens
+from lora_np.train.backends import here
+from lora_np.train.step import pieces_of, split_by_tokens
 
 MAX_TOKENS = 512  # of one call: its activations are held until it ends, and larger ones leave a thread without work
 
 
-def predict(model, sequences, run=map):
+def predict(model, sequences, run=here):
     """Return logits (S, labels) for a list of sequences, without dropout; neighbours in length share a call."""
     if not isinstance(model.head, ClassifierHead) or not len(sequences):
         raise ValueError(
@@ -21,7 +22,7 @@ def predict(model, sequences, run=map):
     lengths = np.array([len(sequence) for sequence in sequences])
     order = np.argsort(lengths, kind="stable")
     calls = [order[rows] for rows in split_by_tokens(lengths[order], pieces_of(lengths, MAX_TOKENS))]
-    parts = list(run(lambda rows: model.forward(Batch.of([sequences[k] for k in rows]), keep=False)[0], calls))
+    parts = run(lambda rows: model.forward(Batch.of([sequences[k] for k in rows]), keep=False)[0], calls, spread=True)
     return np.concatenate(parts)[np.argsort(order)]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lora_np.model.heads import ClassifierHead
 from lora_np.model.tree import is_trainable, walk
+from lora_np.train.backends import here
 from lora_np.train.evaluate import predict
 
 
@@ -34,7 +35,7 @@ def is_fixed_below_head(model):
     return not is_trainable(below) and all(not getattr(node, "dropout", 0.0) for _, node in walk(below))
 
 
-def features(model, sequences, run=map):
+def features(model, sequences, run=here):
     """Return what the network below the head says of each sequence, pooled: a list of arrays (1, d).
 
     Parameters

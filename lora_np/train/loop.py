@@ -11,13 +11,13 @@ from numbers import Integral
 import numpy as np
 
 from lora_np.adapt.methods import after_step
-from lora_np.model.heads import ClassifierHead
 from lora_np.model.tree import parameters
 from lora_np.ops.fit import number
+from lora_np.train.backends.threads import cores, worker_pool
 from lora_np.train.optimisers import AdamW, NonFiniteLoss
-from lora_np.train.parallel import loss_and_gradients, worker_pool
 from lora_np.train.purposes import Purpose
 from lora_np.train.schedules import linear_schedule
+from lora_np.train.step import Classification, loss_and_gradients
 
 SORTED_TOGETHER = (
     50  # batches: neighbours in length, and yet other ones in each epoch; Hugging Face's Trainer has it so
@@ -35,7 +35,7 @@ RANGES = {  # of the numbers of a plan
 class Plan:
     """The numbers that decide a training run.
 
-    `workers` and `max_tokens` are those of `parallel.loss_and_gradients`. With `group_by_length` the sequences of a
+    `shares` and `max_tokens` are those of `step.loss_and_gradients`. With `group_by_length` the sequences of a
     batch have neighbouring lengths; the order of the batches is random all the same.
 
     Raises
@@ -51,12 +51,12 @@ class Plan:
     weight_decay: float = 0.01
     warmup: float = 0.06
     label_smoothing: float = 0.0
-    workers: int = 1
+    shares: int = 1
     max_tokens: int | None = None
     group_by_length: bool = False
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "workers", "max_tokens", "seed"):
+        for name in ("epochs", "batch_size", "shares", "max_tokens", "seed"):
             value, least = getattr(self, name), int(name != "seed")
             if name == "max_tokens" and value is None:
                 continue
@@ -89,23 +89,28 @@ class Training:
     Parameters
     ----------
     model : Transformer
-        With a classifier and something to train; its trainable arrays are changed in place.
+        What the loss needs, and something to train; its trainable arrays are changed in place.
     sequences : list of arrays
         The training set, one entry an example.
-    labels : array of int
+    labels : array of int, or None
+        What the loss takes.
     plan : Plan
     augment : callable, optional
         `augment(rows, rng)` returns the sequences of a batch in place of `[sequences[row] for row in rows]`.
+    loss : Classification or NextToken, optional
+        Without it, `Classification` with the plan's label smoothing. A GPT-2 takes `NextToken()`.
 
     Raises
     ------
     ValueError
-        If the model has no classifier or nothing to train, or the labels do not fit.
+        If the model has nothing to train, or the loss cannot be had of it, the sequences and the labels.
     """
 
-    def __init__(self, model, sequences, labels, plan, augment=None):
-        self.model, self.sequences, self.labels, self.plan = model, sequences, np.asarray(labels), plan
-        check_labels(self.labels, len(sequences), classes_of(model))
+    def __init__(self, model, sequences, labels, plan, augment=None, loss=None):
+        self.model, self.sequences, self.plan = model, sequences, plan
+        self.labels = labels if labels is None else np.asarray(labels)
+        self.loss = loss or Classification(plan.label_smoothing)
+        self.loss.check(model, sequences, labels)
         self.lengths = np.array([len(sequence) for sequence in sequences])
         self.augment = augment or (lambda rows, _: [sequences[row] for row in rows])
         self.optimiser = AdamW(parameters(model, trainable_only=True), lr=plan.lr, weight_decay=plan.weight_decay)
@@ -127,16 +132,21 @@ class Training:
         """Return the sequences of step 0, 1, ..., augmented."""
         return self.augment(self.rows(step), np.random.default_rng([self.plan.seed, Purpose.AUGMENT, step]))
 
-    def steps(self):
+    def steps(self, workers=None):
         """Yield a Step after each step that was taken, from where the run stands to its end; between two, the run can
         be saved or left.
+
+        Parameters
+        ----------
+        workers : int, optional
+            Threads that compute the shares, all cores without it: no bit depends on them.
 
         Raises
         ------
         NonFiniteLoss
             Before the step is taken.
         """
-        with worker_pool(self.plan.workers) as run:
+        with worker_pool(min(self.plan.shares, workers or cores())) as run:
             while self.done < self.total:
                 rows, plan = self.rows(self.done), self.plan
                 sequences = self.batch(self.done)
@@ -144,11 +154,11 @@ class Training:
                 loss, grads = loss_and_gradients(
                     self.model,
                     sequences,
-                    self.labels[rows],
+                    self.labels if self.labels is None else self.labels[rows],
                     key,
-                    plan.workers,
+                    plan.shares,
                     run,
-                    plan.label_smoothing,
+                    self.loss,
                     plan.max_tokens,
                 )
                 if not math.isfinite(loss):
@@ -174,24 +184,3 @@ def by_length(order, lengths, size):
     """Return an order in which each stretch of `size` is sorted by length."""
     stretches = [order[start : start + size] for start in range(0, len(order), size)]
     return np.concatenate([stretch[np.argsort(lengths[stretch], kind="stable")] for stretch in stretches])
-
-
-def classes_of(model):
-    """Return how many classes a model tells apart."""
-    head = getattr(model, "head", None)
-    if not isinstance(head, ClassifierHead) or head.classifier is None:
-        raise ValueError(
-            "training here needs a model with a classifier, one row of logits a sequence, but it has none; add one by"
-            " lora_np.with_head(model, labels, rng=rng)."
-        )
-    return head.classifier.W.shape[1]
-
-
-def check_labels(labels, sequences, classes):
-    if not sequences or labels.shape != (sequences,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"training needs an integer label for each sequence, but there are {sequences} sequences, and labels of"
-            f" shape {labels.shape} and dtype {labels.dtype}."
-        )
-    if not 0 <= labels.min() <= labels.max() < classes:
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but the classes are 0 to {classes - 1}.")

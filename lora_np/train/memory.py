@@ -7,7 +7,7 @@ import numpy as np
 from lora_np.gradcheck import leaves
 from lora_np.model.batch import Batch
 from lora_np.model.tree import parameters
-from lora_np.train.parallel import pieces_of, split_by_tokens
+from lora_np.train.step import pieces_of, split_by_tokens
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # of mallopt, as in glibc's malloc.h
 
@@ -38,7 +38,7 @@ def bytes_by_kind(model, optimiser, sequences, max_tokens=None):
     model : Transformer
     optimiser : AdamW
     sequences : list of arrays
-        What one worker takes of a batch.
+        A share of a batch.
     max_tokens : int, optional
         As for `loss_and_gradients`; the activations are those of the first piece.
 

@@ -12,7 +12,7 @@ import numpy as np
 import threadpoolctl
 
 import lora_np as lnp
-from lora_np.train.parallel import cores
+from lora_np.train.backends.threads import cores
 
 PAUSE = 0.1  # seconds between two variants: threads of the one before still spin, and would slow the next
 

@@ -25,10 +25,10 @@ from pairs import machine
 import lora_np as lnp
 from lora_np.experiments import Recipe
 from lora_np.experiments.run import make_models
+from lora_np.train.backends.threads import worker_pool
 from lora_np.train.evaluate import accuracy, predict
 from lora_np.train.features import features, head_alone, is_fixed_below_head
 from lora_np.train.loop import Training
-from lora_np.train.parallel import worker_pool
 
 RESULT = Path(__file__).parent / "results" / "reviews.json"
 METHODS = ("head", "lora", "full")

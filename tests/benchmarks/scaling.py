@@ -17,9 +17,10 @@ from pairs import interleaved, machine
 
 import lora_np as lnp
 from lora_np.figures import BLUE, GREY, save
+from lora_np.train.backends.threads import cores, worker_pool
 from lora_np.train.memory import bytes_by_kind, keep_freed_memory
 from lora_np.train.optimisers import AdamW
-from lora_np.train.parallel import cores, loss_and_gradients, worker_pool
+from lora_np.train.step import loss_and_gradients
 
 RESULTS = Path(__file__).parent / "results"
 BASE = {"batch": 16, "length": 64, "rank": 8, "layers": 6, "d": 384}

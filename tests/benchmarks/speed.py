@@ -34,10 +34,11 @@ from lora_np.formats.pretrained import model_folder
 from lora_np.gradcheck import check
 from lora_np.model.tree import with_arrays
 from lora_np.ops.cases import cases
+from lora_np.train.backends.threads import cores, worker_pool
 from lora_np.train.evaluate import predict
 from lora_np.train.memory import bytes_by_kind, keep_freed_memory
 from lora_np.train.optimisers import AdamW
-from lora_np.train.parallel import cores, loss_and_gradients, worker_pool
+from lora_np.train.step import loss_and_gradients
 
 RESULT = Path(__file__).parent / "results" / "speed.json"
 RECIPE = Recipe(model="minilm")  # with the defaults of `lora_np finetune`

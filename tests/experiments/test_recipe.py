@@ -11,9 +11,9 @@ from lora_np.cli.options import Given, add_arguments
 from lora_np.experiments import Recipe, read_recipe
 from lora_np.experiments.recipe import FIELDS, METHODS
 from lora_np.files import write_json
-from lora_np.train.parallel import cores
+from lora_np.train.backends.threads import cores
 
-COMMON = {"dropout": 0.0, "seed": 0, "workers": cores(), "max_tokens": 512, "group_by_length": False}
+COMMON = {"dropout": 0.0, "seed": 0, "shares": cores(), "workers": cores(), "max_tokens": 512, "group_by_length": False}
 LORA = {"lora_dropout": 0.0, "use_rslora": False}
 IMAGES = {"model": "digits", "data": "digits-mixed", "epochs": 10, "batch_size": 64}
 TEXTS = {"model": "minilm", "data": "movie-reviews", "batch_size": 32}
@@ -39,7 +39,7 @@ def test_defaults_by_kind_of_data_and_method(given, expected):
     assert recipe.options() == {**COMMON, "method": "lora", **expected, **given}
     assert list(recipe.options()) == [name for name in FIELDS if name in recipe.options()]
     assert dataclasses.replace(recipe) == recipe
-    assert recipe.plan().lr == recipe.lr and recipe.plan().workers == cores()
+    assert recipe.plan().lr == recipe.lr and recipe.plan().shares == cores()
 
 
 def test_what_is_given_is_kept_as_a_file_can_hold_it(tmp_path):
@@ -95,7 +95,7 @@ def test_the_options_of_the_command_are_the_fields_with_their_words():
 @pytest.mark.parametrize("method", METHODS)
 def test_the_default_that_is_used_is_one_that_the_help_names(data, method):
     options = Recipe(data=data, method=method).options()
-    for name in options.keys() - {"data", "method", "workers"}:
+    for name in options.keys() - {"data", "method", "shares", "workers"}:
         said, value = FIELDS[name]["said"], options[name]
         if type(value) is not bool:
             word = " ".join(value) if isinstance(value, list) else value if isinstance(value, str) else f"{value:g}"

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -163,3 +164,20 @@ def test_no_benchmark_imports_a_command():
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 whole = [f"{getattr(node, 'module', '')}.{alias.name}".strip(".") for alias in node.names]
                 assert not [name for name in whole if name.startswith("lora_np.cli")], path.name
+
+
+def test_a_run_is_resumed_with_other_threads_to_the_same_bits(tmp_path):
+    """The shares are the run's, in run.json; the threads are the machine's."""
+    recipe = dataclasses.replace(RECIPE, shares=3, workers=1)
+
+    class Stop(Observer):
+        def stop_asked(self):
+            return True
+
+    run(recipe, tmp_path / "one")
+    assert run(recipe, tmp_path / "two", Stop()) is None
+    kept = read_recipe(tmp_path / "two")
+    assert (kept.shares, kept.workers) == (3, 1)
+    run(dataclasses.replace(kept, workers=2), tmp_path / "two", resume=True)
+    files = [(tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes() for name in ("one", "two")]
+    assert files[0] == files[1]

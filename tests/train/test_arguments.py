@@ -11,8 +11,8 @@ import lora_np as lnp
 from lora_np.train.evaluate import accuracy, predict
 from lora_np.train.features import features
 from lora_np.train.loop import NonFiniteLoss, Plan, Training
-from lora_np.train.parallel import loss_and_gradients
 from lora_np.train.schedules import linear_schedule
+from lora_np.train.step import loss_and_gradients
 
 PLAN = Plan(lr=1e-2, epochs=3, batch_size=5, seed=3)
 ROWS = tiny.sequences("bert")
@@ -92,7 +92,7 @@ def test_rates_without_meaning_are_refused_at_the_start_and_before_a_step(rates)
     + [{"lr": bad} for bad in (math.inf, 10**400, math.nan, 0, -1, "1e-3", None, True, np.ones(2))]
     + [{"epochs": bad} for bad in (0, 1.0, True, "3", math.nan, None)]
     + [{"batch_size": bad} for bad in (0, 2.5, True)]
-    + [{"workers": bad} for bad in (0, True, None)]
+    + [{"shares": bad} for bad in (0, True, None)]
     + [{"max_tokens": bad} for bad in (0, 1.5, True, "many")]
     + [{"seed": bad} for bad in (-1, 0.5, True, None)]
     + [{"group_by_length": bad} for bad in (1, "no", None)],

@@ -12,12 +12,13 @@ from threadpoolctl import threadpool_info
 
 import lora_np as lnp
 from lora_np.train import evaluate, loop
+from lora_np.train.backends.threads import worker_pool
 from lora_np.train.checkpoints import load_checkpoint, save_checkpoint
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.loop import NonFiniteLoss, Plan, Training
-from lora_np.train.parallel import loss_and_gradients, split_by_tokens, worker_pool
 from lora_np.train.purposes import Purpose
 from lora_np.train.schedules import linear_schedule
+from lora_np.train.step import NextToken, in_a_tree, loss_and_gradients, split_by_tokens
 
 ROWS = [np.random.default_rng(k).integers(0, 23, 1 + k % 6) for k in range(22)]
 LABELS = np.arange(22) % 3
@@ -45,10 +46,10 @@ def test_a_run_repeats_to_the_bit_and_another_seed_differs():
     assert len(losses[0]) == 3 * 5
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("shares", [1, 2])
 @pytest.mark.parametrize("stop", [1, 5, 7, 14])
-def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(stop, workers, tmp_path):
-    plan = dataclasses.replace(PLAN, workers=workers)
+def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(stop, shares, tmp_path):
+    plan = dataclasses.replace(PLAN, shares=shares)
     unbroken = fresh(plan)
     losses = [step.loss for step in unbroken.steps()]
     broken, history = fresh(plan), []
@@ -98,7 +99,22 @@ def test_the_schedule_rises_and_falls_in_straight_lines():
     assert linear_schedule(0, 1, 2.0) == 2.0
 
 
-def test_many_workers_equal_one_at_dropout_zero():
+def test_the_threads_that_compute_the_shares_change_no_bit():
+    plan = dataclasses.replace(PLAN, shares=5)
+    runs = []
+    for workers in (1, 2, 3):
+        training = fresh(plan)
+        runs.append((training, [step.loss for step in training.steps(workers)]))
+    assert runs[0][1] == runs[1][1] == runs[2][1]
+    assert equal(state(runs[0][0]), state(runs[1][0])) and equal(state(runs[0][0]), state(runs[2][0]))
+
+
+def test_shares_are_added_in_a_tree_over_their_numbers():
+    for count, order in ((1, "0"), (2, "(0+1)"), (3, "((0+1)+2)"), (5, "(((0+1)+(2+3))+4)")):
+        assert in_a_tree(lambda a, b: f"({a}+{b})", [str(k) for k in range(count)]) == order
+
+
+def test_many_shares_equal_one_at_dropout_zero():
     model = tiny.adapted("bert mean head")
     outcomes = []
     for workers in (1, 2, 3, 40):
@@ -112,7 +128,7 @@ def test_many_workers_equal_one_at_dropout_zero():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_calls_side_by_side_have_a_blas_thread_each_and_a_call_alone_has_all(workers):
+def test_calls_side_by_side_have_a_blas_thread_each_and_a_call_alone_may_have_all(workers):
     def blas_threads():
         return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
 
@@ -122,10 +138,36 @@ def test_calls_side_by_side_have_a_blas_thread_each_and_a_call_alone_has_all(wor
     before = blas_threads()
     with worker_pool(workers) as run:
         assert run(look, range(3)) == [(workers == 1, {1} if before else set())] * 3
-        assert run(look, range(1)) == [(True, {workers} if before else set())]
+        assert run(look, range(1)) == [(True, {1} if before else set())]
+        assert run(look, range(1), spread=True) == [(True, {workers} if before else set())]
         with pytest.raises(ZeroDivisionError):
             run(lambda _: 1 / 0, range(1))
     assert blas_threads() == before
+
+
+def words_of(count):
+    return [row % 23 for row in (np.arange(start, start + T) for start, T in zip(range(count), (7, 4, 4, 2, 9, 3)))]
+
+
+def test_a_gpt_learns_to_say_what_comes_next_and_its_gradient_is_right():
+    model, rows = tiny.adapted("gpt", dropout=0.0), [row[:8] for row in words_of(6)]
+    loss, grads = loss_and_gradients(model, rows, None, (0, 1, 2), 2, loss=NextToken(), max_tokens=9)
+    said, count = 0.0, 0
+    for row in rows:  # one by one, with nothing that is shared with the step
+        logits, _ = model.forward(lnp.Batch.of([row]))
+        said, count = said + lnp.cross_entropy_forward(logits[:-1], row[1:], reduction="sum")[0], count + len(row) - 1
+    assert math.isclose(loss, said / count, rel_tol=1e-12)
+    name, h = "layer.0.attention.c_attn.A", 1e-5
+    array = lnp.parameters(model)[name]
+    array[2, 1] += h
+    up = loss_and_gradients(model, rows, None, (0, 1, 2), 1, loss=NextToken())[0]
+    array[2, 1] -= 2 * h
+    down = loss_and_gradients(model, rows, None, (0, 1, 2), 1, loss=NextToken())[0]
+    assert math.isclose(grads[name][2, 1], (up - down) / (2 * h), rel_tol=1e-5)
+    array[2, 1] += h
+    training = Training(model, rows, None, dataclasses.replace(PLAN, epochs=40, lr=0.05), loss=NextToken())
+    losses = [step.loss for step in training.steps()]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize("trained", ["adapter", "all"])
@@ -146,14 +188,14 @@ def test_pieces_of_a_share_equal_the_whole_at_dropout_zero(trained):
 def test_a_piece_holds_no_more_than_it_may_but_one_sequence(monkeypatch):
     seen, forward = [], lnp.Batch.of
     monkeypatch.setattr(
-        "lora_np.train.parallel.Batch.of", lambda rows: (seen.append(sum(map(len, rows))), forward(rows))[1]
+        "lora_np.train.step.Batch.of", lambda rows: (seen.append(sum(map(len, rows))), forward(rows))[1]
     )
     loss_and_gradients(tiny.adapted("bert mean head"), ROWS, LABELS, (0, 1, 2), 2, max_tokens=12)
     assert sum(seen) == sum(map(len, ROWS)) and len(seen) > 6 and max(seen) < 12 + 6
 
 
 def test_with_dropout_a_run_in_pieces_repeats_to_the_bit():
-    plan = dataclasses.replace(PLAN, workers=2, max_tokens=7)
+    plan = dataclasses.replace(PLAN, shares=2, max_tokens=7)
     losses = [[step.loss for step in fresh(p).steps()] for p in (plan, plan, dataclasses.replace(plan, max_tokens=3))]
     assert losses[0] == losses[1] != losses[2]
 
@@ -262,7 +304,7 @@ def test_training_learns():
         ({"lr": math.nan}, "nan"),
         ({"epochs": 0}, "epochs.*0"),
         ({"batch_size": -1}, "batch_size.*-1"),
-        ({"workers": 0}, "workers.*0"),
+        ({"shares": 0}, "shares.*0"),
         ({"seed": -1}, "seed.*-1"),
     ],
 )
@@ -343,7 +385,13 @@ def test_predictions_do_not_depend_on_how_many_tokens_a_call_takes(tokens, monke
     model, calls = tiny.build("bert mean head"), []
     whole = predict(model, ROWS)
     monkeypatch.setattr(evaluate, "MAX_TOKENS", tokens)
-    assert np.allclose(predict(model, ROWS, lambda f, parts: map(f, calls.append(parts) or parts)), whole, rtol=1e-11)
+
+    def run(function, items, spread):
+        assert spread  # a sentence alone may have all cores
+        calls.append(items)
+        return list(map(function, items))
+
+    assert np.allclose(predict(model, ROWS, run), whole, rtol=1e-11)
     assert len(whole) == len(ROWS) and len(calls[0]) == {1: len(ROWS), 1000: 1}.get(tokens, len(calls[0]))
     assert sorted(np.concatenate(calls[0])) == list(range(len(ROWS)))
     assert all(sum(len(ROWS[k]) for k in rows) <= tokens + max(map(len, ROWS)) for rows in calls[0])
