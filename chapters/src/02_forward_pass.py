@@ -111,7 +111,7 @@ plt.show()
 # A forward returns two things: the output, and a **cache** of what the backward of chapter 4 will need. For the linear
 # map that is `LinearCache(x, W)`, a named tuple.
 #
-# ### Exercise 1: `linear_forward` (easy, 5 minutes)
+# ### Exercise 1: `linear_forward` ({{linear_forward}})
 #
 # Write `linear_forward(x, W, b=None)`. It returns y and the cache. Without a bias, `b` is `None`.
 #
@@ -123,13 +123,7 @@ plt.show()
 
 
 # %% exercise="linear_forward"
-def linear_forward(x, W, b=None):
-    """Return y (N, d_out) and the cache LinearCache(x, W)."""
-    # BEGIN SOLUTION
-    y = x @ W if b is None else x @ W + b
-    return y, LinearCache(x, W)
-    # END SOLUTION
-
+from lora_np.course.exercises.linear_forward import linear_forward
 
 # %% check="linear_forward"
 lnp.course.check("linear_forward", linear_forward)

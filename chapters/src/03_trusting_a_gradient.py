@@ -695,7 +695,7 @@ def debug_lora_linear_backward(dy, cache):
 lnp.course.check("debug_lora_linear_backward", debug_lora_linear_backward)
 
 # %% [markdown]
-# ### Exercise: bug 3, cross entropy (medium, 15 minutes)
+# ### Exercise: bug 3, cross entropy ({{debug_cross_entropy_backward}})
 #
 # The loss is the mean of $-\sum_j q_j \log p_j$ over the rows that count. For a row that counts, the derivative of
 # $-\sum_j q_j \log p_j$ with respect to the logits is $p - q$ (chapter 4 derives it). The cache has
@@ -726,18 +726,7 @@ lnp.course.check("debug_lora_linear_backward", debug_lora_linear_backward)
 
 
 # %% exercise="debug_cross_entropy_backward"
-def debug_cross_entropy_backward(dloss, cache):
-    """Return dlogits (N, L), for an upstream number dloss."""
-    # BEGIN SOLUTION
-    p, q, divisor = cache
-    counts = q.any(axis=1, keepdims=True)
-    return (p - q) * counts * (dloss / divisor)
-    # END SOLUTION
-    # BEGIN GIVEN
-    #| p, q, divisor = cache
-    #| return (p - q) / len(p)
-    # END GIVEN
-
+from lora_np.course.exercises.debug_cross_entropy_backward import debug_cross_entropy_backward
 
 # %% check="debug_cross_entropy_backward"
 lnp.course.check("debug_cross_entropy_backward", debug_cross_entropy_backward)

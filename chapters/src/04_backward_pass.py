@@ -287,7 +287,7 @@ assert np.abs(dx).max() < 1e-9
 print("dx is zero to nine digits")
 
 # %% [markdown]
-# ### Exercise: `layer_norm_backward` (hard, 25 minutes)
+# ### Exercise: `layer_norm_backward` ({{layer_norm_backward}})
 #
 # Return `dx, dgamma, dbeta`. The cache has `xhat` (N, d), `inverse_std` (N, 1), `gamma` (d,).
 #
@@ -304,16 +304,7 @@ print("dx is zero to nine digits")
 
 
 # %% exercise="layer_norm_backward"
-def layer_norm_backward(dy, cache):
-    """Return dx (N, d), dgamma (d,), dbeta (d,)."""
-    # BEGIN SOLUTION
-    xhat, inverse_std, gamma = cache
-    dxhat = gamma * dy
-    along_xhat = (dxhat * xhat).mean(axis=-1, keepdims=True)
-    dx = inverse_std * (dxhat - dxhat.mean(axis=-1, keepdims=True) - xhat * along_xhat)
-    return dx, (dy * xhat).sum(axis=0), dy.sum(axis=0)
-    # END SOLUTION
-
+from lora_np.course.exercises.layer_norm_backward import layer_norm_backward
 
 # %% check="layer_norm_backward"
 lnp.course.check("layer_norm_backward", layer_norm_backward)

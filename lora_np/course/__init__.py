@@ -6,8 +6,9 @@
 hint; `exercises()` lists all exercises, and which have been solved.
 """
 
-from lora_np.course.answers import check
-from lora_np.course.catalogue import BY_NAME, EXERCISES, Exercise
+from lora_np.course import answers, exercises, judging  # noqa: F401 - the folder, before a function takes its name
+from lora_np.course.catalogue import EXERCISES
+from lora_np.course.exercise import Exercise, all_exercises
 from lora_np.course.progress import solved
 from lora_np.course.verdict import Verdict
 
@@ -22,9 +23,15 @@ class Listing(tuple):
         rows = [f"{'':5}{'chapter':9}{'minutes':9}{'level':8}exercise"]
         for e in self:
             rows.append(f"{'done' if e.name in done else '':5}{e.chapter:<9}{e.minutes:<9}{e.level:8}{e.signature}")
-        return "\n".join([*rows, f"{len(done & BY_NAME.keys())} of {len(self)} solved"])
+        return "\n".join([*rows, f"{len(done & {e.name for e in self})} of {len(self)} solved"])
 
 
-def exercises():
+def check(name, function, forward=None, hint=0):  # until all exercises are files
+    one = answers if isinstance(name, str) and name in {e.name for e in EXERCISES} - all_exercises().keys() else judging
+    return one.check(name, function, forward, hint)
+
+
+def exercises():  # noqa: F811
     """Return all exercises in order; printed, a table with chapter, minutes, level, signature and progress."""
-    return Listing(EXERCISES)
+    known = all_exercises()
+    return Listing([*known.values(), *(e for e in EXERCISES if e.name not in known)])

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 
 from lora_np.course.catalogue import BY_NAME
+from lora_np.course.old_slips import explained_by_slip
 from lora_np.course.progress import remember
 from lora_np.course.sentences import described, difference, of_raise, widening
-from lora_np.course.slips import explained_by_slip
 from lora_np.course.verdict import Verdict
 from lora_np.gradcheck import CAUSES
 from lora_np.gradcheck import check as check_gradients

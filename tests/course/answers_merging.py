@@ -142,7 +142,8 @@ def what_the_layer_does_to_unit_vectors(model):
         if type(node).__name__ != "LoRALinear":
             return node
         unbiased = dataclasses.replace(node, b=None)
-        W, _ = unbiased.forward(np.eye(len(node.W), dtype=node.W.dtype))
+        W, _ = unbiased.forward(np.eye(len(node.W)))
+        W = W.astype(node.W.dtype)
         W.flags.writeable = False
         return Linear(W=W, b=node.b, hf=node.hf)
 
@@ -151,12 +152,23 @@ def what_the_layer_does_to_unit_vectors(model):
     return merged
 
 
+def added_up_in_float32(model):
+    needs_adapter(model)
+
+    def change(path, node):
+        if type(node).__name__ != "LoRALinear":
+            return node
+        return Linear(node.W + node.scale * (node.A @ node.B), node.b, node.hf)
+
+    return dataclasses.replace(rebuild(model, change), adapter=None)
+
+
 def weights_prepared_beforehand(model):
     needs_adapter(model)
     new = {}
     for path, node in walk(model):
         if hasattr(node, "A"):
-            update = np.einsum("ir,rj->ij", node.A * node.scale, node.B)
+            update = np.einsum("ir,rj->ij", node.A.astype(float) * node.scale, node.B)
             new[path] = Linear(locked((node.W + update).astype(node.W.dtype)), node.b, node.hf)
     return dataclasses.replace(rebuild(model, lambda path, node: new.get(path, node)), adapter=None)
 
@@ -254,6 +266,7 @@ WRONG = [
     Wrong("merge", merge_leaves_double, "dtype"),
     Wrong("merge", update_transposed, "transpose"),
     Wrong("merge", merge_forgets_return, None),
+    Wrong("merge", added_up_in_float32, None),
     Wrong("combine_adapters", sums_of_the_factors, "extra_term"),
     Wrong("combine_adapters", scales_left_out, "constant_factor"),
     Wrong("combine_adapters", scales_in_both, "constant_factor"),

@@ -25,6 +25,7 @@ import unseen_answers
 import lora_np as lnp
 from lora_np import ops
 from lora_np.course import answers as judged
+from lora_np.course import judging
 from lora_np.gradcheck import CAUSES
 
 SUITES = {"seen": answers, "unseen": unseen_answers}
@@ -51,6 +52,7 @@ def test_a_wrong_answer_is_rejected(entry, monkeypatch, capsys):
     monkeypatch.setattr(judged, "likely", lambda *args: (None, args[-1]))  # causes take time; see below
     monkeypatch.setattr(judged, "with_cause", lambda found, sentence: (None, sentence))
     monkeypatch.setattr(judged, "explained_by_slip", lambda *args: (None, ""))
+    monkeypatch.setattr(judging, "explained", lambda exercise, function, trial, wrong, *_: wrong.args)
     verdict = lnp.course.check(entry.exercise, entry.function)
     assert not verdict.ok and verdict.sentences
     assert "not right yet" in capsys.readouterr().out
