@@ -20,6 +20,7 @@ import numpy as np
 from lora_np.course.findings import Finding, Wrong
 from lora_np.gradcheck.placement import by_name
 from lora_np.gradcheck.snapshots import leaves
+from lora_np.gradcheck.suspect import ALIKE
 
 FOLDER = Path(__file__).with_name("exercises")
 LEVELS = ("easy", "medium", "hard")
@@ -87,6 +88,7 @@ class Exercise:
     changes = property(lambda self: self.constants.get("CHANGES", ()))  # arguments that it is meant to change in place
     lent = property(lambda self: self.constants.get("LENT", ()))  # that it may change while it runs, if it puts it back
     tolerance = property(lambda self: self.constants.get("TOLERANCE"))  # relative; None: some roundings of the dtype
+    alike = property(lambda self: self.constants.get("ALIKE", max(ALIKE, self.tolerance or 0)))  # for a slip's numbers
     kinds = property(lambda self: self.constants.get("KINDS", {}))  # of the judge's findings: {kind: (cause, sentence)}
     trials = property(lambda self: self.constants.get("TRIALS", TRIALS))
 

@@ -12,6 +12,7 @@ CAUSE = {  # of what is a cause by itself
     "count": "shape",
     "dtype": "dtype",
     "inplace": "inplace",
+    "read-only": "inplace",
     "nondeterministic": "nondeterministic",
     "cache": "wrong_cached_value",
     "sizes": "transpose",

@@ -47,14 +47,17 @@ def faults_of_form(exercise):
         value = exercise.constants.get(name)
         if not isinstance(value, kind) or (name == "LEVEL" and value not in LEVELS) or value == ():
             yield f"{name} is {'missing' if value is None else repr(value)}; expected {words}, written out"
-    for name, words in {exercise.name: "the solution, named like the file", "draw": "draw(rng, dtype, trial)"}.items():
-        if name not in exercise.functions:
-            yield f"the function {name} is missing: {words}"
+    if exercise.name not in exercise.functions:
+        yield f"the function {exercise.name} is missing: the solution, named like the file"
     if exercise.name in exercise.functions and "\n" not in exercise.parts_of(exercise.name)[0]:
         yield f"{exercise.name} has no docstring; it says to the learner what is to be returned"
-    for name in ("SLIPS", "BRANCHES"):
+    for name, words in (
+        ("SLIPS", "SLIPS = []"),
+        ("BRANCHES", "BRANCHES = {}"),
+        ("draw", "def draw(rng, dtype, trial)"),
+    ):
         if name not in exercise.text:
-            yield f"{name} is missing; where there are none, write {name} = {'[]' if name == 'SLIPS' else '{}'}"
+            yield f"{name} is missing; at the least, write {words}"
 
 
 def faults_of_draws(exercise):
@@ -98,7 +101,7 @@ def faults_of_slips(exercise):
         if function is None:
             yield f"{words} changes a text that the solution does not have"
             continue
-        if all(same(outcome(function, call), value) for call, value in zip(calls, right)):
+        if all(same(outcome(function, call), value, exercise.alike) for call, value in zip(calls, right)):
             yield f"{words} gives what the solution gives, on all trials"
         elif (found := known_slips(exercise, function, calls)) and [other.words for other in found] != [slip.words]:
             yield f"{words} is told by other words: {'; and '.join(other.words for other in found)}"
