@@ -15,7 +15,7 @@ import test_reference_models as models
 from safetensors.numpy import load_file
 
 import lora_np as lnp
-from lora_np.io.pretrained import model_folder
+from lora_np.formats.pretrained import model_folder
 
 FILE = Path(__file__).parent / "reference" / "minilm.safetensors"
 LORA = {"r": 8, "lora_alpha": 16}

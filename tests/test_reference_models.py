@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import lora_np as lnp
-from lora_np.io.huggingface import file_names
-from lora_np.lora import LoRALinear
+from lora_np.adapt.lora import LoRALinear
+from lora_np.formats.huggingface import file_names
 from lora_np.model.tree import walk
 
 FOLDER = Path(__file__).parent / "reference"

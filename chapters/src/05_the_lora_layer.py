@@ -33,8 +33,8 @@ import numpy as np
 
 import lora_np as lnp
 from lora_np import ops
+from lora_np.adapt.lora import lora_scale
 from lora_np.compress import low_rank_approximation
-from lora_np.lora import lora_scale
 from lora_np.model.tree import with_arrays
 from lora_np.ops.lora_linear import LoRALinearCache
 
@@ -573,9 +573,9 @@ for letter in "AB":
 # | --- | --- |
 # | the forward | `lora_np.ops.lora_linear_forward` |
 # | the backward | `lora_np.ops.lora_linear_backward`, which can also leave out what nobody needs (`needs`) |
-# | the start | `lora_np.lora.lora_init` |
-# | the scale | `lora_np.lora.lora_scale` |
-# | the layer that holds it all | `lora_np.lora.LoRALinear`, put in place by `lnp.inject` |
+# | the start | `lora_np.adapt.lora.lora_init` |
+# | the scale | `lora_np.adapt.lora.lora_scale` |
+# | the layer that holds it all | `lora_np.adapt.lora.LoRALinear`, put in place by `lnp.inject` |
 #
 # Advantages so far: few trained numbers, so little memory for gradients, means and files; the base stays as it was.
 # Limits so far: at most a third of the multiplications goes; the forward does more work than before, until the detour

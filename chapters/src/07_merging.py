@@ -35,8 +35,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
-from lora_np.io.safetensors import TensorFile
-from lora_np.lora import LoRALinear
+from lora_np.adapt.lora import LoRALinear
+from lora_np.files.safetensors import TensorFile
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import rebuild, walk
 from lora_np.train.evaluate import predict

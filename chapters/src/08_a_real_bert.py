@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
-from lora_np.lora import LoRALinear
+from lora_np.adapt.lora import LoRALinear
 from lora_np.model.tree import freeze, unfreeze, walk
 from lora_np.train import evaluate
 from lora_np.train.evaluate import accuracy, predict

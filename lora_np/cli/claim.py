@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 from lora_np.cli.terminal import line
+from lora_np.files import lock
 
 LOCK = ".lora_np-lock"
-PART = r"\..+\.(json|safetensors|png|npz)\.\w{8}\.part"  # what `io.files` writes into before it renames
+PART = r"\..+\.(json|safetensors|png|npz)\.\w{8}\.part"  # what `lora_np.files` writes into before it renames
 
 
 @contextlib.contextmanager
@@ -55,7 +56,7 @@ def claimed(folder, made=()):
 
 
 def lock_file(folder):
-    """Return the lock file of a folder, open and locked; the system unlocks it when the process ends, by any way."""
+    """Return the lock file of a folder, open and locked."""
     path = folder / LOCK
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -73,18 +74,6 @@ def lock_file(folder):
             if os.path.samestat(os.fstat(file), os.stat(path)):
                 return file
         os.close(file)  # its holder removed it just before it was locked here: make a new one
-
-
-def lock(file):
-    """Lock an open file for this process alone, or raise an OSError at once."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def remove_empty(folders):

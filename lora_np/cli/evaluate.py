@@ -7,8 +7,8 @@ import numpy as np
 from lora_np.cli.merge import agreed, model_of
 from lora_np.cli.reading import tokens_of
 from lora_np.cli.terminal import heading, line, percent, table
-from lora_np.io.data import load_data
-from lora_np.io.pretrained import load_tokenizer
+from lora_np.datasets.named import load_data
+from lora_np.datasets.tokenizers import load_tokenizer
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.parallel import cores, worker_pool
 

@@ -7,26 +7,20 @@ import time
 import numpy as np
 from tqdm import tqdm
 
+from lora_np.adapt.lora import LoRAConfig, LoRALinear, inject, merge
 from lora_np.cli.claim import claimed
 from lora_np.cli.interrupt import Interrupt
 from lora_np.cli.options import ONLY_LORA, add_arguments, kind_of, next_free, resumed, settled
 from lora_np.cli.origins import check_origins, origins, versions
 from lora_np.cli.reading import say_truncated
 from lora_np.cli.terminal import command, folder_bytes, heading, line, percent, pictures, sentences, size
+from lora_np.datasets.named import load_data
+from lora_np.datasets.tokenizers import PatchTokenizer, copy_tokenizer, load_tokenizer
 from lora_np.figures import draw_curves, draw_predictions
-from lora_np.io.data import load_data
-from lora_np.io.files import write_json
-from lora_np.io.huggingface import save_model
-from lora_np.io.peft import load_adapter, save_adapter
-from lora_np.io.pretrained import (
-    PatchTokenizer,
-    check_source,
-    copy_tokenizer,
-    load_pretrained,
-    load_tokenizer,
-    model_folder,
-)
-from lora_np.lora import LoRAConfig, LoRALinear, inject, merge
+from lora_np.files import write_json
+from lora_np.formats.huggingface import save_model
+from lora_np.formats.peft import load_adapter, save_adapter
+from lora_np.formats.pretrained import check_source, load_pretrained, model_folder
 from lora_np.model.batch import Batch
 from lora_np.model.build import with_dropout, with_head
 from lora_np.model.check import check_model
@@ -57,6 +51,7 @@ def main(args):
     check_source(options["model"])
     with claimed(folder) if folder else next_free(options) as folder:  # before anything is fetched for nothing
         if (folder / "metrics.json").exists() and args.resume:
+            (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # killed just before it was removed
             raise ValueError(
                 f"the run in {folder} is complete; there is nothing to resume. Its results are in"
                 f" {folder / 'metrics.json'}."

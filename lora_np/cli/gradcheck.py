@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lora_np.adapt.lora import LoRAConfig, inject
 from lora_np.cli.terminal import heading, line, table
+from lora_np.formats.pretrained import load_pretrained
 from lora_np.gradcheck import check
-from lora_np.io.pretrained import load_pretrained
-from lora_np.lora import LoRAConfig, inject
 from lora_np.model.batch import Batch
 from lora_np.model.check import check_model
 from lora_np.model.tree import unfreeze

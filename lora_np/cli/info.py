@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 
 from lora_np.cli.terminal import command, folder_bytes, heading, line, percent, size, table
-from lora_np.io.files import read_json
-from lora_np.io.huggingface import load_folder
-from lora_np.io.pretrained import model_folder
-from lora_np.io.safetensors import open_weights
+from lora_np.files import read_json
+from lora_np.files.safetensors import open_weights
+from lora_np.formats.huggingface import load_folder
+from lora_np.formats.pretrained import model_folder
 from lora_np.model.tree import count_parameters, parameters
 
 

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from lora_np.adapt.lora import merge
 from lora_np.cli.claim import claimed
 from lora_np.cli.terminal import folder_bytes, line, size
-from lora_np.io.files import read_json
-from lora_np.io.huggingface import has_own_head, save_model
-from lora_np.io.peft import load_adapter
-from lora_np.io.pretrained import copy_tokenizer, load_pretrained
-from lora_np.lora import merge
+from lora_np.datasets.tokenizers import copy_tokenizer
+from lora_np.files import read_json
+from lora_np.formats.huggingface import has_own_head, save_model
+from lora_np.formats.peft import load_adapter
+from lora_np.formats.pretrained import load_pretrained
 
 
 def add_arguments(parser):

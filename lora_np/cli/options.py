@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from lora_np.cli.claim import claimed
-from lora_np.io.digits import DOMAINS
-from lora_np.io.files import read_json
-from lora_np.io.text import REVIEWS
+from lora_np.datasets.digits import DOMAINS
+from lora_np.datasets.reviews import REVIEWS
+from lora_np.files import read_json
 from lora_np.train.parallel import cores
 
 METHODS = ("lora", "head", "full")

@@ -8,8 +8,8 @@ import numpy as np
 
 import lora_np
 from lora_np.cli.terminal import line
-from lora_np.io.dataset import content_hash
-from lora_np.io.files import read_json
+from lora_np.datasets.splits import content_hash
+from lora_np.files import read_json
 from lora_np.model.tree import fingerprint
 
 

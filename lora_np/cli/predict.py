@@ -10,8 +10,8 @@ import numpy as np
 from lora_np.cli.merge import agreed, model_of
 from lora_np.cli.reading import tokens_of
 from lora_np.cli.terminal import heading, json_line, line, percent, pictures, sentences
-from lora_np.io.data import load_data
-from lora_np.io.pretrained import load_tokenizer
+from lora_np.datasets.named import load_data
+from lora_np.datasets.tokenizers import load_tokenizer
 from lora_np.train.evaluate import accuracy, predict
 
 

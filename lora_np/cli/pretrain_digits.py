@@ -11,10 +11,10 @@ from lora_np.cli.claim import claimed
 from lora_np.cli.options import bounded
 from lora_np.cli.origins import versions
 from lora_np.cli.terminal import heading, line, percent
-from lora_np.io.data import load_data
-from lora_np.io.files import write_bytes, write_json
-from lora_np.io.huggingface import save_model
-from lora_np.io.pretrained import PatchTokenizer
+from lora_np.datasets.named import load_data
+from lora_np.datasets.tokenizers import PatchTokenizer
+from lora_np.files import write_bytes, write_json
+from lora_np.formats.huggingface import save_model
 from lora_np.model.build import vit
 from lora_np.model.tree import freeze, unfreeze
 from lora_np.train.evaluate import accuracy, predict, wilson_interval

@@ -1,7 +1,7 @@
 """How many tokens of a text are read, and a word where a text has more."""
 
 from lora_np.cli.terminal import line
-from lora_np.io.tokenizer import MAX_LENGTH
+from lora_np.datasets.tokenizers import MAX_LENGTH
 
 
 def tokens_of(tokenizer, texts, given, model, file=None):

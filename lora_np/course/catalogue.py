@@ -3,7 +3,8 @@
 import inspect
 from dataclasses import dataclass
 
-from lora_np import compress, lora, ops
+from lora_np import compress, ops
+from lora_np.adapt import lora
 from lora_np.course import judges, reference, trials
 from lora_np.model.blocks import PreNormBlock
 from lora_np.model.tree import count_parameters

@@ -5,8 +5,8 @@ Each judge has the results, the right ones and the arguments, and yields (output
 
 import numpy as np
 
+from lora_np.adapt.lora import LoRALinear
 from lora_np.gradcheck.suspect import close
-from lora_np.lora import LoRALinear
 from lora_np.model.batch import Batch
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import flatten, walk

@@ -3,8 +3,8 @@
 import contextlib
 import json
 
-from lora_np.io.fetch import cache_folder
-from lora_np.io.files import write_bytes
+from lora_np.fetch import cache_folder
+from lora_np.files import write_bytes
 
 FILE = "course.json"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.io.files import about
-from lora_np.io.safetensors import read_safetensors, write_safetensors
+from lora_np.files import about
+from lora_np.files.safetensors import read_safetensors, write_safetensors
 
 KINDS = ("parameter", "m", "v")
 

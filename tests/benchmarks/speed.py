@@ -30,8 +30,8 @@ from pairs import interleaved, machine, summary
 
 import lora_np as lnp
 from lora_np.cli.options import settled
+from lora_np.formats.pretrained import model_folder
 from lora_np.gradcheck import check
-from lora_np.io.pretrained import model_folder
 from lora_np.model.tree import with_arrays
 from lora_np.ops.cases import cases
 from lora_np.train.evaluate import predict

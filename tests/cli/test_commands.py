@@ -213,8 +213,8 @@ def test_a_killed_run_leaves_a_checkpoint_that_resumes(tmp_path, monkeypatch):
     process.communicate()
     options = json.loads((tmp_path / "killed" / "run.json").read_text())
     from lora_np.cli.finetune import make_models
-    from lora_np.io.data import load_data
-    from lora_np.io.pretrained import load_tokenizer
+    from lora_np.datasets.named import load_data
+    from lora_np.datasets.tokenizers import load_tokenizer
     from lora_np.train.checkpoints import load_checkpoint
     from lora_np.train.loop import Plan, Training
 
@@ -373,7 +373,7 @@ def test_a_damaged_checkpoint_is_named(capsys, tmp_path):
 
 
 def test_a_wrong_gradient_stops_a_run_before_it_trains(capsys, monkeypatch):
-    from lora_np import lora
+    from lora_np.adapt import lora
 
     right = lora.lora_linear_backward
     monkeypatch.setattr(lora, "lora_linear_backward", lambda *a: tuple(g if g is None else 1.01 * g for g in right(*a)))

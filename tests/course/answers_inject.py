@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from answers_parts import Right, Wrong
 
-from lora_np.lora import LoRALinear, lora_init, lora_scale, targets_of
+from lora_np.adapt.lora import LoRALinear, lora_init, lora_scale, targets_of
 from lora_np.model.tree import children, rebuild, walk
 
 

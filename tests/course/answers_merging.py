@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from answers_parts import Right, Wrong
 
-from lora_np.lora import LoRALinear
+from lora_np.adapt.lora import LoRALinear
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import locked, rebuild, walk
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_np.io.fetch import MINILM, cache_folder
+from lora_np.fetch import MINILM, cache_folder
 
 pytestmark = pytest.mark.chapters
 CHAPTERS = Path(__file__).resolve().parents[2] / "chapters"

@@ -7,7 +7,7 @@ from functools import reduce
 import numpy as np
 from answers_parts import Right, Wrong
 
-from lora_np.lora import LoRALinear
+from lora_np.adapt.lora import LoRALinear
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import rebuild, walk
 

@@ -15,7 +15,7 @@ from fuzz import mutations, peft_rule, valid
 from fuzz.oracle import Findings, attempt, command, generator, short
 
 import lora_np as lnp
-from lora_np.lora import LoRALinear
+from lora_np.adapt.lora import LoRALinear
 from lora_np.model.heads import TiedHead
 from lora_np.model.names import hf_name
 from lora_np.model.nodes import LayerNorm, Linear

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import lora_np as lnp
-from lora_np.lora import LoRALinear
+from lora_np.adapt.lora import LoRALinear
 from lora_np.model.tree import walk
 
 pytestmark = [

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 import lora_np as lnp
-from lora_np.io.dataset import split
-from lora_np.io.peft import from_peft, to_peft
-from lora_np.lora import LoRALinear
+from lora_np.adapt.lora import LoRALinear
+from lora_np.datasets.splits import split
+from lora_np.formats.peft import from_peft, to_peft
 from lora_np.model.names import hf_name, select
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import walk, with_arrays

@@ -15,7 +15,7 @@ from fuzz.oracle import Findings, attempt, command, generator, short
 from safetensors import SafetensorError
 
 import lora_np as lnp
-from lora_np.io.safetensors import read_safetensors
+from lora_np.files.safetensors import read_safetensors
 from lora_np.train.checkpoints import load_checkpoint, save_checkpoint
 from lora_np.train.loop import Plan, Training
 

@@ -92,7 +92,7 @@ def test_check_model_finds_nothing_in_a_right_model(name):
 
 def test_check_model_finds_a_wrong_lora_gradient_even_in_a_fresh_adapter(monkeypatch):
     """In a fresh adapter B is zero, and a wrong dA would be zero too: check_model must look elsewhere."""
-    from lora_np import lora
+    from lora_np.adapt import lora
 
     right = lora.lora_linear_backward
 

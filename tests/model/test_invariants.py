@@ -150,7 +150,7 @@ class Counter:
 
     def __init__(self, monkeypatch):
         self.calls = {}
-        from lora_np import lora
+        from lora_np.adapt import lora
         from lora_np.model import heads, nodes
 
         for module in (nodes, heads, lora):

@@ -33,7 +33,7 @@ from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
 HERE = Path(__file__).resolve().parent / "world"
-sys.path.insert(0, str(HERE.parents[1]))  # the tests hold the comparisons
+sys.path.insert(0, str(HERE.parents[1] / "formats"))  # the tests hold the comparisons
 import test_world as world  # noqa: E402
 
 import lora_np as lnp  # noqa: E402

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 import lora_np as lnp
-from lora_np.io.pretrained import model_folder
+from lora_np.formats.pretrained import model_folder
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # the tests hold the comparisons

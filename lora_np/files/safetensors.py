@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.io.files import about, parse_json, read_json, shown, write_together
+from lora_np.files import about, parse_json, read_json, shown, write_together
 
 DTYPES = {  # as NumPy reads them
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "U32": "<u4", "I32": "<i4",

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.io.files import (
+from lora_np.adapt.lora import is_adapted
+from lora_np.files import (
     about,
     check_fields,
     is_names,
@@ -27,8 +28,7 @@ from lora_np.io.files import (
     shown,
     write_together,
 )
-from lora_np.io.safetensors import Raw, TensorFile, as_bfloat16, open_weights, safetensors_pieces
-from lora_np.lora import is_adapted
+from lora_np.files.safetensors import Raw, TensorFile, as_bfloat16, open_weights, safetensors_pieces
 from lora_np.model.build import bert, gpt, vit
 from lora_np.model.heads import POOLING, ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear

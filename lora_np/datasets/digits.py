@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from lora_np.io.dataset import Dataset, split
+from lora_np.datasets.splits import Dataset, split
 
 # Of the split and of each image's shift. It is not a run's seed: every run sees the same data.
 SPLIT_SEED = 20211016

@@ -15,7 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.io.files import (
+from lora_np.adapt.lora import (
+    HEADS,
+    TASKS,
+    LoRAConfig,
+    LoRALinear,
+    adapt,
+    around,
+    check_plain,
+    check_untied,
+    scale_of,
+    trained_whole,
+)
+from lora_np.adapt.peft_options import AFTERWARDS, OPTIONS, check_neutral
+from lora_np.files import (
     about,
     check_fields,
     is_names,
@@ -26,7 +39,8 @@ from lora_np.io.files import (
     renamed,
     write_together,
 )
-from lora_np.io.huggingface import (
+from lora_np.files.safetensors import open_weights, safetensors_pieces
+from lora_np.formats.huggingface import (
     HEAD_MARK,
     PREFIX,
     SETTINGS,
@@ -44,24 +58,10 @@ from lora_np.io.huggingface import (
     standard,
     to_file,
 )
-from lora_np.io.safetensors import open_weights, safetensors_pieces
-from lora_np.lora import (
-    HEADS,
-    TASKS,
-    LoRAConfig,
-    LoRALinear,
-    adapt,
-    around,
-    check_plain,
-    check_untied,
-    scale_of,
-    trained_whole,
-)
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.names import by_pattern, from_peft, hf_name, hf_names, is_full, is_named, layer_number, to_peft
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import arrays, fingerprint, freeze, is_trainable, nearest, parameters, rebuild, unfreeze, walk
-from lora_np.peft_options import AFTERWARDS, OPTIONS, check_neutral
 
 OURS = ("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern")
 OF_TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "modules_to_save", "task_type")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from lora_np.io import fetch, text
-from lora_np.io.dataset import Dataset, content_hash, split
+from lora_np import fetch
+from lora_np.datasets import reviews, splits, tables
+from lora_np.datasets.splits import Dataset, content_hash, split
 
 
 def test_a_split_is_a_partition_of_exact_sizes_and_every_class_in_its_share():
@@ -36,15 +37,15 @@ def test_a_split_keeps_documents_whole():
 
 
 @pytest.fixture
-def reviews(tmp_path, monkeypatch):
+def domain(tmp_path, monkeypatch):
     """Return a function that puts rows in the place of a domain and loads it."""
 
     def load(name, rows):
         path = tmp_path / name
         path.write_bytes("".join(f"{id_}\t{rating}\t{words}\r\n" for id_, rating, words in rows).encode())
-        monkeypatch.setattr(text, "fetch_reviews", lambda: {name: path})
-        monkeypatch.setitem(text.SIZES, name, (20, 40))
-        return text.load_reviews(name)
+        monkeypatch.setattr(reviews, "fetch_sentences", lambda: {name: path})
+        monkeypatch.setitem(reviews.SIZES, name, (20, 40))
+        return reviews.load_reviews(name)
 
     return load
 
@@ -53,12 +54,12 @@ def everything(parts):
     return {words: int(label) for part in parts for words, label in zip(part.inputs, part.labels)}
 
 
-def test_ratings_become_labels_and_what_teaches_nothing_is_dropped(reviews):
+def test_ratings_become_labels_and_what_teaches_nothing_is_dropped(domain):
     rows = [(k, (-1) ** k * 1.5, f"sentence {k} \u2028\x85 \u00e9") for k in range(200)]
     rows += [(300, "0.0", "rated zero"), (301, "-0.0", "rated minus zero"), (302, "0.05", "barely good")]
     rows += [(400, 1, "Twice the same."), (401, 2, "twice  the SAME."), (402, 1, "disputed"), (403, -1, "Disputed")]
     rows += [(404, 0, "zero, then good"), (405, 1, "zero, then good"), (406, 1, 'a "quoted" one\twith a tab')]
-    parts = reviews("movie-reviews", rows)
+    parts = domain("movie-reviews", rows)
     found = everything(parts)
     assert sum(map(len, parts)) == len(found) == 204 and [len(part) for part in parts[1:]] == [20, 40]
     assert found["barely good"] == 1 and found["sentence 3 \u2028\x85 \u00e9"] == 0 and found["zero, then good"] == 1
@@ -70,9 +71,9 @@ def test_ratings_become_labels_and_what_teaches_nothing_is_dropped(reviews):
 
 
 @pytest.mark.parametrize("name", ["amazon-reviews", "editorials"])
-def test_documents_lie_on_one_side(name, reviews):
+def test_documents_lie_on_one_side(name, domain):
     rows = [(f"{k // 6}_{k % 6}", 1 if k % 5 < 3 else -1, f"{k // 6}: sentence {k}") for k in range(600)]
-    sides = [{words.split(":")[0] for words in part.inputs} for part in reviews(name, rows)]
+    sides = [{words.split(":")[0] for words in part.inputs} for part in domain(name, rows)]
     assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
 
 
@@ -80,7 +81,7 @@ def test_unknown_data_are_named():
     with pytest.raises(ValueError, match="'moovie-reviews'.*movie-reviews.*\\.csv"):
         lnp.load_data("moovie-reviews")
     with pytest.raises(ValueError, match="no reviews named 'x'"):
-        text.load_reviews("x")
+        reviews.load_reviews("x")
 
 
 FIGURES = {  # rows of the file, of train, dev and test, and of the positive among all
@@ -92,21 +93,21 @@ FIGURES = {  # rows of the file, of train, dev and test, and of the positive amo
 
 
 @pytest.mark.download
-@pytest.mark.parametrize("name", text.REVIEWS)
+@pytest.mark.parametrize("name", reviews.REVIEWS)
 def test_the_real_domains(name):
     try:
-        path = fetch.fetch_reviews()[name]
+        path = fetch.fetch_sentences()[name]
     except (ValueError, OSError) as error:
         pytest.skip(str(error))
     rows, sizes, positive = FIGURES[name]
-    lines = text.read_text(path).split("\n")
+    lines = tables.read_text(path).split("\n")
     assert len(lines) == rows and not any("\ufffd" in line for line in lines)
     parts = lnp.load_data(name)
     assert tuple(map(len, parts)) == sizes
     assert sum(part.labels.sum() for part in parts) == positive
     shares = [part.labels.mean() for part in parts]
-    assert np.ptp(shares) < (0.06 if name in text.BY_DOCUMENT else 0.003)
-    sides = [{text.same_text(words) for words in part.inputs} for part in parts]
+    assert np.ptp(shares) < (0.06 if name in reviews.BY_DOCUMENT else 0.003)
+    sides = [{splits.same_text(words) for words in part.inputs} for part in parts]
     assert sum(map(len, sides)) == len(set.union(*sides)) == sum(sizes)
     again = lnp.load_data(name)
     assert all(np.array_equal(a.inputs, b.inputs) for a, b in zip(parts, again))
@@ -161,7 +162,7 @@ def test_copies_of_a_text_lie_on_one_side_and_stay(tmp_path):
     rows = [(f"Row {k % 40}" if k % 2 else f"row  {k % 40}", "ab"[k % 40 // 20]) for k in range(400)]
     parts = lnp.load_data(table(tmp_path / "own.csv", rows))
     assert sum(map(len, parts)) == 400
-    sides = [{text.same_text(words) for words in part.inputs} for part in parts]
+    sides = [{splits.same_text(words) for words in part.inputs} for part in parts]
     assert sum(map(len, sides)) == 40
 
 

@@ -1,9 +1,12 @@
 """Reading and writing files so that a mistake or a crash harms nothing that is on disk already.
 
 What is written goes to temporary files in the same folder, which are renamed over the old ones when all of them are
-complete; a reader sees an old file or a new one, never half of one. The arrays' own format is in `safetensors`.
+complete; a reader sees an old file or a new one, never half of one. A temporary file is locked while its writer lives,
+so that the next writer can tell, and remove, what a killed one has left. The arrays' own format is in `safetensors`.
 """
 
+import contextlib
+import glob
 import json
 import os
 import secrets
@@ -36,20 +39,25 @@ def write_together(contents):
     OSError
         As `write_bytes`.
     """
-    parts = {}
+    parts, held = {}, contextlib.ExitStack()
     try:
         for path, pieces in contents.items():
             path = Path(path)
             path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path)
             part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-            with open(part, "xb") as file:  # made with the permissions that the user's umask leaves
-                parts[path] = part
-                for piece in pieces:
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
+            file = held.enter_context(part.open("xb"))  # made with the permissions that the user's umask leaves
+            parts[path] = part
+            with contextlib.suppress(OSError):  # where nothing can be locked, nothing is swept either
+                lock(file.fileno())
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
             if path.exists():
                 shutil.copymode(path, part)
+            if os.name == "nt":  # an open file cannot be renamed there
+                file.close()
         for path, part in parts.items():
             os.replace(part, path)
     except OSError as error:
@@ -58,8 +66,32 @@ def write_together(contents):
             " another folder or make room."
         ) from error
     finally:
+        held.close()
         for part in parts.values():
             part.unlink(missing_ok=True)
+
+
+def sweep(path):
+    """Remove the temporary files of a path whose writers were killed: those that nobody holds locked."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
+        with contextlib.suppress(OSError), open(left, "rb+") as file:
+            lock(file.fileno())
+            left.unlink()
+
+
+def lock(file):
+    """Lock an open file, given by its number, for this process alone, or raise an OSError at once.
+
+    The system unlocks it when it is closed, or the process ends, by any way.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def json_bytes(value):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SPLIT_SEED = 20140601  # of texts; not a run's seed: every run sees the same data
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -15,6 +17,17 @@ class Dataset:
 
     def __len__(self):
         return len(self.labels)
+
+
+def text_datasets(texts, labels, classes, parts):
+    """Return a Dataset for each part: the rows of texts that it has."""
+    inputs = np.array([*texts, None], object)[:-1]  # of Python strings, as they are
+    return tuple(Dataset(inputs[rows], labels[rows], classes) for rows in parts)
+
+
+def same_text(text):
+    """Return what two texts share that differ in case and white space only."""
+    return " ".join(text.split()).casefold()
 
 
 def content_hash(parts):

@@ -8,7 +8,8 @@ import tiny
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import lora_np as lnp
-from lora_np.io import fetch, pretrained
+from lora_np import fetch
+from lora_np.formats import pretrained
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "good", "film", "##s", "bad"]
 CLS, SEP = 2, 3
@@ -48,7 +49,7 @@ def test_ids_without_padding_or_the_files_own_truncation(folder):
 def test_many_texts_are_read_part_by_part_and_keep_their_order(folder, monkeypatch):
     texts = [" ".join(["good", "film", "a"][: k % 3 + 1]) for k in range(11)]
     whole = [row.tolist() for row in lnp.load_tokenizer(folder)(texts)]
-    monkeypatch.setattr("lora_np.io.tokenizer.AT_ONCE", 4)
+    monkeypatch.setattr("lora_np.datasets.tokenizers.AT_ONCE", 4)
     assert [row.tolist() for row in lnp.load_tokenizer(folder)(texts)] == whole
 
 

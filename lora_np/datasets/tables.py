@@ -1,9 +1,4 @@
-"""Texts with labels: four domains of rated English sentences, and people's own tables.
-
-Source of the sentences: C. J. Hutto and E. Gilbert, "VADER: A parsimonious rule-based model for sentiment analysis of
-social media text", ICWSM 2014, https://doi.org/10.1609/icwsm.v8i1.14550; about twenty people rated each sentence from
--4 (most negative) to 4. Files as in the sdist of vaderSentiment 3.3.2 (MIT), UTF-8, a row: id, mean rating, text.
-"""
+"""People's own texts with labels: a .tsv or .csv file."""
 
 import csv
 import io
@@ -12,69 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.io.dataset import Dataset, split
-from lora_np.io.fetch import fetch_reviews
-from lora_np.io.files import printable
+from lora_np.datasets.splits import SPLIT_SEED, same_text, split, text_datasets
+from lora_np.files import printable
 
-SPLIT_SEED = 20140601  # not a run's seed: every run sees the same data
-# Rows of (dev, test), the rest trains. Movie reviews have no documents; a test of 1,000 is what others measured on.
-SIZES = {"movie-reviews": (561, 1000), "amazon-reviews": (200, 400), "tweets": (200, 400), "editorials": (250, 500)}
-BY_DOCUMENT = ("amazon-reviews", "editorials")  # an id is document_sentence
-REVIEWS = tuple(SIZES)
 COLUMNS = ("text", "label")
 QUOTED = r'"(?:[^"]|"")*"'  # a cell in quotation marks, those within doubled
 LEAST_ROWS = 10  # so that dev and test have one each
-
-
-def load_reviews(name):
-    """Return train, dev and test of a domain of rated sentences, fetched once.
-
-    The label is rating > 0. Left out are sentences rated exactly 0, then repeated ones: the first copy stays, and if
-    copies differ in their label none does, as nobody knows which is right. Texts are the same here if they differ
-    in case and white space only, for an uncased model reads them alike. What stays is as in the file (tweets hold
-    `&amp;`).
-
-    Parameters
-    ----------
-    name : {"movie-reviews", "amazon-reviews", "tweets", "editorials"}
-
-    Returns
-    -------
-    tuple of three Dataset
-        Stratified by label. Amazon reviews and editorials are cut between documents. The ids of movie reviews name no
-        document, so sentences of one review may lie on both sides.
-    """
-    if name not in REVIEWS:
-        raise ValueError(f"there are no reviews named {name!r}; expected one of {', '.join(REVIEWS)}.")
-    rows = [line.split("\t", 2) for line in read_text(fetch_reviews()[name]).split("\n") if line.strip()]
-    rated = [(id_, float(rating) > 0, text.strip()) for id_, rating, text in rows if float(rating) != 0]
-    kept = without_repeats(rated)
-    labels = np.array([positive for _, positive, _ in kept], np.intp)
-    documents = [id_.partition("_")[0] for id_, _, _ in kept] if name in BY_DOCUMENT else None
-    dev, test = SIZES[name]
-    parts = split(labels, (len(kept) - dev - test, dev, test), SPLIT_SEED, documents)
-    return datasets([text for _, _, text in kept], labels, ("negative", "positive"), parts)
-
-
-def without_repeats(rows):
-    """Return the rows (id, label, text) with one of each text, and none of a text whose copies differ in label."""
-    found = {}
-    for _, label, text in rows:
-        found.setdefault(same_text(text), set()).add(label)
-    first = {}
-    for row in rows:
-        first.setdefault(same_text(row[2]), row)
-    return [row for key, row in first.items() if len(found[key]) == 1]
-
-
-def same_text(text):
-    """Return what two texts share that differ in case and white space only."""
-    return " ".join(text.split()).casefold()
-
-
-def datasets(texts, labels, classes, parts):
-    inputs = np.array([*texts, None], object)[:-1]  # of Python strings, as they are
-    return tuple(Dataset(inputs[rows], labels[rows], classes) for rows in parts)
 
 
 def read_text(path):
@@ -141,7 +79,7 @@ def load_table(path):
                 f"the label {classes[k]!r} of {path} (row {row}) has too few different texts: dev or test has it and"
                 " train lacks it; give it at least three, or leave it out."
             )
-    return datasets([text for _, text, _ in rows], labels, classes, parts)
+    return text_datasets([text for _, text, _ in rows], labels, classes, parts)
 
 
 def read_table(path):

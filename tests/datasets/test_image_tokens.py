@@ -9,7 +9,8 @@ import pytest
 import tiny
 
 import lora_np as lnp
-from lora_np.io import pretrained
+from lora_np.datasets import tokenizers
+from lora_np.formats import pretrained
 
 SIDE, CHANNELS = tiny.VIT["image_size"], tiny.VIT["num_channels"]
 IMAGES = np.random.default_rng(0).random((3, SIDE, SIDE, CHANNELS)).astype(np.float32)
@@ -170,7 +171,7 @@ def test_images_of_another_size_are_sent_back(folder):
 
 def test_a_model_made_of_another_takes_the_processor_along(folder, tmp_path):
     write(folder)
-    pretrained.copy_tokenizer(folder, tmp_path / "new")
+    tokenizers.copy_tokenizer(folder, tmp_path / "new")
     assert json.loads((tmp_path / "new" / FILE).read_text())["image_std"] == [0.2, 0.5]
 
 
@@ -190,7 +191,7 @@ def test_a_path_is_a_folder_and_a_name_is_a_model(named_as_ours, name, tmp_path)
         pretrained.check_source(source)
         assert lnp.load_pretrained(source).config["hidden_size"] == tiny.VIT["hidden_size"]
         assert lnp.load_tokenizer(source).image_size == SIDE
-        pretrained.copy_tokenizer(source, tmp_path / "copy")
+        tokenizers.copy_tokenizer(source, tmp_path / "copy")
         assert (tmp_path / "copy" / FILE).exists()
     assert pretrained.model_folder(name) != Path(name)
     assert lnp.load_tokenizer("digits").image_size == 8

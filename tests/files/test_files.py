@@ -12,9 +12,9 @@ import tiny
 from safetensors.numpy import load_file, save_file
 
 import lora_np as lnp
-from lora_np.io import files
-from lora_np.io.huggingface import load_folder
-from lora_np.io.safetensors import write_safetensors
+from lora_np import files
+from lora_np.files.safetensors import write_safetensors
+from lora_np.formats.huggingface import load_folder
 from lora_np.model.tree import freeze
 
 

@@ -20,9 +20,9 @@ from safetensors.numpy import load_file, save_file
 
 import lora_np as lnp
 from lora_np.cli.commands import main
-from lora_np.io.huggingface import load_folder
+from lora_np.formats.huggingface import load_folder
 
-WORLD = Path(__file__).parent / "reference" / "world"
+WORLD = Path(__file__).parents[1] / "reference" / "world"
 LENGTHS = (6, 3, 1, 6, 4)
 TOLERANCE = 1e-9
 OUTPUT = "base_model.model.lm_head"

@@ -9,7 +9,7 @@ import pytest
 import safetensors
 from safetensors.numpy import load_file, save_file
 
-from lora_np.io.safetensors import Raw, TensorFile, open_weights, read_safetensors, write_safetensors
+from lora_np.files.safetensors import Raw, TensorFile, open_weights, read_safetensors, write_safetensors
 
 DTYPES = ["?", "u1", "i1", "u2", "i2", "f2", "u4", "i4", "f4", "u8", "i8", "f8"]
 

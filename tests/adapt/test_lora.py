@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 import lora_np as lnp
-from lora_np.lora import LoRALinear, lora_scale
+from lora_np.adapt.lora import LoRALinear, lora_scale
 from lora_np.model.names import select_linear
 from lora_np.model.tree import walk
 

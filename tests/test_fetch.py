@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_np.io import fetch
-from lora_np.io.fetch import Member, Pinned
+from lora_np import fetch
+from lora_np.fetch import Member, Pinned
 
 CONTENT = {"one.txt": b"one\n" * 1000, "two.txt": b"two"}
 
@@ -95,7 +95,7 @@ def setting(tmp_path, monkeypatch):
     (tmp_path / "fake" / "pip" / "__init__.py").write_text("")
     file = tmp_path / "thing-1.0.whl"
     file.write_bytes(wheel(CONTENT))
-    package = Path(fetch.__file__).parents[2]
+    package = Path(fetch.__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'fake'}{os.pathsep}{package}")
     monkeypatch.setenv("LORA_NP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
@@ -244,8 +244,8 @@ def test_a_damaged_entry_is_never_used_without_network(setting, monkeypatch):
 
 
 PROGRAM = """
-from lora_np.io import fetch
-from lora_np.io.fetch import Member, Pinned
+from lora_np import fetch
+from lora_np.fetch import Member, Pinned
 print(fetch.fetch({pin!r}))
 """
 
@@ -391,5 +391,5 @@ def available(function):
 def test_the_pinned_model_and_sentences():
     folder = available(fetch.fetch_minilm)
     assert sorted(path.name for path in folder.iterdir()) == sorted(fetch.MODEL_FILES)
-    for name, path in available(fetch.fetch_reviews).items():
-        assert path.stat().st_size == fetch.REVIEWS.members[name].bytes
+    for name, path in available(fetch.fetch_sentences).items():
+        assert path.stat().st_size == fetch.SENTENCES.members[name].bytes

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from lora_np.io.digits import DOMAINS, load_digits
-from lora_np.io.text import REVIEWS, load_reviews, load_table
+from lora_np.datasets.digits import DOMAINS, load_digits
+from lora_np.datasets.reviews import REVIEWS, load_reviews
+from lora_np.datasets.tables import load_table
 
 
 def load_data(name="digits"):

@@ -1,0 +1,58 @@
+"""Four domains of English sentences that people rated.
+
+Source of the sentences: C. J. Hutto and E. Gilbert, "VADER: A parsimonious rule-based model for sentiment analysis of
+social media text", ICWSM 2014, https://doi.org/10.1609/icwsm.v8i1.14550; about twenty people rated each sentence from
+-4 (most negative) to 4. Files as in the sdist of vaderSentiment 3.3.2 (MIT), UTF-8, a row: id, mean rating, text.
+"""
+
+import numpy as np
+
+from lora_np.datasets.splits import SPLIT_SEED, same_text, split, text_datasets
+from lora_np.datasets.tables import read_text
+from lora_np.fetch import fetch_sentences
+
+# Rows of (dev, test), the rest trains. Movie reviews have no documents; a test of 1,000 is what others measured on.
+SIZES = {"movie-reviews": (561, 1000), "amazon-reviews": (200, 400), "tweets": (200, 400), "editorials": (250, 500)}
+BY_DOCUMENT = ("amazon-reviews", "editorials")  # an id is document_sentence
+REVIEWS = tuple(SIZES)
+
+
+def load_reviews(name):
+    """Return train, dev and test of a domain of rated sentences, fetched once.
+
+    The label is rating > 0. Left out are sentences rated exactly 0, then repeated ones: the first copy stays, and if
+    copies differ in their label none does, as nobody knows which is right. Texts are the same here if they differ
+    in case and white space only, for an uncased model reads them alike. What stays is as in the file (tweets hold
+    `&amp;`).
+
+    Parameters
+    ----------
+    name : {"movie-reviews", "amazon-reviews", "tweets", "editorials"}
+
+    Returns
+    -------
+    tuple of three Dataset
+        Stratified by label. Amazon reviews and editorials are cut between documents. The ids of movie reviews name no
+        document, so sentences of one review may lie on both sides.
+    """
+    if name not in REVIEWS:
+        raise ValueError(f"there are no reviews named {name!r}; expected one of {', '.join(REVIEWS)}.")
+    rows = [line.split("\t", 2) for line in read_text(fetch_sentences()[name]).split("\n") if line.strip()]
+    rated = [(id_, float(rating) > 0, text.strip()) for id_, rating, text in rows if float(rating) != 0]
+    kept = without_repeats(rated)
+    labels = np.array([positive for _, positive, _ in kept], np.intp)
+    documents = [id_.partition("_")[0] for id_, _, _ in kept] if name in BY_DOCUMENT else None
+    dev, test = SIZES[name]
+    parts = split(labels, (len(kept) - dev - test, dev, test), SPLIT_SEED, documents)
+    return text_datasets([text for _, _, text in kept], labels, ("negative", "positive"), parts)
+
+
+def without_repeats(rows):
+    """Return the rows (id, label, text) with one of each text, and none of a text whose copies differ in label."""
+    found = {}
+    for _, label, text in rows:
+        found.setdefault(same_text(text), set()).add(label)
+    first = {}
+    for row in rows:
+        first.setdefault(same_text(row[2]), row)
+    return [row for key, row in first.items() if len(found[key]) == 1]

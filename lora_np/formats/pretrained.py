@@ -1,0 +1,55 @@
+"""Where a pretrained model comes from: a name, a folder or the hub."""
+
+import os
+import re
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+
+from lora_np.fetch import fetch_hub, fetch_minilm
+from lora_np.formats.huggingface import load_folder
+
+EMBEDDED = ("digits",)
+HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"  # owner/name
+
+
+def model_folder(source):
+    """Return the folder of a model, given its name, the folder itself or its id on the hub."""
+    check_source(source)
+    if source in EMBEDDED:
+        with as_file(files("lora_np") / "data" / source) as folder:
+            return Path(folder)
+    if source == "minilm":
+        return fetch_minilm()
+    return Path(source) if Path(source).is_dir() else fetch_hub(source)
+
+
+def check_source(source):
+    """Raise ValueError if this names no model; nothing is fetched. A Path is a folder, never the name of a model."""
+    named = isinstance(source, str) and (source in (*EMBEDDED, "minilm") or re.fullmatch(HUB_ID, source))
+    if not named and not (isinstance(source, (str, os.PathLike)) and Path(source).is_dir()):
+        shown = repr(str(source)) if isinstance(source, (str, os.PathLike)) else repr(source)
+        raise ValueError(
+            f"there is no model {shown}; expected 'digits', 'minilm', a folder with config.json and"
+            " model.safetensors, or an id owner/name on the Hugging Face hub."
+        )
+
+
+def load_pretrained(source, dtype=np.float32):
+    """Return a pretrained model, wholly frozen: its arrays are read-only.
+
+    Parameters
+    ----------
+    source : str or path
+        "digits", the embedded model; "minilm", a BERT that is fetched once; a Hugging Face model folder (BERT, GPT-2,
+        ViT); or the id of one on the hub, owner/name.
+    dtype : numpy dtype
+        float32 to train, float64 to verify.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, it cannot be fetched, or its files are damaged or describe another architecture.
+    """
+    return load_folder(model_folder(source), dtype)[0]
