@@ -108,7 +108,7 @@ def fill(cell):
         about = lambda found: f"{find(found[1]).level}, {find(found[1]).minutes} minutes"  # noqa: E731
         cell.source = re.sub(r"\{\{(\w+)\}\}", about, cell.source)
     name = str(cell.metadata.get("exercise", ""))
-    line = re.compile(rf"^from lora_np\.course\.exercises\.{name} import {name}$", re.MULTILINE)
+    line = re.compile(rf"^from [\w.]+ import {name}$", re.MULTILINE)
     if name and line.search(cell.source):
         exercise = find(name)
         head, body = exercise.parts_of(name)
@@ -416,6 +416,9 @@ def main():
     task.add_argument("--check", action="store_true", help="compare with the committed notebooks, write nothing")
     task.add_argument("--nbgrader", type=Path, metavar="DIR", help="write a course for nbgrader there")
     parser.add_argument("--execute", action="store_true", help="with --check: compare text outputs, too")
+    parser.add_argument(
+        "--exercise", action="append", default=[], metavar="FILE", help="of your own, not in lora_np/course/exercises"
+    )
     options = parser.parse_args()
     sys.path.insert(0, str(HERE.parent))
     known = [path.stem[:2] for path in sources()]
@@ -423,7 +426,11 @@ def main():
         parser.error(f"there is no chapter {', '.join(unknown)}; there are {', '.join(known)}")
     if options.execute and not options.check:
         parser.error("--execute belongs to --check; without --check, the lessons are always executed")
+    from lora_np.course import register
+
     try:
+        for path in options.exercise:
+            register(path)
         make(sources(options.chapters), options)
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from error

@@ -3,16 +3,17 @@
     >>> lnp.course.check("linear_backward", linear_backward)
 
 `check(name, backward, forward=mine)` checks a pair with a cache of one's own; `check(name, function, hint=1)` shows a
-hint; `exercises()` lists all exercises, and which have been solved.
+hint; `exercises()` lists all exercises, and which have been solved; `register(path)` takes a teacher's own.
 """
 
 from lora_np.course import answers, exercises, judging  # noqa: F401 - the folder, before a function takes its name
 from lora_np.course.catalogue import EXERCISES
 from lora_np.course.exercise import Exercise, all_exercises
 from lora_np.course.progress import solved
+from lora_np.course.rules import register
 from lora_np.course.verdict import Verdict
 
-__all__ = ["Exercise", "Listing", "Verdict", "check", "exercises"]
+__all__ = ["Exercise", "Listing", "Verdict", "check", "exercises", "register"]
 
 
 class Listing(tuple):

@@ -1,8 +1,11 @@
 """What an exercise's file must hold, and be: `register` asks before it takes one, and a test asks of all."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 
-from lora_np.course.exercise import LEVELS, Trial
+from lora_np.course.exercise import FOLDER, LEVELS, REGISTERED, Exercise, Trial
 from lora_np.course.explain import more_trials, numbers_of
 from lora_np.course.findings import Wrong
 from lora_np.course.judging import examine, fault_of
@@ -18,6 +21,41 @@ NEEDED = {
     "HINTS": (tuple, "a tuple of texts, the vaguest first"),
     "OUTPUTS": (tuple, 'a tuple of names of what the function returns, such as ("y",)'),
 }
+
+
+def register(path):
+    """Take a teacher's own exercise: it is listed, checked and built into notebooks as the course's own are.
+
+    It is one file, of the form that CONTRIBUTING.md describes ("Write an exercise"), and is named like its function. A
+    file that is put into `lora_np/course/exercises/` needs no registering.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the file, NAME.py. It is run, so take none that you have not read.
+
+    Returns
+    -------
+    Exercise
+
+    Raises
+    ------
+    ValueError
+        If it is no such file, the course has an exercise of that name, or something in it is wrong: its own solution is
+        refused, a branch is never drawn, a slip is not told by its words ... Each in a sentence.
+    """
+    path = Path(path).resolve()
+    if path.suffix != ".py" or not path.stem.isidentifier() or not path.is_file():
+        raise ValueError(
+            f"{path} is no file of an exercise; expected NAME.py, named like the function that it asks for."
+        )
+    if (FOLDER / path.name).exists() and path.parent != FOLDER:
+        raise ValueError(f"the course has an exercise {path.stem!r} already; give yours another name.")
+    exercise = Exercise(path.stem, path)
+    if found := list(faults(exercise)):
+        raise ValueError(f"{path.name}: {'; '.join(found)}.")
+    REGISTERED[path.stem] = exercise
+    return exercise
 
 
 def faults(exercise):
@@ -49,7 +87,7 @@ def faults_of_form(exercise):
             yield f"{name} is {'missing' if value is None else repr(value)}; expected {words}, written out"
     if exercise.name not in exercise.functions:
         yield f"the function {exercise.name} is missing: the solution, named like the file"
-    if exercise.name in exercise.functions and "\n" not in exercise.parts_of(exercise.name)[0]:
+    elif ast.get_docstring(exercise.functions[exercise.name]) is None:
         yield f"{exercise.name} has no docstring; it says to the learner what is to be returned"
     for name, words in (
         ("SLIPS", "SLIPS = []"),
