@@ -25,9 +25,10 @@ def explained(exercise, function, trial, wrong, forward, fault_of):
         why = case.reason()
     except (Exception, SystemExit):  # a hypothesis that crashes is no explanation
         why = None
-    if why is None and fault.values.get("why"):
-        why = Finding(fault.values["why"])
-    return [fault, why] if why else [fault]
+    told = [fault, why] if why else [fault]
+    if fault.values.get("why") and (why is None or why.kind == "branch"):
+        told.append(Finding(fault.values["why"]))
+    return told
 
 
 def more_trials(exercise):
@@ -142,9 +143,9 @@ class Case:
         found = explain_values(self.function, arguments, wanted, run)
         if first := next((d for d in found if d.argument == self.output or self.output is None), None):
             return Finding("diagnosis", self.output, {"cause": first.cause, "words": first.sentence})
-        if self.fault.kind == "raises":
-            return None
         given = [(other, found) for other in (call, *calls) if (found := outcome(self.function, other)) is not None]
+        if self.fault.kind == "raises" or not given:
+            return None
         for cause, edit in faults(solution, *arguments):
             try:
                 edited = edit.build()

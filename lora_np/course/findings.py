@@ -17,6 +17,7 @@ CAUSE = {  # of what is a cause by itself
     "cache": "wrong_cached_value",
     "sizes": "transpose",
     "broadcast": "reduction_axis",
+    "entry by entry": "transpose",
     "side by side": "shape",
 }
 

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import operator
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -20,6 +21,7 @@ from lora_np.gradcheck.calls import LIBRARIES, in_words
 from lora_np.gradcheck.compare import DOUBLE, LOSS
 from lora_np.gradcheck.placement import by_name
 from lora_np.gradcheck.snapshots import differences, leaves, snapshot
+from lora_np.ops.fit import fit
 
 PACKAGE = str(Path(__file__).parents[1])
 
@@ -131,8 +133,8 @@ def fault_of(exercise, function, trial, forward=None):
     if exercise.judge is not None:
         try:
             found = next(iter(exercise.judge(given, right, trial.arguments)), None)
-        except Exception as error:  # a judge expects results of the right kind
-            found = Finding("unusable", exercise.outputs[0], {"given": given, "error": in_words(error)})
+        except Exception:  # a judge expects results of the right kind
+            found = Finding("unusable", exercise.outputs[0], {"given": given[exercise.outputs[0]]})
         found = found or repeats(exercise, function, trial, given)
     else:
         found = next(filter(None, (compared(exercise, trial, name, given[name], right[name]) for name in right)), None)
@@ -245,11 +247,26 @@ def of_error(exercise, error):
         "truth value of an array": "truth",
     }
     why = next((kind for words, kind in kinds.items() if words in text), None)
-    if frames[-1].name == "fit":  # an operation of ours that was given sizes which do not fit
+    if why == "broadcast" and meet(text):
+        why = "entry by entry"
+    if of_sizes(error):
         why = "sizes"
     if why == "read-only":
         return Finding("read-only", None, {"error": told(error)})
     return Finding("raises", None if exercise.is_backward else exercise.outputs[0], {"error": told(error), "why": why})
+
+
+def meet(text):
+    """Are the two shapes that NumPy names those of a product of matrices?"""
+    shapes = [tuple(map(int, shape)) for shape in re.findall(r"\((\d+),(\d+)\)", text)]
+    return len(shapes) == 2 and shapes[0][1] == shapes[1][0]
+
+
+def of_sizes(error):
+    """Does one of our operations refuse sizes that do not fit, of arrays that are such?"""
+    frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
+    arrays = frame.f_locals.get("arrays", ())
+    return frame.f_code is fit.__code__ and all(array is None or isinstance(array, np.ndarray) for array in arrays)
 
 
 def told(error):

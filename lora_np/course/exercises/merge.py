@@ -68,6 +68,7 @@ KINDS = {
     "no model": (None, "merge returns {given}, expected a new Transformer"),
     "changed": ("inplace", "the given model was changed; rebuild makes a new one"),
     "untouched": ("missing_path", "{path} still has its detour, and its W has not changed"),
+    "lost": (None, "{path} is no Linear: change returns one node, in the place of the LoRALinear"),
     "twice": ("extra_term", "{path} still has its detour, so the update counts twice"),
     "W": (None, "{path}.W is not W + scale * A B"),
     "rounded": (
@@ -98,6 +99,9 @@ def judge(given, right, arguments):
         yield Finding("untouched" if np.array_equal(node.W, adapted[path].W) else "twice", "model", {"path": path})
     mine, wanted = nodes_of(given, Linear), nodes_of(right, Linear)
     for path in adapted:
+        if path not in mine:
+            yield Finding("lost", "model", {"path": path})
+            return
         W, target = mine[path].W, wanted[path].W
         single = target.dtype == np.float32
         if W.dtype != target.dtype:

@@ -88,7 +88,7 @@ SENTENCES = {
     "nondeterministic": "two calls with equal generators differ: draw from {generator}, and from nothing else",
     "generator": "another generator gives the same: draw from {generator}",
     "nothing": "it returns None, expected ({expected}): is the return missing?",
-    "unusable": "{name} is not what is expected: {error}",
+    "unusable": "{name} has not the form that is asked for",
     "not refused": "{words}: raise a ValueError, but it raises nothing",
     "refused otherwise": "{words}: raise a ValueError, but it raises {error}",
     "written down": "it is the same for other arguments: is it the result of an example, written down?",
@@ -98,6 +98,7 @@ SENTENCES = {
     "sizes": "likely cause: two matrices do not meet; transpose one of them, or exchange the two",
     "broadcast": "likely cause: a sum or mean over another axis, or one without keepdims=True, leaves two arrays that"
     " do not fit",
+    "entry by entry": "likely cause: `*` multiplies entry by entry; the product of two matrices is `@`",
     "side by side": "likely cause: the arrays are set side by side along another axis than the one they differ in",
     "truth": "likely cause: an array is neither true nor false; ask `is not None`",
     "verified": verified,
