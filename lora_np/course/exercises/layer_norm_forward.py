@@ -1,0 +1,131 @@
+"""Chapter 2: each row is brought to mean 0 and variance 1."""
+
+import numpy as np
+
+from lora_np import ops
+from lora_np.course.draws import drawn
+from lora_np.ops.layer_norm import LayerNormCache
+
+CHAPTER, PLACE, MINUTES, LEVEL = 2, 2, 10, "easy"
+OUTPUTS = ("y", "cache")
+HINTS = (
+    "Mean and variance are those of each row: axis=-1, keepdims=True.",
+    "eps stands inside the root. gamma multiplies and beta is added after the division.",
+)
+library = ops.layer_norm_forward
+
+
+def layer_norm_forward(x, gamma, beta, eps):
+    """Return y (N, d) and the cache LayerNormCache(xhat, inverse_std, gamma)."""
+    centred = x - x.mean(axis=1, keepdims=True)
+    variance = (centred * centred).mean(axis=1, keepdims=True)
+    inverse_std = 1.0 / np.sqrt(variance + eps)
+    xhat = centred * inverse_std
+    return gamma * xhat + beta, LayerNormCache(xhat, inverse_std, gamma)
+
+
+BRANCHES = {
+    "x has one row": lambda x, **_: len(x) == 1,
+    "a row is constant": lambda x, **_: (x == x[:, :1]).all(axis=1).any(),
+    "eps is tiny": lambda eps, **_: eps < 1e-4,
+    "x has more rows than columns": lambda x, **_: x.shape[0] > x.shape[1],
+    "x has as many rows as columns": lambda x, **_: x.shape[0] == x.shape[1],
+}
+
+
+def draw(rng, dtype, trial):
+    if trial == 1:  # the chapter's example
+        x, eps = np.array([[1, 1, 5, 5]], dtype), 1e-5
+    else:
+        d = 5 + int(rng.integers(3))
+        x = drawn(rng, dtype, {2: 9, 3: d}.get(trial, int(rng.integers(2, 5))), d)
+        eps = 1e-5 if trial == 2 else 0.1  # large, so that its place shows
+    if trial == 4:
+        x[0] = 2.0
+    return {"x": x, "gamma": drawn(rng, dtype, x.shape[1]), "beta": drawn(rng, dtype, x.shape[1]), "eps": eps}
+
+
+MEAN, VARIANCE = "x.mean(axis=1, keepdims=True)", "(centred * centred).mean(axis=1, keepdims=True)"
+SCALE = "1.0 / np.sqrt(variance + eps)"
+SLIPS = [
+    (
+        "swapped",
+        "gamma and beta are exchanged: gamma multiplies, beta is added",
+        ("gamma * xhat + beta", "beta * xhat + gamma"),
+    ),
+    ("missing_term", "beta is not added", ("gamma * xhat + beta", "gamma * xhat")),
+    ("elementwise_factor", "gamma is missing", ("gamma * xhat + beta", "xhat + beta")),
+    (
+        "elementwise_factor",
+        "gamma is 1 in a fresh model; it multiplies, and nothing is added to it",
+        ("gamma * xhat", "(1 + gamma) * xhat"),
+    ),
+    (
+        "factor_order",
+        "beta stands inside the bracket, so gamma multiplies it, too",
+        ("gamma * xhat + beta", "gamma * (xhat + beta)"),
+    ),
+    ("sign", "beta is added", ("gamma * xhat + beta", "gamma * xhat - beta")),
+    (
+        "constant_factor",
+        "the variance divides by d - 1, as of a sample (ddof=1); here it divides by d",
+        (VARIANCE, "(centred * centred).sum(axis=1, keepdims=True) / (x.shape[-1] - 1)"),
+    ),
+    ("mean_vs_sum", "the variance is a mean of squares, not their sum", (VARIANCE, VARIANCE.replace("mean", "sum"))),
+    (
+        "elementwise_factor",
+        "the root is missing: divide by the deviation, not by the variance",
+        (SCALE, "1.0 / (variance + eps)"),
+    ),
+    ("elementwise_factor", "it is multiplied by the deviation; divide by it", (SCALE, "np.sqrt(variance + eps)")),
+    ("elementwise_factor", "it is not divided by the deviation", ("centred * inverse_std", "centred")),
+    (
+        "factor_order",
+        "eps is added to the deviation; it belongs under the root, to the variance",
+        (SCALE, "1.0 / (np.sqrt(variance) + eps)"),
+    ),
+    ("missing_term", "eps is missing", ("variance + eps", "variance")),
+    (
+        "constant_factor",
+        "eps is squared; it is added to the variance as it is",
+        ("variance + eps", "variance + eps**2"),
+    ),
+    (
+        "reduction_axis",
+        "mean and variance run over the batch; they are those of each row, axis=-1",
+        ("axis=1", "axis=0"),
+    ),
+    (
+        "reduction_axis",
+        "mean and variance are those of all entries; they are those of each row, axis=-1",
+        ("mean(axis=1, keepdims=True)", "mean()"),
+    ),
+    ("reduction_axis", "the mean is that of all entries; it is that of each row", (MEAN, "x.mean()")),
+    (
+        "reduction_axis",
+        "the variance is that of all entries; it is that of each row",
+        (VARIANCE, "(centred * centred).mean()"),
+    ),
+    ("reduction_axis", "the mean runs over the batch; it is that of each row", (MEAN, "x.mean(axis=0)")),
+    (
+        "reduction_axis",
+        "the variance runs over the batch; it is that of each row",
+        (VARIANCE, "(centred * centred).mean(axis=0)"),
+    ),
+    (
+        "missing_term",
+        "the mean is not taken away before the division",
+        ("centred * inverse_std", "x * inverse_std"),
+    ),
+    ("missing_term", "the mean is not taken away at all", ("x - " + MEAN, "x")),
+    (
+        "wrong_cached_value",
+        "the variance is the mean of the squares of what is centred, not of x",
+        ("(centred * centred)", "(x * x)"),
+    ),
+    (
+        "wrong_derivative",
+        "the mean of the absolute values is no deviation: it is the root of the mean square",
+        (SCALE, "1.0 / (np.abs(centred).mean(axis=1, keepdims=True) + eps)"),
+    ),
+]
