@@ -34,13 +34,14 @@ BRANCHES = {
     "mask is given": lambda mask, **_: mask is not None,
     "visible and mask are both None": lambda visible, mask, **_: visible is mask is None,
     "scores are huge": lambda Q, K, **_: np.max(Q @ K.swapaxes(2, 3)) / Q.shape[3] ** 0.5 > 720,
+    "scores are far below 0": lambda Q, K, **_: np.max(Q @ K.swapaxes(2, 3)) / Q.shape[3] ** 0.5 < -10_000,
     "there are more keys than queries": lambda Q, K, **_: K.shape[2] > Q.shape[2],
     "there are fewer keys than queries": lambda Q, K, **_: K.shape[2] < Q.shape[2],
 }
 
 
 def draw(rng, dtype, trial):
-    n, h, d, d_v = 2, 3, 5, 7
+    n, h, d, d_v = 2, 3, 4 if trial in (2, 4) else 5, 7
     T, U = {1: (6, 4), 2: (4, 4)}.get(trial, (4, 6))
     visible = rng.random((n, 1, T, U)) < 0.6
     visible[..., 0] = True
@@ -51,8 +52,9 @@ def draw(rng, dtype, trial):
         "K": drawn(rng, dtype, n, h, U, d),
         "V": drawn(rng, dtype, n, h, U, d_v),
     }
-    if trial == 4:  # exp would overflow
-        arguments["Q"] *= 1000
+    if d == 4:  # all scores are huge, and exact: above 700, where exp overflows, or far below 0
+        arguments |= {name: np.round(4 * arguments[name]) / 4 for name in ("Q", "K")}
+        arguments["Q"][..., 0], arguments["K"][..., 0] = 64, 40 if trial == 4 else -400
     mask = dropout(rng, dtype, n, h, T, U)
     return {
         **arguments,

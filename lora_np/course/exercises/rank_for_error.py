@@ -7,6 +7,7 @@ from lora_np.course.draws import drawn
 
 CHAPTER, PLACE, MINUTES, LEVEL = 1, 2, 10, "medium"
 OUTPUTS = ("r",)
+TRIALS = 8
 HINTS = (
     "What a rank r leaves out is the root of the sum of the squares of the other singular values.",
     "Divide by the root of the sum of all squares, and take the first r that is within the error.",
@@ -25,6 +26,8 @@ def rank_for_error(W, error):
 
 BRANCHES = {
     "the error is 1 or more": lambda error, **_: error >= 1,
+    "the error is 1": lambda error, **_: error == 1,
+    "W has a lower rank than its sides": lambda W, **_: np.linalg.matrix_rank(W) < min(W.shape),
     "all singular values are needed": lambda W, error: rank_for_error(W, error) == min(W.shape),
     "a rank is just good enough": lambda W, error: rank_for_error(W, error) < rank_for_error(W, error * (1 - 1e-6)),
     "d_in is larger than d_out": lambda W, **_: W.shape[0] > W.shape[1],
@@ -33,13 +36,16 @@ BRANCHES = {
 
 
 def draw(rng, dtype, trial):
-    """Return, on trials 0 and 5, an error for which squares, and their root, matter: other sums give another rank."""
+    """Return, on trials 0 and 7, an error for which squares, and their root, matter: other sums give another rank."""
     if trial == 1:  # the chapter's example, and a little more than just enough, which some sums round away
         return {"W": np.diag(np.array([4, 2, 2, 1], dtype)), "error": 0.6 * (1 + 1e-6)}
     if trial == 2:  # to the bit, however it is added up: rank 3 leaves out 16 of 64
         return {"W": np.diag(np.full(4, 4, dtype)), "error": 0.5}
-    if trial in (3, 4):
-        return {"W": drawn(rng, dtype, *((5, 4), (4, 6))[trial - 3]), "error": (1.4, 1e-6)[trial - 3]}
+    if trial in (3, 4, 5, 6):
+        W = drawn(rng, dtype, *(((5, 4), (4, 6), (3, 5), (6, 4))[trial - 3]))
+        if trial == 6:
+            W[:, 2:] = W[:, :2] @ np.array([[1, 2], [-1, 1]], dtype)
+        return {"W": W, "error": (1.4, 1e-6, 1.0, 1e-6)[trial - 3]}
     while True:
         d_in, d_out = (17, 22) if trial else (22, 17)
         W = drawn(rng, dtype, d_in, d_out) * (np.arange(1.0, d_out + 1) ** -rng.uniform(0.3, 2)).astype(dtype)
@@ -95,6 +101,11 @@ SLIPS = [
         ("energy[r:].sum()", "energy[r]"),
     ),
     ("mean_vs_sum", "a mean of squares is compared with a sum", ("energy[r:].sum()", "energy[r:].mean()")),
+    (
+        "mean_vs_sum",
+        "a mean over all entries is compared with a sum",
+        ("energy[r:].sum()", "energy[r:].sum() / W.size"),
+    ),
     (
         None,
         "it is the largest rank; the smallest one that is within the error is asked for",
