@@ -189,16 +189,7 @@ print("which rows belong together:", arranged.groups)
 
 
 # %% exercise="layer_norm_forward"
-def layer_norm_forward(x, gamma, beta, eps):
-    """Return y (N, d) and the cache LayerNormCache(xhat, inverse_std, gamma)."""
-    # BEGIN SOLUTION
-    centred = x - x.mean(axis=1, keepdims=True)
-    variance = (centred * centred).mean(axis=1, keepdims=True)
-    inverse_std = 1.0 / np.sqrt(variance + eps)
-    xhat = centred * inverse_std
-    return gamma * xhat + beta, LayerNormCache(xhat, inverse_std, gamma)
-    # END SOLUTION
-
+from lora_np.course.exercises.layer_norm_forward import layer_norm_forward
 
 # %% check="layer_norm_forward"
 lnp.course.check("layer_norm_forward", layer_norm_forward)
@@ -242,13 +233,7 @@ for changed in (row, row + 100, 7 * row):
 
 
 # %% exercise="gelu_forward"
-def gelu_forward(x):
-    """Return y, shaped as x, and the cache GeluCache(x, cdf)."""
-    # BEGIN SOLUTION
-    cdf = 0.5 * (1.0 + ops.erf(x * 0.5**0.5))
-    return x * cdf, GeluCache(x, cdf)
-    # END SOLUTION
-
+from lora_np.course.exercises.gelu_forward import gelu_forward
 
 # %% check="gelu_forward"
 lnp.course.check("gelu_forward", gelu_forward)
@@ -346,18 +331,7 @@ print("safe: ", safe / safe.sum())
 
 
 # %% exercise="attention_forward"
-def attention_forward(Q, K, V, visible=None, mask=None):
-    """Return O (n, h, T, d_v) and the cache AttentionCache(Q, K, V, P, mask)."""
-    # BEGIN SOLUTION
-    S = Q @ K.swapaxes(2, 3) / Q.shape[3] ** 0.5
-    if visible is not None:
-        S = np.where(visible, S, -np.inf)
-    S = np.exp(S - S.max(axis=3, keepdims=True))
-    P = S / S.sum(axis=3, keepdims=True)
-    D = P if mask is None else P * mask
-    return D @ V, AttentionCache(Q, K, V, P, mask)
-    # END SOLUTION
-
+from lora_np.course.exercises.attention_forward import attention_forward
 
 # %% check="attention_forward"
 lnp.course.check("attention_forward", attention_forward)
@@ -463,17 +437,7 @@ print(x.shape, "->", h.shape, "->", y.shape)
 
 
 # %% exercise="block_forward"
-def block_forward(block, x, groups):
-    """Return y (N, d) and a cache, for a PreNormBlock without dropout."""
-    # BEGIN SOLUTION
-    a, c_norm1 = block.norm1.forward(x)
-    a, c_attention = block.attention.forward(a, groups)
-    h = x + a
-    m, c_norm2 = block.norm2.forward(h)
-    m, c_mlp = block.mlp.forward(m)
-    return h + m, (c_norm1, c_attention, c_norm2, c_mlp)
-    # END SOLUTION
-
+from lora_np.course.exercises.block_forward import block_forward
 
 # %% check="block_forward"
 lnp.course.check("block_forward", block_forward)
