@@ -222,8 +222,15 @@ def all_exercises():
 
 @functools.cache
 def _own():
-    found = [Exercise(path.stem, path) for path in sorted(FOLDER.glob("*.py")) if path.stem != "__init__"]
-    return {e.name: e for e in sorted(found, key=lambda e: (e.chapter, e.place))}
+    found = []
+    for path in sorted(FOLDER.glob("[!_]*.py")):
+        exercise = Exercise(path.stem, path)
+        try:
+            found.append((exercise.chapter, exercise.place, exercise))
+        except (SyntaxError, KeyError) as error:
+            words = "is no exercise; mend it, or take it away. lnp.course.register says all that is wrong"
+            raise ValueError(f"{path} {words} ({type(error).__name__}: {error})") from error
+    return {exercise.name: exercise for *_, exercise in sorted(found, key=lambda place: place[:2])}
 
 
 def find(name):
