@@ -22,9 +22,9 @@ from lora_np.formats.huggingface import save_model
 from lora_np.formats.peft import load_adapter, save_adapter
 from lora_np.formats.pretrained import check_source, load_pretrained, model_folder
 from lora_np.model.batch import Batch
-from lora_np.model.build import with_dropout, with_head
 from lora_np.model.check import check_model
 from lora_np.model.tree import count_parameters, freeze, parameters, unfreeze, walk
+from lora_np.model.variants import with_dropout, with_head
 from lora_np.train.checkpoints import load_checkpoint, save_checkpoint
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.features import features, head_alone, is_fixed_below_head
@@ -153,7 +153,7 @@ def make_models(options, classes):
 
 def show_loaded(options, base, model, data):
     total, trainable = count_parameters(model)
-    kind, d = base.config["model_type"], base.layer[0].mlp.up.W.shape[0]
+    kind, d = base.config["model_type"], base.hidden_size
     heading(f"lora_np finetune: {options['model']} -> {options['data']}")
     line(
         "model",

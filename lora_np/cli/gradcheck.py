@@ -10,6 +10,7 @@ from lora_np.adapt.lora import LoRAConfig, inject
 from lora_np.cli.terminal import heading, line, table
 from lora_np.formats.pretrained import load_pretrained
 from lora_np.gradcheck import check
+from lora_np.model import architectures
 from lora_np.model.batch import Batch
 from lora_np.model.check import check_model
 from lora_np.model.tree import unfreeze
@@ -95,7 +96,7 @@ def row(name, what, report):
 def sample(model, rng):
     """Return a few random sequences of different lengths that the model can read."""
     places = len(model.embeddings.position.table)
-    if model.config["model_type"] == "vit":
+    if architectures.of(model.config).reads == "images":
         return list(
             rng.random(
                 (

@@ -15,7 +15,7 @@ from lora_np.datasets.named import load_data
 from lora_np.datasets.tokenizers import PatchTokenizer
 from lora_np.files import write_bytes, write_json
 from lora_np.formats.huggingface import save_model
-from lora_np.model.build import vit
+from lora_np.model.architectures import vit
 from lora_np.model.tree import freeze, unfreeze
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.loop import Plan, Training

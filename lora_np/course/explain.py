@@ -18,11 +18,11 @@ SETTLED = ("unanswered", "exits", "call", "read-only", "unchanged", "generator",
 def explained(exercise, function, trial, wrong, forward, fault_of):
     """Return the Findings of an answer that is wrong on a trial: the fault, then what explains it, if anything does."""
     fault, *more = wrong.args
-    if more or fault.kind in SETTLED or fault.cause(exercise) not in (None, "shape"):
+    if more or fault.kind in SETTLED or fault.cause(exercise) not in (None, "shape") and fault.kind != "none":
         return wrong.args
     case = Case(exercise, function, trial, wrong, forward, fault_of)
     try:
-        why = case.reason()
+        why = case.branch() if fault.kind == "none" else case.reason()
     except (Exception, SystemExit):  # a hypothesis that crashes is no explanation
         why = None
     told = [fault, why] if why else [fault]
@@ -72,23 +72,19 @@ class Case:
         calls = [numbers_of(self.exercise, trial) for trial in more_trials(self.exercise)]
         if slips := known_slips(self.exercise, self.function, calls):
             return Finding("slips", self.output, {"words": [slip.words for slip in slips], "cause": slips[0].cause})
-        if self.report is None and self.is_written_down():
+        if self.report is None and self.fault.kind != "raises" and self.is_written_down(calls):
             return Finding("written down")
         branch = self.branch()
         if branch is None and self.report is not None:
             return self.of_gradient()
         return self.of_values(calls) or branch
 
-    def is_written_down(self):
+    def is_written_down(self, calls):
         """Does an answer give the same whatever its arguments are?"""
-        numbers, trials = [], self.exercise.trials
-        for number in (self.trial.number, (self.trial.number + 1) % trials):
-            trial = Trial.of(self.exercise, number, seed=1, dtype=np.float64)
-            numbers.append(
-                [outcome(f, numbers_of(self.exercise, trial)) for f in (self.function, self.exercise.solution)]
-            )
-        (mine, right), (mine_too, right_too) = numbers
-        return bool(mine) and same(mine, mine_too, 0) and not same(right, right_too, 0)
+        mine, right = (
+            [outcome(function, call) for call in calls] for function in (self.function, self.exercise.solution)
+        )
+        return bool(mine[0]) and all_the_same(mine) and not all_the_same(right)
 
     def branch(self):
         """Return the Finding that an answer is wrong on a branch that the text names, and right elsewhere."""
@@ -155,6 +151,10 @@ class Case:
                 cause = "missing_term" if cause == "missing_path" else cause  # a value has terms, and no ways
                 return Finding("diagnosis", self.output, {"cause": cause, "words": CAUSES[cause][1]})
         return None
+
+
+def all_the_same(found):
+    return all(same(other, found[0], 0) for other in found[1:])
 
 
 def fits(results, given, output):

@@ -8,8 +8,8 @@ import numpy as np
 
 import lora_np as lnp
 from lora_np import ops
+from lora_np.model.architectures import vit
 from lora_np.model.batch import Batch
-from lora_np.model.build import vit
 from lora_np.model.tree import parameters, with_arrays
 
 VIT = {

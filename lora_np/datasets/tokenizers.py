@@ -7,12 +7,17 @@ import numpy as np
 
 from lora_np.files import is_number, read_json, write_bytes
 from lora_np.formats.pretrained import model_folder
+from lora_np.model import architectures
 from lora_np.ops import patches_forward
 
 PREPROCESSOR = "preprocessor_config.json"
 NEUTRAL = ("resample", "processor_class", "input_data_format", "default_to_square")  # change no image of the right size
 PROCESSORS = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTFeatureExtractor")
 
+NEEDED = {  # in config.json, by what a model reads
+    "images": ("image_size", "patch_size", "num_channels"),
+    "texts": ("vocab_size", "max_position_embeddings"),
+}
 MAX_LENGTH = 128
 AT_ONCE = 512  # texts: the library's result holds 5 kB of each, of which the ids are a twentieth
 
@@ -158,24 +163,20 @@ def load_tokenizer(source):
     """
     folder = model_folder(source)
     config = read_json(folder / "config.json")
-    kind = config.get("model_type")
-    needed = {
-        "vit": ("image_size", "patch_size", "num_channels"),
-        "bert": ("vocab_size", "max_position_embeddings"),
-    }
-    if kind not in needed:
+    reads = architectures.of(config, source).reads
+    if reads not in NEEDED:
         raise ValueError(
-            f"{source} is a model of type {kind!r}; only image models (vit) and text models (bert) have a tokenizer"
-            " here, give token ids to Batch.of yourself."
+            f"{source} is a model of type {config['model_type']!r}, which has no tokenizer here; give token ids to"
+            " Batch.of yourself."
         )
-    for name in needed[kind]:
+    for name in NEEDED[reads]:
         if type(config.get(name)) is not int or config[name] < 1:
             raise ValueError(
                 f"{folder / 'config.json'} has {name} = {config.get(name)!r}; expected an integer above zero."
             )
-    if kind == "bert":
+    if reads == "texts":
         return TextTokenizer(folder, config)
-    sizes = [config[name] for name in needed["vit"]]
+    sizes = [config[name] for name in NEEDED["images"]]
     return PatchTokenizer(*sizes, *normalisation(folder, config))
 
 

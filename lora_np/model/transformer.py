@@ -31,6 +31,14 @@ class Transformer:
     aside: dict = field(default_factory=dict, repr=False)  # by name: what its files hold beside, kept to be saved again
     trainable: tuple = ()
 
+    @property
+    def hidden_size(self):
+        return len(self.layer[-1].norm2.gamma)
+
+    @property
+    def dtype(self):
+        return self.layer[-1].norm2.gamma.dtype
+
     def forward(self, batch, rng=None, keep=True):
         """Return the output and the cache.
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "README.zh-CN.md", ROOT / "tests" / "gradcheck" / "README.md"]
+PAGES = [README, ROOT / "README.zh-CN.md", ROOT / "tests" / "corpus" / "README.md"]
 PAGES += sorted((ROOT / "chapters" / "src").glob("*.py"))
 RECORD, REVIEWS, CHECKED, COURSE, SPEED, SCALING = (
     json.loads((ROOT / "tests" / "benchmarks" / "results" / f"{name}.json").read_text())
     for name in ("digits", "reviews", "gradcheck", "course", "speed", "scaling")
 )
 METHODS = ("head", "lora", "full")
-ANSWERS = COURSE["unseen"]  # the suite that those who wrote the checks have not looked at
+ANSWERS = COURSE.get("blind", COURSE["unseen"])  # a suite that those who wrote the checks have not looked at
 REFERENCE = json.loads((ROOT / "tests" / "reference" / "results.json").read_text())
 MINILM = json.loads((ROOT / "tests" / "reference" / "minilm.json").read_text())
 
@@ -236,7 +236,39 @@ def checked():
     found["right"] = f"{sums['right'] // CHECKED['seeds']}"
     found["alarms"] = f"{sum(CHECKED[suite].get('false alarms', 0) for suite in SUITES)} of {sums['right']:,}"
     found["rivals"] = "\n" + rivals_table() + "\n"
+    found["corpus"] = "\n" + corpus_table() + "\n"
+    found["judged"] = "\n" + answers_table() + "\n"
     return found
+
+
+def answer_suites():
+    return {name: found for name, found in COURSE.items() if "labelled" in found}
+
+
+def corpus_table():
+    """Return how many entries there are of each kind and suite."""
+    rows = [("entries", "suite", "wrong", "right"), ("---", "---", "---:", "---:")]
+    for suite in SUITES:
+        counts = (CHECKED[suite][what] // CHECKED["seeds"] for what in ("wrong", "right"))
+        rows.append(("backwards", suite, *map(str, counts)))
+    rows += [("answers", name, str(found["wrong"]), str(found["right"])) for name, found in answer_suites().items()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def answers_table():
+    """Return how the answers of each suite are judged, and what is named of those that have a label."""
+    rows = [("suite", "rejected", "accepted", "labelled", "cause", "group", "wrong group", "nothing")]
+    rows.append(("---", *["---:"] * 7))
+    for name, found in answer_suites().items():
+        judged = (f"{found['rejected']} of {found['wrong']}", f"{found['accepted']} of {found['right']}")
+        rows.append((name, *judged, str(found["labelled"]), *shares(found, found["labelled"])))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def shares(counts, of):
+    """Return the shares of causes, of groups at least, of wrong groups and of nothing named."""
+    cause, group, other, none = (counts.get(what, 0) for what in ("cause", "group", "other", "none"))
+    return [f"{100 * count / of:.1f} %" for count in (cause, cause + group, other, none)]
 
 
 def causes_table():
@@ -244,9 +276,7 @@ def causes_table():
     rows = [("suite", "tried", "found", "cause", "group", "wrong group", "nothing"), ("---", *["---:"] * 6)]
     for suite in SUITES:
         total = CHECKED[suite]
-        shares = [total.get("cause", 0), total.get("cause", 0) + total.get("group", 0), total.get("other", 0)]
-        shares = [f"{100 * count / total['wrong']:.1f} %" for count in (*shares, total.get("none", 0))]
-        rows.append((suite, f"{total['wrong']:,}", f"{total['found']:,}", *shares))
+        rows.append((suite, f"{total['wrong']:,}", f"{total['found']:,}", *shares(total, total["wrong"])))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

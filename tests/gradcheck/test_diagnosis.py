@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_wrong_functions import MISTAKES, broken, lora, lora_inputs
+from gradcheck.test_wrong_functions import MISTAKES, broken, lora, lora_inputs
 
 from lora_np.gradcheck import CAUSES, assert_gradients, check, mutants
 from lora_np.gradcheck.causes import GROUPS
