@@ -60,7 +60,11 @@ def draw(rng, dtype, trial):
     return inputs, {"visible": None if trial in (2, 3) else visible, "mask": None if trial in (1, 2) else mask}
 
 
-ROOT, MASKED, MASKED_TOO = " / Q.shape[3] ** 0.5", "P if mask is None else P * mask", "dD if mask is None else dD * mask"
+ROOT, MASKED, MASKED_TOO = (
+    " / Q.shape[3] ** 0.5",
+    "P if mask is None else P * mask",
+    "dD if mask is None else dD * mask",
+)
 BRACKET, SUM = "(dP - (P * dP).sum(axis=-1, keepdims=True))", "(P * dP).sum(axis=-1, keepdims=True)"
 DQ, DK = "return dS @ K", "dS.swapaxes(2, 3) @ Q"
 SLIPS = [
@@ -96,7 +100,11 @@ SLIPS = [
         (BRACKET, "((1 - P) * dP)"),
     ),
     ("elementwise_factor", "the P in front of the bracket is missing in dS", ("P * " + BRACKET, BRACKET)),
-    ("elementwise_factor", "the sum in dS is of P * dP; the P is missing in it", (SUM, "dP.sum(axis=-1, keepdims=True)")),
+    (
+        "elementwise_factor",
+        "the sum in dS is of P * dP; the P is missing in it",
+        (SUM, "dP.sum(axis=-1, keepdims=True)"),
+    ),
     (
         "elementwise_factor",
         "the sum in dS stands inside the bracket, so P multiplies it, too",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lora_np import ops
-from lora_np.course.draws import drawn, dropout, in_and_out
+from lora_np.course.draws import drawn, dropout, sizes
 from lora_np.ops.lora_linear import LoRALinearCache
 
 CHAPTER, PLACE, MINUTES, LEVEL = 5, 1, 10, "easy"
@@ -46,8 +46,8 @@ def draw(rng, dtype, trial):
         arrays = [[1, 2, 3]], [[1, 0], [0, 1], [1, 1]], [[1], [0], [1]], [[2, -1]]
         x, W, A, B = (np.array(array, dtype) for array in arrays)
         return {"x": x, "W": W, "b": None, "A": A, "B": B, "scale": 0.5, "mask": None}
-    d_in, d_out = (4, 4) if trial == 4 else in_and_out(rng, trial)
-    n, r = (4, 4) if trial == 4 else (8, 3 if trial else 9)
+    r, *ends = [4] * 3 if trial == 4 else sizes(rng, 3)
+    (d_in, d_out), n = sorted(ends, reverse=trial % 2 == 0), 4 if trial == 4 else 8
     return {
         "x": drawn(rng, dtype, n, d_in),
         "W": drawn(rng, dtype, d_in, d_out),
