@@ -156,13 +156,13 @@ def lora_init(d_in, d_out, r, rng, dtype):
 @dataclass
 class LoRALinear:
     W: np.ndarray  # (d_in, d_out)  frozen
-    b: np.ndarray  # (d_out,) or None, frozen
+    b: np.ndarray | None  # (d_out,) frozen
     A: np.ndarray  # (d_in, r)
     B: np.ndarray  # (r, d_out)
     scale: float
     dropout: float = 0.0  # of the detour's input
     hf: str = ""
-    trainable: tuple = ("A", "B")
+    trainable: tuple[str, ...] = ("A", "B")
     FROZEN = ("W", "b")  # never trained: there is no dW and no db
 
     def forward(self, x, rng=None):

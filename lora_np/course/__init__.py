@@ -6,7 +6,8 @@
 hint; `exercises()` lists all exercises, and which have been solved; `register(path)` takes a teacher's own.
 """
 
-from lora_np.course import answers, exercises, judging  # noqa: F401 - the folder, before a function takes its name
+import lora_np.course.exercises  # noqa: F401 - the folder, before a function takes its name
+from lora_np.course import answers, judging
 from lora_np.course.catalogue import EXERCISES
 from lora_np.course.exercise import Exercise, all_exercises
 from lora_np.course.progress import solved
@@ -32,7 +33,7 @@ def check(name, function, forward=None, hint=0):  # until all exercises are file
     return one.check(name, function, forward, hint)
 
 
-def exercises():  # noqa: F811
+def exercises() -> Listing:
     """Return all exercises in order; printed, a table with chapter, minutes, level, signature and progress."""
     known = all_exercises()
     return Listing([*known.values(), *(e for e in EXERCISES if e.name not in known)])

@@ -133,7 +133,8 @@ class Case:
                     theirs = outcome(candidate, other) or {}
                     for name in right or ():
                         if name not in theirs or not alike(theirs[name], right[name], ALIKE):
-                            found[name] = np.full_like(found[name], np.nan)
+                            spoiled = found if self.fault.kind == "raises" else [name]
+                            found |= {name: np.full_like(found[name], np.nan) for name in spoiled}
             return found
 
         found = explain_values(self.function, arguments, wanted, run)

@@ -37,7 +37,7 @@ class Finding:
     """
 
     kind: str
-    argument: str = None
+    argument: str | None = None
     values: dict = field(default_factory=dict)
 
     def cause(self, exercise):

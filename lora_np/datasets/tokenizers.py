@@ -1,6 +1,7 @@
 """What turns raw inputs into tokens: texts into ids, by the tokenizer.json of a model folder, images into patches."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ def copy_tokenizer(source, folder):
             write_bytes(Path(folder) / name, path.read_bytes())
 
 
-def load_tokenizer(source):
+def load_tokenizer(source: str | os.PathLike) -> "TextTokenizer | PatchTokenizer":
     """Return the function that turns a model's raw inputs into the sequences of a batch.
 
     Parameters
@@ -206,7 +207,7 @@ class PatchTokenizer:
             )
         if self.mean is not None:
             images = (images - np.array(self.mean, images.dtype)) / np.array(self.std, images.dtype)
-        return patches_forward(images, self.patch_size)[0]  # (n, T, P)
+        return patches_forward(images, self.patch_size)[0]
 
 
 def normalisation(folder, config):

@@ -9,6 +9,7 @@ head.safetensors and head.json.
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from lora_np.files.safetensors import Raw, TensorFile, as_bfloat16, open_weights
 from lora_np.model import architectures
 from lora_np.model.heads import POOLING, ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear
+from lora_np.model.transformer import Transformer
 from lora_np.model.tree import arrays, check_dtype, freeze, is_node, is_trainable, walk, with_arrays
 
 SUFFIX = {
@@ -242,7 +244,7 @@ def to_file(model, path, array):
     return (array.T if is_transposed(model, path) else array).reshape(file_shape(model, path, array))
 
 
-def save_model(model, folder):
+def save_model(model: Transformer, folder: str | os.PathLike) -> None:
     """Write a model folder that `load_pretrained` opens, and transformers where it has a class for the head.
 
     What lay beside the parameters in the files that the model was loaded from (a pooler, a masked-language head) is

@@ -4,14 +4,15 @@ import dataclasses
 
 import numpy as np
 
-from lora_np.gradcheck import check_parameters
-from lora_np.model.batch import check_batch
+from lora_np.gradcheck import Report, check_parameters
+from lora_np.model.batch import Batch, check_batch
+from lora_np.model.transformer import Transformer
 from lora_np.model.tree import arrays, astype, parameters, rebuild, with_arrays
 
 DROPOUT = 0.1  # where the model has none, so that the masks' way back is checked too
 
 
-def check_model(model, batch, seed=0):
+def check_model(model: Transformer, batch: Batch, seed: int = 0) -> Report:
     """Compare the backward of a model with numerical derivatives, array by array.
 
     The check runs on a float64 copy off every special point at which wrong gradients look right: trained arrays that

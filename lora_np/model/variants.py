@@ -10,11 +10,14 @@ from lora_np.model.attention import Attention, FusedAttention
 from lora_np.model.blocks import PostNormBlock, PreNormBlock
 from lora_np.model.embeddings import PatchEmbeddings, TokenEmbeddings
 from lora_np.model.heads import POOLING, ClassifierHead
+from lora_np.model.transformer import Transformer
 from lora_np.model.tree import freeze, rebuild, unfreeze
 from lora_np.ops.dropout import probability
 
 
-def with_head(model, labels, pooling="mean", rng=None):
+def with_head(
+    model: Transformer, labels: int, pooling: str = "mean", rng: np.random.Generator | None = None
+) -> Transformer:
     """Return a new model with a new, trained classifier on top, in place of any head it had; the rest is shared.
 
     Parameters
@@ -51,7 +54,7 @@ def with_head(model, labels, pooling="mean", rng=None):
     return unfreeze(dataclasses.replace(model, head=head, hf_prefix=native), "head.classifier")
 
 
-def with_dropout(model, p):
+def with_dropout(model: Transformer, p: float) -> Transformer:
     """Return a new model with dropout where BERT has it: embeddings, attention weights, both halves' outputs."""
     p = probability(p)
     base = (TokenEmbeddings, PatchEmbeddings, Attention, FusedAttention, PostNormBlock, PreNormBlock)

@@ -8,6 +8,7 @@ Source: Devlin et al. 2018, arXiv:1810.04805.
 """
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from lora_np.model.architectures.architecture import Architecture
 from lora_np.model.architectures.maker import Maker, activation, check_heads
@@ -38,7 +39,13 @@ def bert_block(make, config, name):
     return PostNormBlock(attention, norm1, mlp, make.norm(d, f"{name}.output.LayerNorm"))
 
 
-def bert(config, labels=None, pooler=False, rng=None, dtype=np.float32):
+def bert(
+    config: dict,
+    labels: int | None = None,
+    pooler: bool = False,
+    rng: np.random.Generator | None = None,
+    dtype: DTypeLike = np.float32,
+) -> Transformer:
     """Return a BERT: bidirectional, norms after each half, token types; optional pooler and classifier.
 
     Parameters

@@ -8,6 +8,7 @@ Source: Radford et al. 2019, "Language models are unsupervised multitask learner
 """
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from lora_np.model.architectures.architecture import Architecture
 from lora_np.model.architectures.maker import Maker, activation, check_heads
@@ -35,7 +36,9 @@ def gpt_block(make, config, name):
     return PreNormBlock(make.norm(d, f"{name}.ln_1"), attention, make.norm(d, f"{name}.ln_2"), mlp)
 
 
-def gpt(config, lm_head=True, rng=None, dtype=np.float32):
+def gpt(
+    config: dict, lm_head: bool = True, rng: np.random.Generator | None = None, dtype: DTypeLike = np.float32
+) -> Transformer:
     """Return a GPT-2: causal, norms before each half, one fused map for Q, K, V; `lm_head` is tied to the words.
 
     Parameters

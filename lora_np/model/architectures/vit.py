@@ -8,6 +8,7 @@ Source: Dosovitskiy et al. 2020, arXiv:2010.11929.
 """
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from lora_np.model.architectures.architecture import Architecture
 from lora_np.model.architectures.maker import Maker, activation, check_heads
@@ -38,7 +39,9 @@ def vit_block(make, config, name):
     return PreNormBlock(norm1, attention, norm2, mlp)
 
 
-def vit(config, labels=None, rng=None, dtype=np.float32):
+def vit(
+    config: dict, labels: int | None = None, rng: np.random.Generator | None = None, dtype: DTypeLike = np.float32
+) -> Transformer:
     """Return a ViT: patches, norms before each half, a class token (`"class_token": false`, our word: the mean).
 
     Parameters
