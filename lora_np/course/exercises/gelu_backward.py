@@ -55,7 +55,7 @@ SLIPS = [
         (TERMS, "cdf + x * cdf * (1 - cdf)"),
     ),
     (
-        None,
+        "wrong_derivative",
         "this is the slope of the form with tanh, an approximation; the exact one takes the density",
         (
             TERMS,
