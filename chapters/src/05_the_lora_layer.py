@@ -455,9 +455,9 @@ plt.show()
 # $-1/\sqrt{d_{in}}$ and $1/\sqrt{d_{in}}$, as PyTorch does for any linear layer. We do as PEFT does.
 
 # %% [markdown]
-# ### Exercise: the start
+# ### Exercise: the start ({{lora_init}})
 #
-# Return `A` and `B` as PEFT starts them, in the given dtype. `rng` is a NumPy generator. *Easy, 5 minutes.*
+# Return `A` and `B` as PEFT starts them, in the given dtype. `rng` is a NumPy generator.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -473,13 +473,7 @@ plt.show()
 
 
 # %% exercise="lora_init"
-def lora_init(d_in, d_out, r, rng, dtype):
-    """Return A (d_in, r), uniform between -1/sqrt(d_in) and 1/sqrt(d_in), and B (r, d_out), zero."""
-    # BEGIN SOLUTION
-    bound = 1.0 / np.sqrt(d_in)
-    return rng.uniform(-bound, bound, (d_in, r)).astype(dtype), np.zeros((r, d_out), dtype)
-    # END SOLUTION
-
+from lora_np.course.exercises.lora_init import lora_init
 
 # %% check="lora_init"
 lnp.course.check("lora_init", lora_init)

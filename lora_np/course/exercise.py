@@ -237,9 +237,7 @@ def find(name):
     """Return the exercise of that name, or say which ones are nearest."""
     if not isinstance(name, str):
         raise TypeError(f"check needs the exercise's name as a text, then the function; its name is {name!r}.")
-    from lora_np.course.catalogue import BY_NAME  # until all exercises are files
-
-    known = {**BY_NAME, **all_exercises()}
+    known = all_exercises()
     if name not in known:
         near = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0))
         raise ValueError(f"there is no exercise {name!r}; did you mean {near}? lnp.course.exercises() lists all")

@@ -208,3 +208,8 @@ def renamed(named, rename, path):
             )
         new[key] = value
     return new
+
+
+def folder_bytes(folder, *names):
+    """Return the bytes on disk of the named files of a folder; all its files if none is named."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file() and (not names or path.name in names))

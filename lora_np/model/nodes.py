@@ -25,8 +25,8 @@ from lora_np.ops import (
 class LinearNode(Protocol):
     """What stands where a linear map stands: the map itself, or one that is adapted."""
 
-    W: np.ndarray  # (d_in, d_out)
-    b: np.ndarray | None  # (d_out,)
+    W: np.ndarray
+    b: np.ndarray | None
     hf: str
     trainable: tuple[str, ...]
 

@@ -252,7 +252,7 @@ def axes_exchanged(adapters):
     return np.vstack([A for A, _, _ in adapters]), np.hstack([scale * B for _, B, scale in adapters])
 
 
-@wrong_answer("combine_adapters", cause="dtype")
+@right_answer("combine_adapters")
 def filled_into_double(adapters):
     r = sum(A.shape[1] for A, _, _ in adapters)
     A_all, B_all = np.zeros((len(adapters[0][0]), r)), np.zeros((r, adapters[0][1].shape[1]))
@@ -278,7 +278,7 @@ def pair_by_pair(adapters):
     return np.c_[adapters[0][0], A], np.r_[adapters[0][1] * adapters[0][2], B]
 
 
-@right_answer("combine_adapters")
+@wrong_answer("combine_adapters", cause="shape")
 def update_and_identity(adapters):
     total = sum(scale * np.dot(A, B) for A, B, scale in adapters)
     return np.eye(len(total), dtype=total.dtype), total

@@ -5,7 +5,6 @@ import os
 import re
 from pathlib import Path
 
-from lora_np.cli.terminal import line
 from lora_np.files import lock
 
 LOCK = ".lora_np-lock"
@@ -13,14 +12,14 @@ PART = r"\..+\.(json|safetensors|png|npz)\.\w{8}\.part"  # what `lora_np.files` 
 
 
 @contextlib.contextmanager
-def claimed(folder, made=()):
+def claimed(folder, note=None):
     """Make a folder if need be and hold it for this process alone; made for nothing, it goes again.
 
     Parameters
     ----------
     folder : path
-    made : sequence of Path
-        Folders that were just made for it, the deepest first.
+    note : callable, optional
+        Is told, in one sentence, that the folder lies where nothing can be locked.
 
     Raises
     ------
@@ -30,10 +29,10 @@ def claimed(folder, made=()):
         If another process holds it. One that was killed holds nothing.
     """
     folder = Path(folder)
-    made = [*made, *(path for path in (folder, *folder.parents) if not os.path.lexists(path))]
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = lock_file(folder)
+        file = lock_file(folder, note)
     except OSError as error:
         remove_empty(made)
         raise OSError(
@@ -55,7 +54,7 @@ def claimed(folder, made=()):
         remove_empty(made)
 
 
-def lock_file(folder):
+def lock_file(folder, note=None):
     """Return the lock file of a folder, open and locked."""
     path = folder / LOCK
     while True:
@@ -68,7 +67,8 @@ def lock_file(folder):
                 f"another process is at work in {folder}; wait for its end, or choose another folder."
             ) from error
         except OSError as error:
-            line("note", f"{folder} lies where nothing can be locked ({error.strerror}); start no second run there")
+            if note:
+                note(f"{folder} lies where nothing can be locked ({error.strerror}); start no second run there")
             return file
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(file), os.stat(path)):
