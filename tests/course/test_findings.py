@@ -37,7 +37,9 @@ def test_each_kind_has_a_sentence_and_each_sentence_a_kind():
     for exercise in all_exercises().values():
         own = kinds_made(exercise.path)
         assert own <= en.SENTENCES.keys() | exercise.kinds.keys(), exercise.name
-        assert exercise.kinds.keys() <= own | {"outputs"}, exercise.name
+        text = "\n".join(map(ast.unparse, exercise.functions.values()))
+        for kind in exercise.kinds.keys() - {"outputs"}:
+            assert repr(kind) in text, (exercise.name, kind)
         for cause, _ in exercise.kinds.values():
             assert cause is None or cause in CAUSES
 

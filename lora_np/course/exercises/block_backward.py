@@ -72,7 +72,7 @@ def judge(given, right, arguments):
             continue
         own = max(np.max(np.abs(gradient)), 1e-300)  # key's b has none: all that is there are roundings
         if found := difference("grads", mine[path], gradient, TOLERANCE[gradient.dtype] * size / own):
-            yield Finding(found.kind, "grads", {**found.values, "name": f"the gradient of {path}"})
+            yield Finding(found.kind, "grads", {**found.values, "name": f"grads.{path}"})
     for path in mine:
         if path not in wanted:
             yield Finding("more", "grads", {"path": path})
