@@ -37,9 +37,9 @@ BRANCHES = {
 def draw(rng, dtype, trial):
     n, d = ((4, 7), (1, 2), (9, 5), (3, 8), (6, 6), (5, 7))[trial]
     x = np.array([[1.0, 3.0]], dtype) if trial == 1 else drawn(rng, dtype, n, d)  # the chapter's example
-    if trial == 4:
+    if trial in (2, 4):
         x[2] = 3
-    eps = (0.1, 1e-12, 0.3, 0.1, 1e-5, 0.2)[trial]  # large, so that its place shows
+    eps = (0.1, 1e-12, 1e-5, 1e-12, 1e-5, 0.2)[trial]  # large, so that its place shows
     return {"x": x, "gamma": drawn(rng, dtype, d), "beta": drawn(rng, dtype, d), "eps": eps}
 
 

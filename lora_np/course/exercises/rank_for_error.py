@@ -11,7 +11,7 @@ HINTS = (
     "What a rank r leaves out is the root of the sum of the squares of the other singular values.",
     "Divide by the root of the sum of all squares, and take the first r that is within the error.",
 )
-TRIALS = 8
+TRIALS = 9
 library = compress.rank_for_error
 
 
@@ -48,8 +48,9 @@ def draw(rng, dtype, trial):
         return {"W": 2 * np.eye(4, 6, dtype=dtype), "error": 0.5}
     if trial == 2:
         return {"W": drawn(rng, dtype, 5, 4), "error": float(rng.uniform(1.1, 2))}
-    if trial == 3:
-        return {"W": np.diag(np.array([2, 4, 1], dtype)), "error": 0.0}
+    if trial in (3, 5):
+        W = np.eye(3, 5, dtype=dtype) * np.array([2, 4, 1, 0, 0], dtype)
+        return {"W": W if trial == 3 else W.T, "error": 0.0}
     if trial == 4:
         return {"W": np.diag(np.array([1, 4, 2], dtype)), "error": 1.0}
     if trial == 6:  # of rank 2
