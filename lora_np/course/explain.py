@@ -70,14 +70,21 @@ class Case:
         if self.forward is not None or broken:  # with a cache of one's own, or a rule that comes before any number
             return self.of_gradient()
         calls = [numbers_of(self.exercise, trial) for trial in more_trials(self.exercise)]
-        if slips := known_slips(self.exercise, self.function, calls):
-            return Finding("slips", self.output, {"words": [slip.words for slip in slips], "cause": slips[0].cause})
-        if self.report is None and self.fault.kind != "raises" and self.is_written_down(calls):
-            return Finding("written down")
+        found = self.of_slips(calls)
+        if found is None and self.report is None and self.fault.kind != "raises" and self.is_written_down(calls):
+            found = Finding("written down")
+        if found:
+            return found
         branch = self.branch()
         if branch is None and self.report is not None:
-            return self.of_gradient()
-        return self.of_values(calls) or branch
+            return self.of_gradient() or self.of_slips(calls, 2)
+        return self.of_values(calls) or self.of_slips(calls, 2) or branch
+
+    def of_slips(self, calls, at_once=1):
+        """Return the Finding of known slips that give the answer's results."""
+        slips = known_slips(self.exercise, self.function, calls, at_once)
+        values = {"words": [slip.words for slip in slips], "cause": slips[0].cause} if slips else {}
+        return Finding("slips", self.output, values) if slips else None
 
     def is_written_down(self, calls):
         """Does an answer give the same whatever its arguments are?"""

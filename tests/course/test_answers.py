@@ -11,7 +11,8 @@ from try_corpus import agreement, judged, title
 
 import lora_np as lnp
 from lora_np import ops
-from lora_np.course import answers, judging
+from lora_np.course import judging
+from lora_np.course.exercise import all_exercises
 from lora_np.gradcheck import CAUSES
 
 SUITES = suites("answers")
@@ -35,10 +36,9 @@ def both(kind):
 
 @pytest.mark.parametrize("entry", both("wrong"))
 def test_a_wrong_answer_is_rejected(entry, monkeypatch, capsys):
-    monkeypatch.setattr(answers, "likely", lambda *args: (None, args[-1]))  # causes take time; see below
-    monkeypatch.setattr(answers, "with_cause", lambda found, sentence: (None, sentence))
-    monkeypatch.setattr(answers, "explained_by_slip", lambda *args: (None, ""))
-    monkeypatch.setattr(judging, "explained", lambda exercise, function, trial, wrong, *_: wrong.args)
+    monkeypatch.setattr(
+        judging, "explained", lambda exercise, function, trial, wrong, *_: wrong.args
+    )  # takes time; see below
     verdict = lnp.course.check(entry.exercise, entry.function)
     assert not verdict.ok and verdict.sentences
     assert "not right yet" in capsys.readouterr().out
@@ -61,13 +61,13 @@ def test_most_causes_are_named():
 
 def test_the_labels_are_those_of_the_course():
     for wrong, right in SUITES.values():
-        assert {entry.exercise for entry in [*wrong, *right]} <= set(answers.BY_NAME)
+        assert {entry.exercise for entry in [*wrong, *right]} <= set(all_exercises())
         for entry in wrong:
             assert {entry.cause, *entry.also} <= {None, *CAUSES} and entry.cause not in entry.also, entry
 
 
 def test_each_exercise_has_six_wrong_and_three_right_answers():
-    for name in answers.BY_NAME:
+    for name in all_exercises():
         for wrong, right in (SUITES[suite] for suite in TESTED):
             assert sum(entry.exercise == name for entry in wrong) >= 6, name
             assert sum(entry.exercise == name for entry in right) >= 3, name

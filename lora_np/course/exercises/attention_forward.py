@@ -1,4 +1,4 @@
-"""Chapter 2: each query takes a mean of the values, weighed by how well it meets their keys."""
+"""Chapter 2: each query takes a weighted mean of the values."""
 
 import numpy as np
 
@@ -29,73 +29,77 @@ def attention_forward(Q, K, V, visible=None, mask=None):
 BRANCHES = {
     "visible is None": lambda visible, **_: visible is None,
     "visible is given": lambda visible, **_: visible is not None,
-    "visible is to be broadcast": lambda visible, **_: visible is not None and visible.ndim < 4,
+    "visible is given for all sequences at once, as (T, U)": lambda visible, **_: np.ndim(visible) == 2,
     "mask is None": lambda mask, **_: mask is None,
     "mask is given": lambda mask, **_: mask is not None,
-    "visible and mask are both None": lambda visible, mask, **_: visible is mask is None,
-    "scores are huge": lambda Q, K, **_: np.max(Q @ K.swapaxes(2, 3)) / Q.shape[3] ** 0.5 > 720,
+    "visible and mask are both None": lambda visible, mask, **_: visible is None and mask is None,
+    "visible and mask are both given": lambda visible, mask, **_: visible is not None and mask is not None,
+    "scores are so large that exp overflows": lambda Q, K, **_: np.min(Q @ K.swapaxes(2, 3)) / Q.shape[3] ** 0.5 > 720,
     "scores are far below 0": lambda Q, K, **_: np.max(Q @ K.swapaxes(2, 3)) / Q.shape[3] ** 0.5 < -10_000,
-    "there are more keys than queries": lambda Q, K, **_: K.shape[2] > Q.shape[2],
-    "there are fewer keys than queries": lambda Q, K, **_: K.shape[2] < Q.shape[2],
+    "there is one query": lambda Q, **_: Q.shape[2] == 1,
+    "there are more keys than queries": lambda Q, K, **_: Q.shape[2] < K.shape[2],
+    "there are more queries than keys": lambda Q, K, **_: Q.shape[2] > K.shape[2],
 }
 
 
 def draw(rng, dtype, trial):
-    n, h, d, d_v = 2, 3, 4 if trial in (2, 4) else 5, 7
-    T, U = {1: (6, 4), 2: (4, 4)}.get(trial, (4, 6))
+    n, h, T, U, d, d_v = (
+        (2, 3, 4, 6, 5, 7),
+        (3, 2, 1, 5, 3, 4),
+        (2, 3, 6, 4, 7, 5),
+        (3, 2, 5, 5, 4, 6),
+        (2, 3, 6, 5, 4, 3),
+        (3, 2, 4, 6, 5, 7),
+    )[trial]
+    Q, K, V = drawn(rng, dtype, n, h, T, d), drawn(rng, dtype, n, h, U, d), drawn(rng, dtype, n, h, U, d_v)
+    if trial in (3, 4):  # scores are far below 0, or so large that exp overflows; whole numbers, so that they are exact
+        Q, K = np.rint(2 * Q), np.rint(2 * K)
+        Q[..., 0], K[..., 0] = 64, -400 if trial == 3 else 40
     visible = rng.random((n, 1, T, U)) < 0.6
-    visible[..., 0] = True
-    if trial == 2:
+    visible[..., 0], visible[0, 0, 0, -1] = True, False
+    if trial == 3:
         visible = np.tri(T, dtype=bool)
-    arguments = {
-        "Q": drawn(rng, dtype, n, h, T, d),
-        "K": drawn(rng, dtype, n, h, U, d),
-        "V": drawn(rng, dtype, n, h, U, d_v),
-    }
-    if d == 4:  # all scores are huge, and exact: above 700, where exp overflows, or far below 0
-        arguments |= {name: np.round(4 * arguments[name]) / 4 for name in ("Q", "K")}
-        arguments["Q"][..., 0], arguments["K"][..., 0] = 64, 40 if trial == 4 else -400
     mask = dropout(rng, dtype, n, h, T, U)
     return {
-        **arguments,
-        "visible": None if trial in (1, 3, 4) else visible,
-        "mask": None if trial in (1, 2, 4) else mask,
+        "Q": Q,
+        "K": K,
+        "V": V,
+        "visible": None if trial in (2, 4) else visible,
+        "mask": None if trial in (1, 2, 3) else mask,
     }
 
 
-ROOT, SUM = " / Q.shape[3] ** 0.5", "S.sum(axis=3, keepdims=True)"
-MAXIMUM = " - S.max(axis=3, keepdims=True)"
-HIDE = "        S = np.where(visible, S, -np.inf)"
+ROOT, HIDE, D = "Q.shape[3] ** 0.5", "np.where(visible, S, -np.inf)", "P if mask is None else P * mask"
+SOFTMAX, MAXIMUM = "S / S.sum(axis=3, keepdims=True)", "np.exp(S - S.max(axis=3, keepdims=True))"
 SLIPS = [
-    ("constant_factor", "the scores are not divided by the root of d", (ROOT, "")),
-    ("constant_factor", "the root is missing: divide by sqrt(d), not by d", (ROOT, " / Q.shape[3]")),
-    ("constant_factor", "the scores are multiplied by the root; divide by it", (ROOT, " * Q.shape[3] ** 0.5")),
+    ("constant_factor", "the scores are not divided by the root of d", (f" / {ROOT}", "")),
+    ("constant_factor", "the root is missing: divide by sqrt(d), not by d", (ROOT, "Q.shape[3]")),
+    ("constant_factor", "the scores are multiplied by the root; divide by it", (f"/ {ROOT}", f"* {ROOT}")),
     (
         "constant_factor",
         "the size under the root is the last one of Q, not the number of queries",
-        ("Q.shape[3]", "Q.shape[2]"),
+        (ROOT, "Q.shape[2] ** 0.5"),
     ),
     (
         "constant_factor",
         "the size under the root is the last one of Q, not the number of keys",
-        ("Q.shape[3]", "K.shape[2]"),
+        (ROOT, "K.shape[2] ** 0.5"),
     ),
     (
         "constant_factor",
         "the size under the root is that of one head, not of all heads together",
-        ("Q.shape[3]", "(Q.shape[1] * Q.shape[3])"),
+        (ROOT, "(Q.shape[1] * Q.shape[3]) ** 0.5"),
     ),
-    ("constant_factor", "the size under the root is the last one of Q, not that of V", ("Q.shape[3]", "V.shape[3]")),
+    (
+        "constant_factor",
+        "the size under the root is the last one of Q, not that of V",
+        (ROOT, "V.shape[3] ** 0.5"),
+    ),
     (
         "factor_order",
         "the root divides the weights after the softmax; it divides the scores before it",
-        (ROOT, ""),
+        (f" / {ROOT}", ""),
         ("D @ V", "D @ V / Q.shape[3] ** 0.5"),
-    ),
-    (
-        "missing_term",
-        "the greatest score of the row is not taken away before exp, so that large ones overflow",
-        (MAXIMUM, ""),
     ),
     ("reduction_axis", "the softmax runs over the queries; it runs over the keys, axis=-1", ("axis=3", "axis=2")),
     (
@@ -112,23 +116,27 @@ SLIPS = [
     (
         "reduction_axis",
         "the sum of the softmax runs over everything; it runs over the keys, axis=-1",
-        (SUM, "S.sum()"),
-        (MAXIMUM, " - S.max()"),
+        ("axis=3, keepdims=True", ""),
     ),
-    ("elementwise_factor", "the exponentials are not divided by their sum", (" / " + SUM, "")),
-    ("elementwise_factor", "the exponentials are not divided by their sum", (" / " + SUM, ""), (MAXIMUM, "")),
+    ("elementwise_factor", "the exponentials are not divided by their sum", (SOFTMAX, "S")),
+    ("elementwise_factor", "the exponentials are not divided by their sum", (SOFTMAX, "S"), (MAXIMUM, "np.exp(S)")),
     (
         "wrong_derivative",
         "the softmax is skipped",
-        (f"np.exp(S{MAXIMUM})", "S"),
-        (" / " + SUM, ""),
+        (SOFTMAX, "S"),
+        (MAXIMUM, "S"),
         ("-np.inf", "0.0"),
     ),
-    ("mask_ignored", "`visible` is not applied", (HIDE, "        pass")),
+    (
+        None,
+        "the largest score of each row is not taken away, so that exp overflows where scores are large",
+        (MAXIMUM, "np.exp(S)"),
+    ),
+    ("mask_ignored", "`visible` is not applied", (HIDE, "S")),
     (
         "mask_ignored",
         "`visible` is True where a key is seen; here it hides just those",
-        ("np.where(visible, S, -np.inf)", "np.where(visible, -np.inf, S)"),
+        (HIDE, "np.where(visible, -np.inf, S)"),
     ),
     (
         "mask_ignored",
@@ -138,15 +146,15 @@ SLIPS = [
     (
         "factor_order",
         "keys are hidden after the softmax, so the weights of the others do not sum to one",
-        (HIDE, "        pass"),
-        (SUM, SUM + " * (1 if visible is None else visible)"),
+        (HIDE, "S"),
+        (SOFTMAX, f"{SOFTMAX} * (1 if visible is None else visible)"),
     ),
-    ("mask_ignored", "the dropout mask is not applied", ("P if mask is None else P * mask", "P")),
+    ("mask_ignored", "the dropout mask is not applied", (D, "P")),
     (
         "factor_order",
         "the dropout mask multiplies the scores; it multiplies the weights, after the softmax",
-        (ROOT, ROOT + " * (1 if mask is None else mask)"),
-        ("P if mask is None else P * mask", "P"),
+        (ROOT, f"{ROOT} * (1 if mask is None else mask)"),
+        (D, "P"),
     ),
     (
         "elementwise_factor",

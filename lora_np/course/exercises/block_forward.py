@@ -1,7 +1,7 @@
-"""Chapter 2: the two halves of a pre-norm block, with the way past each."""
+"""Chapter 2: attention and MLP, each after a norm and beside a way past it."""
 
 from lora_np.course.draws import drawn
-from lora_np.course.models import GROUPS, frozen_model
+from lora_np.course.models import GROUPS, adapted_model, frozen_model
 from lora_np.model.blocks import PreNormBlock
 
 CHAPTER, PLACE, MINUTES, LEVEL = 2, 5, 15, "medium"
@@ -24,55 +24,55 @@ def block_forward(block, x, groups):
 
 
 BRANCHES = {
-    "there is one sequence": lambda groups, **_: sum(n for _, _, n, _ in groups) == 1,
-    "there is one group": lambda groups, **_: len(groups) == 1,
-    "there are groups of different lengths": lambda groups, **_: len({T for *_, T in groups}) > 1,
-    "a sequence has one token": lambda groups, **_: any(T == 1 for *_, T in groups),
+    "there is one sequence": lambda groups, **_: len(groups) == 1 and groups[0][2] == 1,
+    "all sequences have one length": lambda groups, **_: len(groups) == 1,
+    "sequences have different lengths": lambda groups, **_: len(groups) > 1,
+    "a sequence has a single token": lambda groups, **_: any(T == 1 for *_, T in groups),
+    "the block has an adapter": lambda block, **_: hasattr(block.attention.query, "A"),
 }
+SEQUENCES = (GROUPS, ((0, 5, 1, 5),), ((0, 9, 3, 3),), ((0, 6, 1, 6), (6, 10, 4, 1)), GROUPS, GROUPS)
 
 
 def draw(rng, dtype, trial):
-    groups = {1: ((0, 10, 2, 5),), 3: ((0, 5, 1, 5),), 4: ((0, 6, 2, 3), (6, 9, 3, 1))}.get(trial, GROUPS)
-    return {"block": frozen_model(rng, dtype).layer[0], "x": drawn(rng, dtype, groups[-1][1], 12), "groups": groups}
+    model = adapted_model(rng, dtype, trial) if trial == 4 else frozen_model(rng, dtype)
+    groups = SEQUENCES[trial]
+    return {"block": model.layer[trial % 2], "x": drawn(rng, dtype, groups[-1][1], 12), "groups": groups}
 
 
-PAST1, PAST2 = "h = x + a", "return h + m"
-EXCHANGED = ("norm1.", "norm_."), ("norm2.", "norm1."), ("norm_.", "norm2.")
-HALVES = (
-    ("block.attention.forward(a, groups)", "block.mlp.forward(a)"),
-    ("block.mlp.forward(m)", "block.attention.forward(m, groups)"),
-)
+NORM1, NORM2 = "a, c_norm1 = block.norm1.forward(x)", "m, c_norm2 = block.norm2.forward(h)"
+ATTEND, MLP = "block.attention.forward(a, groups)", "block.mlp.forward(m)"
+EXCHANGED = (("block.norm1.", "block.normX."), ("block.norm2.", "block.norm1."), ("block.normX.", "block.norm2."))
+HALVES = ((ATTEND, "block.mlp.forward(a)"), (MLP, "block.attention.forward(m, groups)"))
 SLIPS = [
     (
         "factor_order",
         "the norm comes after the sum, as in BERT; this block normalises first (pre-norm)",
-        ("a, c_norm1 = block.norm1.forward(x)", "a = x"),
-        (PAST1, "h, c_norm1 = block.norm1.forward(x + a)"),
-        ("m, c_norm2 = block.norm2.forward(h)", "m = h"),
-        (PAST2 + ",", "return block.norm2.forward(h + m)[0],"),
-        ("c_norm2, ", ""),
+        (NORM1, "a = x"),
+        ("h = x + a", "h, c_norm1 = block.norm1.forward(x + a)"),
+        (NORM2, "m = h"),
+        ("return h + m, (c_norm1, c_attention, c_norm2, c_mlp)", "return block.norm2.forward(h + m)[0], None"),
     ),
     (
         "wrong_cached_value",
         "what is added to is x itself, not norm1(x)",
-        (PAST1, "h = block.norm1.forward(x)[0] + a"),
+        ("h = x + a", "h = block.norm1.forward(x)[0] + a"),
     ),
     (
         "wrong_cached_value",
         "what is added to is h itself, not norm2(h)",
-        (PAST2, "return block.norm2.forward(h)[0] + m"),
+        ("return h + m", "return block.norm2.forward(h)[0] + m"),
     ),
     (
         "wrong_cached_value",
         "what is added to is the block's x and h themselves, not their norms",
-        (PAST1, "h = block.norm1.forward(x)[0] + a"),
-        (PAST2, "return block.norm2.forward(h)[0] + m"),
+        ("h = x + a", "h = block.norm1.forward(x)[0] + a"),
+        ("return h + m", "return block.norm2.forward(h)[0] + m"),
     ),
-    ("missing_path", "the way past the attention is missing: x + attention(...)", (PAST1, "h = a")),
-    ("missing_path", "the way past the MLP is missing: h + mlp(...)", (PAST2, "return m")),
-    ("missing_path", "both ways past are missing", (PAST1, "h = a"), (PAST2, "return m")),
-    ("wrong_cached_value", "the second sum adds to h, not to x once more", (PAST2, "return x + m")),
-    ("extra_term", "x is in h already; it is added once more", (PAST2, "return x + h + m")),
+    ("missing_path", "the way past the attention is missing: x + attention(...)", ("h = x + a", "h = a")),
+    ("missing_path", "the way past the MLP is missing: h + mlp(...)", ("return h + m", "return m")),
+    ("missing_path", "both ways past are missing", ("h = x + a", "h = a"), ("return h + m", "return m")),
+    ("wrong_cached_value", "the second sum adds to h, not to x once more", ("return h + m", "return x + m")),
+    ("extra_term", "x is in h already; it is added once more", ("return h + m", "return x + h + m")),
     (
         "wrong_cached_value",
         "the MLP receives norm2(h), what comes out of the first half; here it receives x",
@@ -84,24 +84,32 @@ SLIPS = [
         ("norm2.forward(h)", "norm2.forward(a)"),
     ),
     ("swapped", "the two norms are exchanged", *EXCHANGED),
-    ("wrong_cached_value", "norm1 serves both halves; the second one is norm2", ("norm2.", "norm1.")),
-    ("wrong_cached_value", "norm2 serves both halves; the first one is norm1", ("norm1.", "norm2.")),
-    ("missing_term", "norm1 is left out", ("block.norm1.forward(x)", "x, None")),
-    ("missing_term", "norm2 is left out", ("block.norm2.forward(h)", "h, None")),
     (
-        "missing_term",
-        "both norms are left out",
-        ("block.norm1.forward(x)", "x, None"),
-        ("block.norm2.forward(h)", "h, None"),
+        "wrong_cached_value",
+        "norm1 serves both halves; the second one is norm2",
+        ("block.norm2.", "block.norm1."),
     ),
-    ("missing_term", "the MLP is left out", (PAST2, "return h")),
-    ("missing_term", "the attention is left out", (PAST1, "h = x")),
+    (
+        "wrong_cached_value",
+        "norm2 serves both halves; the first one is norm1",
+        ("block.norm1.", "block.norm2."),
+    ),
+    ("missing_term", "norm1 is left out", (NORM1, "a, c_norm1 = x, None")),
+    ("missing_term", "norm2 is left out", (NORM2, "m, c_norm2 = h, None")),
+    ("missing_term", "both norms are left out", (NORM1, "a, c_norm1 = x, None"), (NORM2, "m, c_norm2 = h, None")),
+    ("missing_term", "the MLP is left out", ("return h + m", "return h")),
+    ("missing_term", "the attention is left out", ("h = x + a", "h = x")),
     ("factor_order", "the halves are exchanged: attention first, then the MLP", *HALVES),
-    ("factor_order", "the halves are exchanged, with their norms: attention first, then the MLP", *EXCHANGED, *HALVES),
+    (
+        "factor_order",
+        "the halves are exchanged, with their norms: attention first, then the MLP",
+        *EXCHANGED,
+        *HALVES,
+    ),
     (
         "wrong_derivative",
         "the activation between the two maps of the MLP is left out",
-        ("block.mlp.forward(m)", "block.mlp.down.forward(block.mlp.up.forward(m)[0])"),
+        (MLP, "block.mlp.down.forward(block.mlp.up.forward(m)[0])"),
     ),
     (
         "mask_ignored",

@@ -1,4 +1,4 @@
-"""Chapter 2: each row is brought to mean 0 and variance 1."""
+"""Chapter 2: each row with mean 0 and deviation 1, then gamma and beta."""
 
 import numpy as np
 
@@ -26,27 +26,24 @@ def layer_norm_forward(x, gamma, beta, eps):
 
 BRANCHES = {
     "x has one row": lambda x, **_: len(x) == 1,
-    "a row is constant": lambda x, **_: (x == x[:, :1]).all(axis=1).any(),
-    "eps is tiny": lambda eps, **_: eps < 1e-4,
     "x has more rows than columns": lambda x, **_: x.shape[0] > x.shape[1],
+    "x has more columns than rows": lambda x, **_: 1 < x.shape[0] < x.shape[1],
     "x has as many rows as columns": lambda x, **_: x.shape[0] == x.shape[1],
+    "a row is constant": lambda x, **_: (x == x[:, :1]).all(axis=1).any(),
+    "eps is tiny": lambda eps, **_: eps < 1e-9,
 }
 
 
 def draw(rng, dtype, trial):
-    if trial == 1:  # the chapter's example
-        x, eps = np.array([[1, 1, 5, 5]], dtype), 1e-5
-    else:
-        d = 5 + int(rng.integers(3))
-        x = drawn(rng, dtype, {2: 9, 3: d}.get(trial, int(rng.integers(2, 5))), d)
-        eps = 1e-5 if trial == 2 else 0.1  # large, so that its place shows
+    n, d = ((4, 7), (1, 2), (9, 5), (3, 8), (6, 6), (5, 7))[trial]
+    x = np.array([[1.0, 3.0]], dtype) if trial == 1 else drawn(rng, dtype, n, d)  # the chapter's example
     if trial == 4:
-        x[0] = 2.0
-    return {"x": x, "gamma": drawn(rng, dtype, x.shape[1]), "beta": drawn(rng, dtype, x.shape[1]), "eps": eps}
+        x[2] = 3
+    eps = (0.1, 1e-12, 0.3, 0.1, 1e-5, 0.2)[trial]  # large, so that its place shows
+    return {"x": x, "gamma": drawn(rng, dtype, d), "beta": drawn(rng, dtype, d), "eps": eps}
 
 
-MEAN, VARIANCE = "x.mean(axis=1, keepdims=True)", "(centred * centred).mean(axis=1, keepdims=True)"
-SCALE = "1.0 / np.sqrt(variance + eps)"
+SQUARES, INVERSE, MEAN = "(centred * centred)", "1.0 / np.sqrt(variance + eps)", "x.mean(axis=1, keepdims=True)"
 SLIPS = [
     (
         "swapped",
@@ -69,63 +66,64 @@ SLIPS = [
     (
         "constant_factor",
         "the variance divides by d - 1, as of a sample (ddof=1); here it divides by d",
-        (VARIANCE, "(centred * centred).sum(axis=1, keepdims=True) / (x.shape[-1] - 1)"),
+        (f"{SQUARES}.mean(axis=1, keepdims=True)", f"{SQUARES}.sum(axis=1, keepdims=True) / (x.shape[1] - 1)"),
     ),
-    ("mean_vs_sum", "the variance is a mean of squares, not their sum", (VARIANCE, VARIANCE.replace("mean", "sum"))),
+    ("mean_vs_sum", "the variance is a mean of squares, not their sum", (f"{SQUARES}.mean(", f"{SQUARES}.sum(")),
     (
         "elementwise_factor",
         "the root is missing: divide by the deviation, not by the variance",
-        (SCALE, "1.0 / (variance + eps)"),
+        (INVERSE, "1.0 / (variance + eps)"),
     ),
-    ("elementwise_factor", "it is multiplied by the deviation; divide by it", (SCALE, "np.sqrt(variance + eps)")),
+    ("elementwise_factor", "it is multiplied by the deviation; divide by it", (INVERSE, "np.sqrt(variance + eps)")),
     ("elementwise_factor", "it is not divided by the deviation", ("centred * inverse_std", "centred")),
     (
         "factor_order",
         "eps is added to the deviation; it belongs under the root, to the variance",
-        (SCALE, "1.0 / (np.sqrt(variance) + eps)"),
+        ("np.sqrt(variance + eps)", "(np.sqrt(variance) + eps)"),
     ),
     ("missing_term", "eps is missing", ("variance + eps", "variance")),
+    ("constant_factor", "eps is squared; it is added to the variance as it is", ("+ eps", "+ eps * eps")),
     (
         "constant_factor",
-        "eps is squared; it is added to the variance as it is",
-        ("variance + eps", "variance + eps**2"),
+        "eps is an argument; here it is another number, written into the function",
+        ("+ eps", "+ 1e-5"),
     ),
     (
         "reduction_axis",
         "mean and variance run over the batch; they are those of each row, axis=-1",
-        ("axis=1", "axis=0"),
+        (".mean(axis=1,", ".mean(axis=0,"),
     ),
     (
         "reduction_axis",
         "mean and variance are those of all entries; they are those of each row, axis=-1",
-        ("mean(axis=1, keepdims=True)", "mean()"),
+        (".mean(axis=1, keepdims=True)", ".mean()"),
     ),
     ("reduction_axis", "the mean is that of all entries; it is that of each row", (MEAN, "x.mean()")),
     (
         "reduction_axis",
         "the variance is that of all entries; it is that of each row",
-        (VARIANCE, "(centred * centred).mean()"),
+        (f"{SQUARES}.mean(axis=1, keepdims=True)", f"{SQUARES}.mean()"),
     ),
     ("reduction_axis", "the mean runs over the batch; it is that of each row", (MEAN, "x.mean(axis=0)")),
     (
         "reduction_axis",
         "the variance runs over the batch; it is that of each row",
-        (VARIANCE, "(centred * centred).mean(axis=0)"),
+        (f"{SQUARES}.mean(axis=1, keepdims=True)", f"{SQUARES}.mean(axis=0)"),
     ),
     (
         "missing_term",
         "the mean is not taken away before the division",
         ("centred * inverse_std", "x * inverse_std"),
     ),
-    ("missing_term", "the mean is not taken away at all", ("x - " + MEAN, "x")),
+    ("missing_term", "the mean is not taken away at all", (f"x - {MEAN}", "x")),
     (
         "wrong_cached_value",
         "the variance is the mean of the squares of what is centred, not of x",
-        ("(centred * centred)", "(x * x)"),
+        (SQUARES, "(x * x)"),
     ),
     (
         "wrong_derivative",
         "the mean of the absolute values is no deviation: it is the root of the mean square",
-        (SCALE, "1.0 / (np.abs(centred).mean(axis=1, keepdims=True) + eps)"),
+        (INVERSE, "1.0 / (np.abs(centred).mean(axis=1, keepdims=True) + eps)"),
     ),
 ]

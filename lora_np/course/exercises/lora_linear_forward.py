@@ -30,6 +30,9 @@ BRANCHES = {
     "mask is None": lambda mask, **_: mask is None,
     "mask is given": lambda mask, **_: mask is not None,
     "b and mask are both None": lambda b, mask, **_: b is mask is None,
+    "b alone is None": lambda b, mask, **_: b is None and mask is not None,
+    "mask alone is None": lambda b, mask, **_: b is not None and mask is None,
+    "N, d_in, d_out and r are equal": lambda x, A, B, **_: len({*x.shape, *A.shape, *B.shape}) == 1,
     "x has one row": lambda x, **_: len(x) == 1,
     "d_in is larger than d_out": lambda W, **_: W.shape[0] > W.shape[1],
     "d_out is larger than d_in": lambda W, **_: W.shape[0] < W.shape[1],
@@ -45,6 +48,8 @@ def draw(rng, dtype, trial):
     d_in, d_out = in_and_out(rng, trial)
     n, r = 8 + int(rng.integers(2)), sizes(rng, 1)[0]
     r += r in (d_in, d_out)
+    if trial == 4:  # where a transpose that is missing, or one too many, has the right shape
+        n = d_in = d_out = r = 4
     x, W, A, B = (drawn(rng, dtype, *shape) for shape in ((n, d_in), (d_in, d_out), (d_in, r), (r, d_out)))
     b = None if trial in (2, 4) else drawn(rng, dtype, d_out)
     mask = None if trial in (3, 4) else dropout(rng, dtype, n, d_in)

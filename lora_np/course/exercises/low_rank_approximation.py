@@ -1,4 +1,4 @@
-"""Chapter 1: the two factors whose product is the matrix of rank r nearest to W."""
+"""Chapter 1: the matrix of rank r that is nearest to another."""
 
 import numpy as np
 
@@ -24,24 +24,27 @@ def low_rank_approximation(W, r):
 
 
 BRANCHES = {
-    "d_in is larger than d_out": lambda W, **_: W.shape[0] > W.shape[1],
-    "d_out is larger than d_in": lambda W, **_: W.shape[0] < W.shape[1],
+    "W has more rows than columns": lambda W, **_: W.shape[0] > W.shape[1],
+    "W has more columns than rows": lambda W, **_: W.shape[0] < W.shape[1],
     "W is square": lambda W, **_: W.shape[0] == W.shape[1],
     "r is 1": lambda r, **_: r == 1,
-    "r is the smaller side": lambda W, r: r == min(W.shape),
+    "r is above 1": lambda r, **_: r > 1,
+    "r is the smaller side of W": lambda W, r: r == min(W.shape),
 }
 
 
 def draw(rng, dtype, trial):
     if trial == 1:  # the chapter's example
         return {"W": np.array([[2, 1], [1, 2]], dtype), "r": 1}
-    shape, r = {0: ((6, 9), 3), 2: ((9, 6), 2), 3: ((5, 8), 5), 4: ((7, 7), 4), 5: ((9, 6), 4)}[trial]
-    return {"W": drawn(rng, dtype, *shape), "r": r}
+    d_in, d_out, r = ((9, 6, 2), (6, 9, 3), (7, 7, 4), (5, 8, 1), (4, 6, 4), (9, 6, 3))[trial]
+    return {"W": drawn(rng, dtype, d_in, d_out), "r": r}
 
 
-KINDS = {
-    "not the best": (None, "A @ B is not the best approximation of rank {r}: the largest difference is {largest}"),
-}
+def numbers(results):
+    return dict.fromkeys("AB", results["A"] @ results["B"])
+
+
+KINDS = {"product": (None, "A @ B is not the best approximation of rank {r}: the largest difference is {largest}")}
 
 
 def judge(given, right, arguments):
@@ -51,19 +54,17 @@ def judge(given, right, arguments):
         if np.shape(matrix) != shape:
             yield Finding("shape", name, {"given": np.shape(matrix), "expected": shape})
             return
-    mine, best = given["A"] @ given["B"], right["A"] @ right["B"]
+    mine, best = (result["A"] @ result["B"] for result in (given, right))
     if not close(mine, best, 1e-4 if W.dtype == np.float32 else 1e-9):
-        yield Finding("not the best", "A", {"r": r, "largest": largest(mine, best)})
-    elif mine.dtype != W.dtype:
-        yield Finding("dtype", "A", {"name": "A @ B", "given": mine.dtype, "expected": W.dtype})
-
-
-def numbers(results):
-    return dict.fromkeys("AB", results["A"] @ results["B"])
+        yield Finding("product", "A", {"r": r, "largest": largest(mine, best)})
 
 
 SLIPS = [
-    ("elementwise_factor", "the singular values are left out of both factors", (" * s[:r]", "")),
+    (
+        "elementwise_factor",
+        "the singular values are left out of both factors",
+        ("U[:, :r] * s[:r]", "U[:, :r]"),
+    ),
     (
         "elementwise_factor",
         "each singular value is in the product twice; put it into one factor, or its root into both",
@@ -72,7 +73,7 @@ SLIPS = [
     (
         "elementwise_factor",
         "the root of each singular value is in one factor only; its other half is missing",
-        ("s[:r]", "np.sqrt(s[:r])"),
+        ("* s[:r]", "* np.sqrt(s[:r])"),
     ),
     (
         "wrong_cached_value",

@@ -1,4 +1,4 @@
-"""Chapter 1: the smallest rank that is good enough."""
+"""Chapter 1: how large a rank is needed to be within an error."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ from lora_np.course.draws import drawn
 
 CHAPTER, PLACE, MINUTES, LEVEL = 1, 2, 10, "medium"
 OUTPUTS = ("r",)
-TRIALS = 8
 HINTS = (
     "What a rank r leaves out is the root of the sum of the squares of the other singular values.",
     "Divide by the root of the sum of all squares, and take the first r that is within the error.",
 )
+TRIALS = 8
 library = compress.rank_for_error
 
 
@@ -24,31 +24,41 @@ def rank_for_error(W, error):
     return len(energy)
 
 
+def is_tie(W, error):
+    """Is an error met exactly?"""
+    energy = np.linalg.svd(W, compute_uv=False).astype(np.float64) ** 2
+    return any(energy[r:].sum() == error**2 * energy.sum() for r in range(len(energy)))
+
+
 BRANCHES = {
-    "the error is 1 or more": lambda error, **_: error >= 1,
-    "the error is 1": lambda error, **_: error == 1,
+    "the error is 0, and no rank but the full one will do": lambda error, **_: error == 0,
+    "the error is 1 or more, and no rank is needed": lambda error, **_: error >= 1,
+    "the error is above 1": lambda error, **_: error > 1,
+    "the error is exactly that of a rank": is_tie,
     "W has a lower rank than its sides": lambda W, **_: np.linalg.matrix_rank(W) < min(W.shape),
-    "all singular values are needed": lambda W, error: rank_for_error(W, error) == min(W.shape),
-    "a rank is just good enough": lambda W, error: rank_for_error(W, error) < rank_for_error(W, error * (1 - 1e-6)),
-    "d_in is larger than d_out": lambda W, **_: W.shape[0] > W.shape[1],
-    "d_out is larger than d_in": lambda W, **_: W.shape[0] < W.shape[1],
+    "the error is between 0 and 1": lambda error, **_: 0 < error < 1,
+    "W has more rows than columns": lambda W, **_: W.shape[0] > W.shape[1],
+    "W has more columns than rows": lambda W, **_: W.shape[0] < W.shape[1],
 }
 
 
 def draw(rng, dtype, trial):
-    """Return, on trials 0 and 7, an error for which squares, and their root, matter: other sums give another rank."""
-    if trial == 1:  # the chapter's example, and a little more than just enough, which some sums round away
+    """An error for which squares, and their root, matter; or one at an edge, with singular values that are exact."""
+    if trial == 1:
+        return {"W": 2 * np.eye(4, 6, dtype=dtype), "error": 0.5}
+    if trial == 2:
+        return {"W": drawn(rng, dtype, 5, 4), "error": float(rng.uniform(1.1, 2))}
+    if trial == 3:
+        return {"W": np.diag(np.array([2, 4, 1], dtype)), "error": 0.0}
+    if trial == 4:
+        return {"W": np.diag(np.array([1, 4, 2], dtype)), "error": 1.0}
+    if trial == 6:  # of rank 2
+        return {"W": drawn(rng, dtype, 6, 2) @ drawn(rng, dtype, 2, 4), "error": 1e-4}
+    if trial == 7:  # the chapter's example, but for a little, which some sums round away
         return {"W": np.diag(np.array([4, 2, 2, 1], dtype)), "error": 0.6 * (1 + 1e-6)}
-    if trial == 2:  # to the bit, however it is added up: rank 3 leaves out 16 of 64
-        return {"W": np.diag(np.full(4, 4, dtype)), "error": 0.5}
-    if trial in (3, 4, 5, 6):
-        W = drawn(rng, dtype, *(((5, 4), (4, 6), (3, 5), (6, 4))[trial - 3]))
-        if trial == 6:
-            W[:, 2:] = W[:, :2] @ np.array([[1, 2], [-1, 1]], dtype)
-        return {"W": W, "error": (1.4, 1e-6, 1.0, 1e-6)[trial - 3]}
+    shape = sorted((17, 22), reverse=trial % 2 == 0)
     while True:
-        d_in, d_out = (17, 22) if trial else (22, 17)
-        W = drawn(rng, dtype, d_in, d_out) * (np.arange(1.0, d_out + 1) ** -rng.uniform(0.3, 2)).astype(dtype)
+        W = drawn(rng, dtype, *shape) * (np.arange(1.0, shape[1] + 1) ** -rng.uniform(0.3, 2)).astype(dtype)
         s, error = np.linalg.svd(W, compute_uv=False), float(rng.uniform(0.05, 0.6))
         ranks = []
         for power, bound in ((2, error * error), (1, error), (2, error)):
@@ -59,41 +69,66 @@ def draw(rng, dtype, trial):
             return {"W": W, "error": error}
 
 
+TEST = "energy[r:].sum() <= error**2 * energy.sum()"
+SQUARES = "np.linalg.svd(W, compute_uv=False).astype(np.float64) ** 2"
+VALUES = "np.linalg.svd(W, compute_uv=False).astype(np.float64)"
 SLIPS = [
     (
         "missing_term",
         "it is one too few",
-        ("return r\n", "return r - 1\n"),
+        ("return r", "return r - 1"),
         ("return len(energy)", "return len(energy) - 1"),
     ),
     (
-        "elementwise_factor",
-        "the singular values are not squared",
-        (".astype(np.float64) ** 2", ""),
-        ("error**2", "error"),
+        "extra_term",
+        "it is one too many",
+        ("return r", "return r + 1"),
+        ("return len(energy)", "return len(energy) + 1"),
     ),
-    ("elementwise_factor", "the singular values are not squared", (".astype(np.float64) ** 2", "")),
+    ("extra_term", "it is one too many where the error is above 0", ("return r", "return r + 1")),
+    (
+        "missing_term",
+        "the search begins at rank 1; an error of 1 needs no rank at all: 0",
+        ("range(len", "range(1, len"),
+    ),
+    (
+        None,
+        "an error that is met exactly is within the error: compare by <=",
+        (TEST, "energy[r:].sum() < error**2 * energy.sum()"),
+    ),
+    (
+        None,
+        "where no smaller rank is within the error, as for an error of 0, it is the full one",
+        ("return len(energy)", "return None"),
+    ),
+    (
+        None,
+        "where no smaller rank is within the error, as for an error of 0, it is the full one",
+        ("return len(energy)", "return 0"),
+    ),
+    ("elementwise_factor", "the singular values are not squared", (SQUARES, VALUES)),
+    ("elementwise_factor", "the singular values are not squared", (SQUARES, VALUES), ("error**2", "error")),
     ("constant_factor", "sums of squares are compared with the error; square it, too", ("error**2", "error")),
-    ("constant_factor", "the error is relative: compare with error times the norm of W", (" * energy.sum()", "")),
+    (
+        "constant_factor",
+        "the error is relative: compare with error times the norm of W",
+        ("error**2 * energy.sum()", "error**2"),
+    ),
     (
         "constant_factor",
         "the error is relative: compare with error times the norm of W",
         ("error**2 * energy.sum()", "error"),
     ),
     (
-        "extra_term",
-        "it is one too many",
-        ("return r\n", "return r + 1\n"),
-        ("return len(energy)", "return len(energy) + 1"),
+        "wrong_cached_value",
+        "the error is what is left out, not what is kept",
+        ("error**2 *", "(1 - error) ** 2 *"),
     ),
-    (None, "what is just within the error is good enough: <=, not <", ("<=", "<")),
-    ("wrong_cached_value", "the error is what is left out, not what is kept", ("error**2", "(1 - error) ** 2")),
-    ("wrong_cached_value", "the error is what is left out, not what is kept", ("error**2", "(1 - error**2)")),
+    ("wrong_cached_value", "the error is what is left out, not what is kept", ("error**2 *", "(1 - error**2) *")),
     (
         "wrong_cached_value",
         "this looks at one singular value at a time, as the spectral norm does; all that are left out count",
-        ("energy[r:].sum()", "energy[r]"),
-        ("energy.sum()", "energy[0]"),
+        (TEST, "energy[r] <= error**2 * energy[0]"),
     ),
     (
         "wrong_cached_value",
@@ -103,12 +138,17 @@ SLIPS = [
     ("mean_vs_sum", "a mean of squares is compared with a sum", ("energy[r:].sum()", "energy[r:].mean()")),
     (
         "mean_vs_sum",
+        "a mean of squares is compared with a sum",
+        ("energy[r:].sum()", "energy[r:].sum() / len(energy)"),
+    ),
+    (
+        "mean_vs_sum",
         "a mean over all entries is compared with a sum",
         ("energy[r:].sum()", "energy[r:].sum() / W.size"),
     ),
     (
         None,
         "it is the largest rank; the smallest one that is within the error is asked for",
-        ("if energy", "if False and energy"),
+        (TEST, "False"),
     ),
 ]
