@@ -73,10 +73,8 @@ def judge(given, right, arguments):
         yield Finding("product", "A", {"largest": largest(mine, wanted)})
 
 
-AS, BS = (
-    "np.concatenate([scale * A for A, _, scale in adapters], axis=1)",
-    ("np.concatenate([B for _, B, _ in adapters], axis=0)"),
-)
+AS = "np.concatenate([scale * A for A, _, scale in adapters], axis=1)"
+BS = "np.concatenate([B for _, B, _ in adapters], axis=0)"
 SUM_A, SUM_B = (AS, "sum(scale * A for A, _, scale in adapters)"), (BS, "sum(B for _, B, _ in adapters)")
 CROSS = "(A1 + A2)(B1 + B2) has cross terms that belong to no adapter; set the blocks side by side"
 SLIPS = [
