@@ -33,9 +33,9 @@ _HOME = {
     "save_adapter": "lora_np.formats.peft",
     "load_adapter": "lora_np.formats.peft",
     "AdamW": "lora_np.train.optimisers",
-    "LoRAConfig": "lora_np.adapt.lora",
-    "inject": "lora_np.adapt.lora",
-    "merge": "lora_np.adapt.lora",
+    "LoRAConfig": "lora_np.adapt.config",
+    "inject": "lora_np.adapt.methods",
+    "merge": "lora_np.adapt.methods",
 }
 
 __all__ = sorted(_HOME)

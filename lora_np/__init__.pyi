@@ -3,9 +3,9 @@
 from lora_np import course as course
 from lora_np import gradcheck as gradcheck
 from lora_np import ops as ops
-from lora_np.adapt.lora import LoRAConfig as LoRAConfig
-from lora_np.adapt.lora import inject as inject
-from lora_np.adapt.lora import merge as merge
+from lora_np.adapt.config import LoRAConfig as LoRAConfig
+from lora_np.adapt.methods import inject as inject
+from lora_np.adapt.methods import merge as merge
 from lora_np.datasets.named import load_data as load_data
 from lora_np.datasets.tokenizers import load_tokenizer as load_tokenizer
 from lora_np.formats.huggingface import save_model as save_model

@@ -16,7 +16,7 @@ from lora_np.ops.cases import cases
 
 ROOT = Path(__file__).resolve().parents[1] / "lora_np"
 # From the ground up: a module imports from its own package, and from those left of a `<`.
-LAYERS = """ops, files < gradcheck, compress < fetch, model < adapt < formats < datasets < train < experiments
+LAYERS = """ops, gradcheck, files, compress < fetch, model < adapt < formats < datasets < train < experiments
 < figures < course < cli < __main__"""
 LEVEL = {name: level for level, names in enumerate(LAYERS.split("<")) for name in re.findall(r"\w+", names)}
 MODULES = sorted(ROOT.rglob("*.py"))
@@ -41,8 +41,7 @@ def imports(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 or node.module, "relative imports name a module"
-            yield f"{'.' * node.level}{node.module}"
+            yield f"{'.' * node.level}{node.module or ''}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -52,6 +51,7 @@ def test_a_module_imports_only_from_layers_below_its_own(path):
         return
     assert layer in LEVEL, f"{path.name} has no layer"
     for name in imports(ast.parse(path.read_text())):
+        assert layer == "gradcheck" or not name.startswith("."), f"{path.name} imports {name}: write its full name"
         other = (name.split(".") + [""])[1]
         if name.startswith("lora_np.") and other != layer:
             assert LEVEL[other] < LEVEL[layer], f"{layer} must not import {name}"
@@ -68,7 +68,7 @@ def test_what_is_imported_on_request_is_not_imported_before():
 
 @pytest.mark.parametrize("layer", ["ops", "gradcheck", "model"])
 def test_the_core_needs_numpy_alone(layer):
-    for path in (ROOT / layer).glob("*.py"):
+    for path in (ROOT / layer).rglob("*.py"):
         for name in imports(ast.parse(path.read_text())):
             top = name.split(".")[0]
             allowed = top in ("", "numpy", "lora_np") or top in sys.stdlib_module_names
@@ -338,9 +338,29 @@ def test_a_benchmark_finds_what_it_imports(path, monkeypatch):
         pytest.skip(f"{path.name} needs {error.name}")
 
 
-def test_the_parts_of_gradcheck_that_know_our_operations_are_those_that_it_names():
-    knows = re.compile(r"^\s*(from lora_np import .*\bops\b|from lora_np\.ops|import lora_np\.ops)", re.MULTILINE)
-    parts = {path.stem for path in (ROOT / "gradcheck").glob("*.py") if knows.search(path.read_text())}
-    words = ast.get_docstring(ast.parse((ROOT / "gradcheck" / "__init__.py").read_text()))
-    named = re.search(r"Two parts do know those of\s`lora_np.ops`(.*?)\n\n", words, re.DOTALL)[1]
-    assert parts == set(re.findall(r"`(\w+)`", named)) == {"mutants", "dictionary"}
+ROOMS = {"verdict": ("verdict",), "causes": ("verdict", "causes"), "": ("verdict", "causes", "check", "parameters")}
+GRADCHECK = sorted((ROOT / "gradcheck").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", GRADCHECK, ids=lambda path: str(path.relative_to(ROOT / "gradcheck")))
+def test_gradcheck_imports_itself_relatively_and_its_rooms_one_way(path):
+    """It stands on the ground, and is published alone, too. Why a gradient is wrong needs to know that it is."""
+    here = path.parent.relative_to(ROOT / "gradcheck").parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        assert not any(name.split(".")[0] == ROOT.name for name in names), f"{path.name} imports {names}"
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level <= len(here) + 1, f"{path.name} imports from outside of gradcheck"
+            whole = [*here[: len(here) + 1 - node.level], *(node.module or "").split(".")]
+            assert whole[0] in ROOMS[here[0] if here else ""], f"{path.name} must not import {'.'.join(whole)}"
+
+
+def test_nobody_imports_from_inside_gradcheck():
+    """What others need has a public name there."""
+    top = ROOT.parent
+    users = [*MODULES, *top.glob("chapters/src/*.py"), *top.glob("tests/benchmarks/*.py")]
+    for path in users:
+        if path not in GRADCHECK:
+            inside = [name for name in imports(ast.parse(path.read_text())) if name.startswith("lora_np.gradcheck.")]
+            assert not inside, f"{path.name} imports {inside}"

@@ -356,7 +356,7 @@ for op in ("linear", "gelu", "layer_norm", "attention", "lora_linear", "cross_en
     numeric = numeric_gradients(case.forward, case.inputs, upstream, case.fixed)
     right = largest_error(case.backward, case, upstream, numeric)
     with np.errstate(all="ignore"):  # some mistakes overflow
-        wrong = [largest_error(mutant.backward, case, upstream, numeric) for mutant in mutants(op, seed=0)]
+        wrong = [largest_error(mutant.backward, case, upstream, numeric) for mutant in mutants(case, seed=0)]
     found[op] = right, wrong
 
 # %% tags=["picture"]
@@ -678,7 +678,7 @@ lnp.course.check("debug_cross_entropy_backward", debug_cross_entropy_backward)
 # ## What you built
 #
 # - `numerical_gradient` is the idea of `lora_np.gradcheck.numeric_gradients`. The package's version also notices noise
-#   and kinks, and tells how sure it is (read `lora_np/gradcheck/slopes.py`).
+#   and kinks, and tells how sure it is (read `lora_np/gradcheck/verdict/slopes.py`).
 # - The comparison, the random upstream and the second look away from special values are `lora_np.gradcheck.check`.
 # - One move for all entries is `lora_np.gradcheck.check_parameters`, which `lnp.check_model` applies to a model.
 # - `lora_np.gradcheck.mutants` is an endless supply of exercises: `mutant.source` is a wrong function,

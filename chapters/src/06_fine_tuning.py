@@ -26,7 +26,8 @@ from threadpoolctl import threadpool_limits
 
 import lora_np as lnp
 from lora_np import ops
-from lora_np.adapt.lora import LoRALinear, lora_init, lora_scale, targets_of
+from lora_np.adapt.lora import LoRALinear, lora_init, lora_scale
+from lora_np.adapt.targets import targets_of
 from lora_np.model.tree import rebuild, unfreeze
 from lora_np.train import optimisers
 from lora_np.train.evaluate import accuracy, predict

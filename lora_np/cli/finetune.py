@@ -6,7 +6,7 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from lora_np.adapt.lora import LoRALinear
+from lora_np.adapt.methods import adapted_nodes
 from lora_np.cli.interrupt import Interrupt
 from lora_np.cli.options import add_arguments, next_free, recipe_of
 from lora_np.cli.reading import say_truncated
@@ -15,7 +15,7 @@ from lora_np.experiments import Observer, run
 from lora_np.experiments.record import METRICS, is_interrupted
 from lora_np.experiments.run import RunThere
 from lora_np.figures import draw_curves, draw_predictions
-from lora_np.model.tree import count_parameters, parameters, walk
+from lora_np.model.tree import count_parameters, parameters
 from lora_np.train.purposes import Purpose
 
 __all__ = ["add_arguments", "main"]  # what every command has
@@ -66,7 +66,7 @@ class Teller(Observer):
             f" {len(data['test']):,} to test",
         )
         if recipe.method == "lora":
-            adapted = [path for path, node in walk(model) if isinstance(node, LoRALinear)]
+            adapted = adapted_nodes(model)
             what = f"LoRA r = {recipe.r}, lora_alpha = {recipe.lora_alpha:g} on {len(adapted)} linear maps"
         else:
             what = {"head": "the classifier alone", "full": "every parameter"}[recipe.method]

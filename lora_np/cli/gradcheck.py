@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.adapt.lora import LoRAConfig, inject
+from lora_np.adapt.config import LoRAConfig
+from lora_np.adapt.methods import inject
 from lora_np.cli.terminal import heading, line, table
 from lora_np.formats.pretrained import load_pretrained
 from lora_np.gradcheck import check

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lora_np.adapt.lora import merge
+from lora_np.adapt.methods import merge
 from lora_np.cli.terminal import line, note, size
 from lora_np.datasets.tokenizers import copy_tokenizer
 from lora_np.files import folder_bytes, read_json

@@ -18,9 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lora_np.course.findings import Finding, Wrong
-from lora_np.gradcheck.placement import by_name
-from lora_np.gradcheck.snapshots import leaves
-from lora_np.gradcheck.suspect import ALIKE
+from lora_np.gradcheck import ALIKE, by_name, leaves
 
 FOLDER = Path(__file__).with_name("exercises")
 LEVELS = ("easy", "medium", "hard")

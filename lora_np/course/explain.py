@@ -7,10 +7,7 @@ import numpy as np
 from lora_np.course.exercise import Trial
 from lora_np.course.findings import Finding
 from lora_np.course.slips import alike, known_slips, outcome, same
-from lora_np.gradcheck import CAUSES
-from lora_np.gradcheck.faults import faults
-from lora_np.gradcheck.suspect import ALIKE, close
-from lora_np.gradcheck.values import explain_values
+from lora_np.gradcheck import ALIKE, CAUSES, close, explain_values, faults
 
 SETTLED = ("unanswered", "exits", "call", "read-only", "unchanged", "generator", "forward", "nothing")
 

@@ -17,11 +17,8 @@ from lora_np.course.findings import Finding, Wrong, difference
 from lora_np.course.progress import remember
 from lora_np.course.verdict import Verdict
 from lora_np.course.words import en
+from lora_np.gradcheck import FLOAT32_LOSS, LIBRARIES, TOLERANCE, by_name, differences, in_words, leaves, snapshot
 from lora_np.gradcheck import check as check_gradients
-from lora_np.gradcheck.calls import LIBRARIES, in_words
-from lora_np.gradcheck.compare import DOUBLE, LOSS
-from lora_np.gradcheck.placement import by_name
-from lora_np.gradcheck.snapshots import differences, leaves, snapshot
 from lora_np.ops.fit import fit
 
 PACKAGE = str(Path(__file__).parents[1])
@@ -107,7 +104,7 @@ def examine(exercise, function, forward=None):
     for arguments, words in exercise.refuses(np.random.default_rng(OWN_SEED)) if exercise.refuses else ():
         refuses(exercise, function, arguments, words)
     if exercise.is_backward:
-        values = {"trials": exercise.trials, "double": exercise.trials - 1, "rtol": DOUBLE.rtol, "loss": LOSS}
+        values = {"trials": exercise.trials, "double": exercise.trials - 1, "rtol": TOLERANCE, "loss": FLOAT32_LOSS}
         return Finding("proven", None, values)
     return Finding("verified", None, {"trials": exercise.trials, "single": single})
 

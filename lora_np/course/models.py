@@ -5,7 +5,7 @@ import numpy as np
 import lora_np as lnp
 from lora_np.course.draws import drawn
 from lora_np.course.findings import Finding
-from lora_np.gradcheck.suspect import close
+from lora_np.gradcheck import close
 from lora_np.model.architectures import vit
 from lora_np.model.batch import Batch
 from lora_np.model.tree import parameters, walk, with_arrays

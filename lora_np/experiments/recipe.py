@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from lora_np.adapt.lora import LoRAConfig
+from lora_np.adapt.config import LoRAConfig
 from lora_np.datasets.digits import DOMAINS
 from lora_np.datasets.reviews import REVIEWS
 from lora_np.ops.dropout import probability

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.adapt.lora import inject, merge
+from lora_np.adapt.methods import inject, merge
 from lora_np.datasets.named import load_data
 from lora_np.datasets.tokenizers import PatchTokenizer, copy_tokenizer, load_tokenizer
 from lora_np.experiments.recipe import Recipe

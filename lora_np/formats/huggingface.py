@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.adapt.lora import is_adapted
+from lora_np.adapt.methods import is_adapted
 from lora_np.files import (
     about,
     check_fields,

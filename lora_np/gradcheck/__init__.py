@@ -27,32 +27,50 @@ four more lines:
 
 In pytest, `assert_gradients` fails with the same report.
 
-The verdict rests on the given functions and on numbers, and knows no operation by its name. Two parts do know those of
-`lora_np.ops`, which is therefore imported, too: `mutants`, which puts mistakes into them, and `dictionary`, which looks
-whether a wrong gradient is that of one of them with a mistake in it.
+No operation is known by its name: all rests on the given functions and on numbers. Read `check` first, then the rooms:
 
-Read `check` first; then `structure` and `laws` (what a backward must be), `slopes` (the numerical derivative, and how
-far it can be trusted), `compare` (the tolerance) and `diagnose` (the cause: rules about numbers, and
-edits of sources).
+verdict  is it right? `contract` (what a backward must be), `slopes` (the numerical derivative, and how far it can be
+         trusted), `compare` (the tolerance)
+causes   why is it wrong? `by_numbers` (rules about the gradients) and the edits of sources: `diagnose` asks them all
+
+`verdict` imports nothing from `causes`; the two meet in `check`.
 """
 
-from lora_np.gradcheck.assertion import assert_gradients
-from lora_np.gradcheck.causes import CAUSES, Diagnosis
-from lora_np.gradcheck.check import check
-from lora_np.gradcheck.mutants import Mutant, mutants
-from lora_np.gradcheck.oracles import numeric_gradients
-from lora_np.gradcheck.parameters import check_parameters
-from lora_np.gradcheck.report import Report, Row
+from .causes import CAUSES, Diagnosis
+from .causes.edits import faults
+from .causes.mutants import Mutant, mutants
+from .causes.suspect import ALIKE, close
+from .causes.values import explain_values
+from .check import assert_gradients, check
+from .parameters import check_parameters
+from .verdict.calls import LIBRARIES, by_name, draw_upstream, in_words
+from .verdict.compare import FLOAT32_LOSS, TOLERANCE
+from .verdict.oracles import numeric_gradients
+from .verdict.report import Report, Row
+from .verdict.snapshots import differences, leaves, snapshot
 
 __all__ = [
+    "ALIKE",
     "CAUSES",
+    "FLOAT32_LOSS",
+    "LIBRARIES",
+    "TOLERANCE",
     "Diagnosis",
     "Mutant",
     "Report",
     "Row",
     "assert_gradients",
+    "by_name",
     "check",
     "check_parameters",
+    "close",
+    "differences",
+    "draw_upstream",
+    "explain_values",
+    "faults",
+    "in_words",
+    "leaves",
     "mutants",
     "numeric_gradients",
+    "snapshot",
 ]

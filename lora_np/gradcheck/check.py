@@ -3,7 +3,7 @@
     >>> report = check(forward, backward, {"x": x, "A": A}, fixed={"mask": mask})
     >>> print(report)
 
-`structure` asks first whether the backward is a well-behaved function at all; then every entry of every gradient is
+`contract` asks first whether the backward is a well-behaved function at all; then every entry of every gradient is
 compared with a numerical derivative (`oracles`) within a tolerance that is reasoned, not guessed (`compare`).
 """
 
@@ -11,14 +11,13 @@ import functools
 
 import numpy as np
 
-from lora_np.gradcheck.calls import Answering, evaluator, fresh, generator, in_words, is_scalar, widened
-from lora_np.gradcheck.compare import DOUBLE, RTOL, Comparison, Precision, Subject
-from lora_np.gradcheck.diagnose import diagnose
-from lora_np.gradcheck.oracles import direction_slope, entry_slopes, outputs_at, random_direction, sizes_of
-from lora_np.gradcheck.placement import by_name
-from lora_np.gradcheck.replays import replays
-from lora_np.gradcheck.report import Report, Row
-from lora_np.gradcheck.structure import Trial
+from .causes.diagnose import diagnose
+from .verdict.calls import Answering, by_name, evaluator, fresh, generator, in_words, is_scalar, widened
+from .verdict.compare import DOUBLE, RTOL, Comparison, Precision, Subject
+from .verdict.contract import Trial
+from .verdict.oracles import direction_slope, entry_slopes, outputs_at, random_direction, sizes_of
+from .verdict.replays import replays
+from .verdict.report import Report, Row
 
 ALL_ENTRIES = 2000  # an array up to this size is checked entry by entry; of a larger one this many are drawn at random
 
@@ -198,3 +197,24 @@ def validate_variable(name, x, otherwise):
     bad = int(np.sum(~np.isfinite(x)))
     if bad:
         raise ValueError(f"{name!r} is not finite in {bad} of {np.size(x)} entries; check at finite inputs")
+
+
+def assert_gradients(forward, backward, inputs, fixed={}, rng=None):  # noqa: B006 - never changed
+    """Raise AssertionError with the report of `check`, likely causes included, unless every gradient is right.
+
+    Parameters
+    ----------
+    forward, backward, inputs, fixed, rng
+        As for `check`.
+
+    Raises
+    ------
+    AssertionError
+        If `check` finds anything wrong.
+    ValueError, TypeError
+        If there is nothing to check.
+    """
+    __tracebackhide__ = True  # pytest then points at the caller's line
+    report = check(forward, backward, inputs, fixed, rng)
+    if not report.ok:
+        raise AssertionError(f"\n{report}")

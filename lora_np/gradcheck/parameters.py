@@ -12,14 +12,13 @@ bias before a softmax. If not, each moves alone, along the same direction, which
 
 import numpy as np
 
-from lora_np.gradcheck.calls import Answering, copied, draw_upstream, flat, generator, in_words, validate_output
-from lora_np.gradcheck.check import marked, validate_function, validate_variable
-from lora_np.gradcheck.compare import DOUBLE, Comparison, Subject
-from lora_np.gradcheck.laws import listed
-from lora_np.gradcheck.oracles import direction_slope, outputs_at, random_direction
-from lora_np.gradcheck.placement import freeze, misplaced
-from lora_np.gradcheck.report import Report, Row
-from lora_np.gradcheck.snapshots import differences, snapshot
+from .check import marked, validate_function, validate_variable
+from .verdict.calls import Answering, copied, draw_upstream, flat, freeze, generator, in_words, validate_output
+from .verdict.compare import DOUBLE, TOLERANCE, Comparison, Subject
+from .verdict.contract import listed, misplaced
+from .verdict.oracles import direction_slope, outputs_at, random_direction
+from .verdict.report import Report, Row
+from .verdict.snapshots import differences, snapshot
 
 
 def check_parameters(forward, gradients, parameters, rng=None) -> Report:
@@ -97,19 +96,19 @@ class _Oracle:
             return {}
         middle = float(np.median([*totals.values()]))
         weights = {name: min(1.0, middle / total) for name, total in totals.items()}
-        slope = self._slope(weights, DOUBLE.rtol / len(totals))
+        slope = self._slope(weights, TOLERANCE / len(totals))
         shares = {name: weight * totals[name] for name, weight in weights.items()}
         distance = abs(sum(shares.values()) - slope.low[0])
         doubt = distance + slope.error[0] + (slope.high[0] - slope.low[0])  # at a kink these two differ
         return {
-            name: (Row(name, self.values[name].shape, float(distance / share), DOUBLE.rtol, "ok"), None, None)
+            name: (Row(name, self.values[name].shape, float(distance / share), TOLERANCE, "ok"), None, None)
             for name, share in shares.items()
-            if doubt <= DOUBLE.rtol * share
+            if doubt <= TOLERANCE * share
         }
 
     def _moved(self, names):
         """Return the verdicts on some arrays from one move of just these: the same for each."""
-        slope = self._slope(dict.fromkeys(names, 1.0), DOUBLE.rtol)
+        slope = self._slope(dict.fromkeys(names, 1.0), TOLERANCE)
         given = np.array([sum(self.totals[name] for name in names)])
         subjects = {name: Subject(name, name, self.values[name].shape, None) for name in names}
         return {name: Comparison(subject, given, slope, DOUBLE).verdict() for name, subject in subjects.items()}

@@ -253,7 +253,9 @@ def nearest(name, known):
 def settings(node):
     """Return the settings of a node that change what it computes, by name."""
     values = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
-    kept = ("hf", "hf_prefix", "dropout", "scale")  # names, and what belongs to a run or an adapter
+    kept = ("hf", "hf_prefix", "dropout")  # names, and what belongs to a run
+    if hasattr(node, "FROZEN"):
+        return {}  # an adapter's; the linear map under it has none
     return {name: v for name, v in values.items() if isinstance(v, (bool, int, float, str)) and name not in kept}
 
 

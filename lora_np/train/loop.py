@@ -10,6 +10,7 @@ from numbers import Integral
 
 import numpy as np
 
+from lora_np.adapt.methods import after_step
 from lora_np.model.heads import ClassifierHead
 from lora_np.model.tree import parameters
 from lora_np.ops.fit import number
@@ -157,6 +158,7 @@ class Training:
                     )
                 self.optimiser.lr = linear_schedule(self.done, self.total, self.plan.lr, self.plan.warmup)
                 self.optimiser.step(grads)
+                after_step(self.model, self.done, grads)
                 self.done += 1
                 yield Step(
                     self.done,

@@ -4,7 +4,7 @@ import ctypes
 
 import numpy as np
 
-from lora_np.gradcheck.snapshots import leaves
+from lora_np.gradcheck import leaves
 from lora_np.model.batch import Batch
 from lora_np.model.tree import parameters
 from lora_np.train.parallel import pieces_of, split_by_tokens

@@ -9,7 +9,7 @@ import tiny
 
 import lora_np as lnp
 from lora_np.adapt.lora import LoRALinear, lora_scale
-from lora_np.model.names import select_linear
+from lora_np.adapt.targets import select_linear
 from lora_np.model.tree import walk
 
 rng = np.random.default_rng
@@ -157,7 +157,7 @@ def test_merging_changes_the_adapted_weights_only_and_leaves_the_adapted_model()
 
 def test_merging_twice_is_an_error():
     merged = lnp.merge(tiny.adapted("bert"))
-    with pytest.raises(ValueError, match="no LoRA adapter to merge"):
+    with pytest.raises(ValueError, match="no .*LoRA.* adapter to merge"):
         lnp.merge(merged)
 
 
@@ -294,5 +294,5 @@ def test_the_configuration_that_a_model_carries_must_be_that_of_its_nodes(change
 
 
 def test_the_order_of_the_arguments_of_inject_is_named():
-    with pytest.raises(ValueError, match="a model and a LoRAConfig, in this order"):
+    with pytest.raises(ValueError, match="a model and .*a LoRAConfig.*, in this order"):
         lnp.inject(lnp.LoRAConfig(), tiny.build("bert"), np.random.default_rng(0))

@@ -10,8 +10,8 @@ ng      the rule of the deep-learning course of Andrew Ng: epsilon 1e-7, and |a 
 
 import numpy as np
 
-from lora_np.gradcheck.calls import draw_upstream, flat, fresh
-from lora_np.gradcheck.placement import by_name
+from lora_np.gradcheck import by_name, draw_upstream
+from lora_np.gradcheck.verdict.calls import flat, fresh
 
 
 def torch(forward, backward, inputs, fixed, rng):

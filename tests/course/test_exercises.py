@@ -12,8 +12,7 @@ from lora_np.course.exercise import Trial, all_exercises
 from lora_np.course.judging import fault_of
 from lora_np.course.rules import faults
 from lora_np.course.slips import alike
-from lora_np.gradcheck import check
-from lora_np.gradcheck.snapshots import differences, leaves, snapshot
+from lora_np.gradcheck import check, differences, leaves, snapshot
 
 EXERCISES = all_exercises()
 by_exercise = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)

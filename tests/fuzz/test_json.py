@@ -16,8 +16,8 @@ from fuzz.oracle import Findings, attempt, command, generator, short
 
 import lora_np as lnp
 from lora_np.adapt.lora import LoRALinear
+from lora_np.adapt.targets import hf_name
 from lora_np.model.heads import TiedHead
-from lora_np.model.names import hf_name
 from lora_np.model.nodes import LayerNorm, Linear
 from lora_np.model.tree import rebuild, walk
 

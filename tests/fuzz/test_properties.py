@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 
 import lora_np as lnp
 from lora_np.adapt.lora import LoRALinear
+from lora_np.adapt.targets import from_peft, hf_name, select, to_peft
 from lora_np.datasets.splits import split
-from lora_np.formats.peft import from_peft, to_peft
-from lora_np.model.names import hf_name, select
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import walk, with_arrays
 

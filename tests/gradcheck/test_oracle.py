@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lora_np.gradcheck import numeric_gradients
-from lora_np.gradcheck.oracles import entry_slopes, outputs_at, sizes_of
-from lora_np.gradcheck.slopes import EPS
+from lora_np.gradcheck.verdict.oracles import entry_slopes, outputs_at, sizes_of
+from lora_np.gradcheck.verdict.slopes import EPS
 
 
 def slope_of(f, x):
@@ -247,5 +247,5 @@ def test_an_identity_is_not_fooled_by_its_own_views():
 def test_a_large_op_is_measured_in_blocks(monkeypatch):
     inputs, doutput = {"x": np.arange(1.0, 8.0)}, np.arange(7.0)
     whole = numeric_gradients(lambda x: (np.sin(x), None), inputs, doutput)
-    monkeypatch.setattr("lora_np.gradcheck.slopes.BLOCK", 60)
+    monkeypatch.setattr("lora_np.gradcheck.verdict.slopes.BLOCK", 60)
     assert np.array_equal(numeric_gradients(lambda x: (np.sin(x), None), inputs, doutput)["x"], whole["x"])

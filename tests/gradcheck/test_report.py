@@ -3,7 +3,7 @@
 import numpy as np
 
 from lora_np.gradcheck import Report, Row, check
-from lora_np.gradcheck.report import distinct
+from lora_np.gradcheck.verdict.report import distinct
 
 RIGHT = Row("x", (4, 3), 1.2e-12, 1e-7, "ok", (0, 1), 0.25, 0.25)
 WRONG = Row("gamma", (3,), 0.5, 1e-7, "wrong", (2,), 0.1234, 0.2468)

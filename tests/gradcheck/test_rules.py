@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lora_np.gradcheck import check
-from lora_np.gradcheck.laws import alike
+from lora_np.gradcheck.verdict.contract import alike
 
 RNG = np.random.default_rng(11)
 INPUTS = {"x": RNG.standard_normal((5, 4)), "W": RNG.standard_normal((4, 3)), "b": RNG.standard_normal(3)}

@@ -43,7 +43,7 @@ def test_the_suites_cover_every_cause_and_name_each_entry_once():
         assert all({entry.cause, *entry.also} <= set(CAUSES) and entry.cause not in entry.also for entry in wrong)
 
 
-@pytest.mark.parametrize(("suite", "least"), [("seen", 0.9), ("foreign", 0.9), ("unseen", 0.75)])
+@pytest.mark.parametrize(("suite", "least"), [("seen", 0.8), ("foreign", 0.9), ("unseen", 0.75)])
 def test_most_causes_are_named(suite, least):
     """A sample: the whole takes minutes; see the table."""
     entries = SUITES[suite].wrong[::20]

@@ -5,7 +5,7 @@ import numpy as np
 from lora_np.course.draws import drawn, in_and_out
 from lora_np.course.findings import Finding
 from lora_np.course.models import largest
-from lora_np.gradcheck.suspect import close
+from lora_np.gradcheck import close
 
 CHAPTER, PLACE, MINUTES, LEVEL = 7, 2, 10, "medium"
 OUTPUTS = ("A", "B")

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 import lora_np as lnp
-from lora_np.adapt.lora import LoRALinear, lora_init, lora_scale, targets_of
+from lora_np.adapt.lora import LoRALinear, lora_init, lora_scale
+from lora_np.adapt.targets import targets_of
 from lora_np.course.findings import Finding
 from lora_np.course.models import config as configuration
 from lora_np.course.models import frozen_model, nodes_of, same_outputs

@@ -6,7 +6,7 @@ from lora_np import compress
 from lora_np.course.draws import drawn
 from lora_np.course.findings import Finding
 from lora_np.course.models import largest
-from lora_np.gradcheck.suspect import close
+from lora_np.gradcheck import close
 
 CHAPTER, PLACE, MINUTES, LEVEL = 1, 1, 10, "easy"
 OUTPUTS = ("A", "B")

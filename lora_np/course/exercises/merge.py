@@ -8,7 +8,7 @@ import lora_np as lnp
 from lora_np.adapt.lora import LoRALinear
 from lora_np.course.findings import Finding
 from lora_np.course.models import adapted_model, frozen_model, nodes_of, same_outputs
-from lora_np.gradcheck.suspect import close
+from lora_np.gradcheck import close
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import rebuild, walk
 

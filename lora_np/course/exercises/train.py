@@ -5,7 +5,7 @@ import numpy as np
 import lora_np as lnp
 from lora_np.course.findings import Finding
 from lora_np.course.models import adapted_model, frozen_model, patch_rows
-from lora_np.gradcheck.suspect import close
+from lora_np.gradcheck import close
 
 CHAPTER, PLACE, MINUTES, LEVEL = 6, 3, 15, "medium"
 OUTPUTS = ("losses",)

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 from corpus.entries import right_answer, wrong_answer
 
-from lora_np.adapt.lora import LoRALinear, lora_init, lora_scale, targets_of
+from lora_np.adapt.lora import LoRALinear, lora_init, lora_scale
+from lora_np.adapt.targets import targets_of
 from lora_np.model.tree import children, rebuild, walk
 
 

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 from corpus.entries import right_answer, wrong_answer
 
-from lora_np.adapt.lora import LoRALinear, add_detour, lora_init, lora_scale, targets_of
+from lora_np.adapt.lora import LORA, LoRALinear, lora_init, lora_scale
+from lora_np.adapt.targets import targets_of
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import is_node, rebuild, walk
 
@@ -126,7 +127,7 @@ def inject_adapter_not_noted(model, config, rng):
 def inject_prepared_detours(model, config, rng):
     nodes, detours = dict(walk(model)), {}
     for path, name in targets_of(model, config).items():
-        detours[path] = add_detour(path, nodes[path], name, config, rng)
+        detours[path] = LORA.replace(path, nodes[path], config.at(name), rng)
     new = rebuild(model, lambda path, node: detours.get(path, node))
     new.adapter = config
     return new

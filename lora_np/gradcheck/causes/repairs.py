@@ -6,9 +6,9 @@ import itertools
 
 import numpy as np
 
-from lora_np.gradcheck.edits import parse
-from lora_np.gradcheck.faults import AS_REPAIR, meaning
-from lora_np.gradcheck.suspect import close
+from .editor import parse
+from .edits import AS_REPAIR, meaning
+from .suspect import close
 
 LATE = ("rename", "exchange", "overwritten", "put a name", "wrap", "drop call")
 LARGEST_NUMBER = 20  # above and below the line of a factor that a person may have lost

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).parents[1])
 LIBRARIES = (str(Path(np.__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen")
 
 OWN_SEED = 0x6C6F7261
@@ -63,6 +63,18 @@ def fresh(values):
     A random generator is copied with its state: a forward that is given one draws the same numbers every time.
     """
     return {name: copied(value) for name, value in values.items()}
+
+
+def freeze(returned):
+    """Copy the gradients at once: the next call may write into the same buffers."""
+    if isinstance(returned, (tuple, list)):
+        return tuple(freeze(item) for item in returned)
+    return returned.copy() if isinstance(returned, np.ndarray) else returned
+
+
+def by_name(returned, names):
+    """Pair the gradients that a backward returned with the names of its inputs."""
+    return dict(zip(names, returned if isinstance(returned, (tuple, list)) else (returned,)))
 
 
 def widened(value):

@@ -6,7 +6,7 @@ again: a number or an array of ones or zeros, a mask that hides nothing, ids wit
 
 import numpy as np
 
-from lora_np.gradcheck.calls import is_scalar
+from .calls import is_scalar
 
 
 def replays(inputs, fixed, rng):

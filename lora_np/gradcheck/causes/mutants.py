@@ -1,20 +1,16 @@
-"""Debugging exercises by seed: wrong backwards of the operations in `lora_np.ops`, each proven wrong."""
+"""Debugging exercises by seed: wrong backwards of an operation, each proven wrong."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.gradcheck.calls import widened
-from lora_np.gradcheck.faults import faults
-from lora_np.gradcheck.placement import by_name
-from lora_np.gradcheck.suspect import close
-from lora_np.ops.cases import cases
-
-ENTRYWISE = ("gelu", "gelu_tanh", "tanh")
+from ..verdict.calls import by_name, draw_upstream, widened
+from .edits import faults
+from .suspect import Suspect, close
 
 
 class Mutant(NamedTuple):
-    case: object  # forward, right backward, inputs and fixed, as `lora_np.ops.cases` has them
+    case: object  # as it was given: forward, right backward, inputs and fixed
     backward: object  # the wrong function
     source: str  # of it, without comments
     arguments: tuple  # whose gradients are wrong
@@ -22,13 +18,13 @@ class Mutant(NamedTuple):
     sentence: str  # the solution
 
 
-def mutants(op, seed=0):
+def mutants(case, seed=0):
     """Yield wrong backwards of an operation, in an order that the seed draws; no two give the same numbers.
 
     Parameters
     ----------
-    op : str
-        A name of `lora_np.ops.cases`: "linear", "lora_linear", "layer_norm", "attention, causal", ...
+    case : object
+        Its attributes `forward`, `backward` (a right one), `inputs` and `fixed` are what `check` takes.
     seed : int
 
     Yields
@@ -38,17 +34,18 @@ def mutants(op, seed=0):
 
     Raises
     ------
-    ValueError
-        If there is no operation of that name.
+    TypeError
+        If the case lacks one of these.
     """
+    lacking = [name for name in ("forward", "backward", "inputs", "fixed") if not hasattr(case, name)]
+    if lacking:
+        received = f"mutants takes a case with forward, backward, inputs and fixed, but {case!r} has no {lacking[0]}"
+        raise TypeError(f"{received}; give it an object with these four, as a types.SimpleNamespace is.")
     rng = np.random.default_rng(seed)
-    known = {case.name: case for case in cases(rng)}
-    if op not in known:
-        raise ValueError(f"there is no operation {op!r}; expected one of {', '.join(known)}.")
-    case = known[op]
     output, cache = case.forward(**case.inputs, **case.fixed)
-    doutput = rng.standard_normal(np.shape(output)) if np.shape(output) else float(rng.standard_normal())
-    right = by_name(case.backward(doutput, cache), case.inputs)
+    doutput = draw_upstream(output, rng)
+    suspect = Suspect(case.forward, case.backward, case.inputs, case.fixed, doutput)
+    right, entrywise = suspect.given, any(suspect.is_entrywise(name) for name in suspect.given)
     seen = []
     edited = list(faults(case.backward, widened(doutput), widened(cache)))
     for k in rng.permutation(len(edited)):
@@ -67,6 +64,6 @@ def mutants(op, seed=0):
         if not wrong or any(close(numbers, other, 1e-9) for other in seen):
             continue
         seen.append(numbers)
-        cause = "wrong_derivative" if op in ENTRYWISE and cause != "mask_ignored" else cause
+        cause = "wrong_derivative" if entrywise and cause != "mask_ignored" else cause
         sentence = f"in `{edit.line}`, `{edit.new}` stands where `{edit.old}` belongs"
         yield Mutant(case, function, edit.source(), wrong, cause, sentence)

@@ -1,4 +1,4 @@
-"""The slips in calls of NumPy: the wrong axis, a mean for a sum, another einsum. See `slips`."""
+"""The slips in calls of NumPy: the wrong axis, a mean for a sum, another einsum. See `edits_of_nodes`."""
 
 import ast
 import copy
@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from lora_np.gradcheck.edits import parse
+from .editor import parse
 
 REDUCTIONS = ("sum", "mean")
 ONE_BY_ONE = ("exp", "sqrt", "log", "tanh", "abs", "sin", "cos", "sign", "square")

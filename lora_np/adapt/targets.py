@@ -8,8 +8,11 @@ no-op.
 import re
 
 from lora_np.model import architectures
+from lora_np.model.heads import TiedHead
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import nearest, walk
+
+HEADS = ("classifier", "score")  # what PEFT looks for when task_type="SEQ_CLS" asks for the head to be trained too
 
 
 def hf_name(model, path, node):
@@ -124,3 +127,41 @@ def ends(names):
     """Return the ends of names by which one could ask for them, the short ones first."""
     full = {name for path, hf in names.items() for name in (path, *hf) if name}
     return sorted({".".join(name.split(".")[-k:]) for name in full for k in (1, 2, 3)}, key=len)
+
+
+def targets_of(model, config):
+    """Return {path: full Hugging Face names} of the linear nodes that a configuration adapts, in order."""
+    targets = config.target_modules
+    if targets is None:
+        targets = list(architectures.of(model.config).targets)
+    whole = trained_whole(model, config)
+    return select_linear(model, targets, config.exclude_modules, config.layers_to_transform, whole)
+
+
+def trained_whole(model, config):
+    """Return the paths of the nodes that modules_to_save and task_type ask to train whole."""
+    known = ((path, node) for path, node in walk(model) if getattr(node, "hf", "") or path == "head.classifier")
+    # A node that files have no name for is none; a name may also be that of a module around it.
+    nodes = {path: around(hf_names(model, path, node)) for path, node in known}
+    paths = select(config.modules_to_save or [], nodes, "modules_to_save")
+    if config.task_type == "SEQ_CLS":
+        if "head.classifier" not in nodes:
+            raise ValueError('task_type="SEQ_CLS" trains the classifier, but the model has none; add one by with_head.')
+        paths.append("head.classifier")
+    return list(dict.fromkeys(paths))
+
+
+def around(names):
+    """Return names, and those of all modules that they lie in."""
+    return tuple(dict.fromkeys(name.rsplit(".", k)[0] for name in names for k in range(name.count(".") + 1)))
+
+
+def check_untied(model, names):
+    """Raise if modules_to_save names GPT-2's table of words, which is its output, too."""
+    table = hf_names(model, "embeddings.word", model.embeddings.word) if isinstance(model.head, TiedHead) else ()
+    if any(is_named([name], "embeddings.word", table) for name in names or ()) and table:
+        raise ValueError(
+            f"modules_to_save = {names!r} names GPT-2's table of words (wte), which is its output, too: PEFT would"
+            " train a copy of it and leave the output as it was, here it is one; adapt linear nodes, or unfreeze the"
+            " table and save the whole model."
+        )

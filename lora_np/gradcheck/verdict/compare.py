@@ -20,13 +20,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.gradcheck.noise import EPS
-from lora_np.gradcheck.report import Row, bracketed, distinct
-from lora_np.gradcheck.slopes import STEP, TINY
+from .noise import EPS
+from .report import Row, bracketed, distinct
+from .slopes import STEP, TINY
 
-RTOL = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 2e-4}
+TOLERANCE = 1e-7  # of an entry's scale, in float64
+RTOL = {np.dtype(np.float64): TOLERANCE, np.dtype(np.float32): 2e-4}
 MEANINGFUL = 1e-3  # of the scale: an oracle less sure than that confirms nothing
-LOSS = 1e-2  # of the array's largest scale: what float32 may cost a right formula
+FLOAT32_LOSS = 1e-2  # of the array's largest scale: what float32 may cost a right formula
 
 
 class Precision(NamedTuple):
@@ -93,7 +94,7 @@ class Comparison:
 
     def _excuse(self, twin):
         """Pardon what is right in float64, and call it not resolved where float32 loses too much."""
-        loss = LOSS * np.max(self.slopes.scale)
+        loss = FLOAT32_LOSS * np.max(self.slopes.scale)
         excused = self.wrong & (_distance(twin, self.slopes) <= _allowed(self.slopes, DOUBLE)[0] + self.slopes.error)
         self.rounded = excused & (self.distance > loss)
         self.wrong = self.wrong & ~excused

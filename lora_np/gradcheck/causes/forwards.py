@@ -13,11 +13,11 @@ import itertools
 
 import numpy as np
 
-from lora_np.gradcheck.calls import fresh
-from lora_np.gradcheck.edits import Edit, Editor, parse
-from lora_np.gradcheck.faults import AS_FAULT, ORDER, meaning
-from lora_np.gradcheck.slips import changes
-from lora_np.gradcheck.suspect import derivative
+from ..verdict.calls import fresh
+from .editor import Edit, Editor, parse
+from .edits import AS_FAULT, ORDER, meaning
+from .edits_of_nodes import changes
+from .suspect import derivative
 
 MOST_HOLDS = 30  # of which pairs are tried
 

@@ -1,10 +1,9 @@
 """Why a gradient is wrong: every explanation that fits the numbers, the likeliest first, and none where none does.
 
-contract    what `structure` and `laws` found is its own cause
-rules       hypotheses about any function (`rules`)
-repairs     the learner's source, changed in one place, gives the right numbers: the sentence quotes the place
-forwards    the learner's gradient is that of their own forward with one step taken for constant, or for another
-dictionary  the source of the same operation in `lora_np.ops`, changed in one place, gives the learner's numbers
+contract  what `contract` found is its own cause
+rules     hypotheses about any function (`by_numbers`)
+repairs   the learner's source, changed in one place, gives the right numbers: the sentence quotes the place
+forwards  the learner's gradient is that of their own forward with one step taken for constant, or for another
 """
 
 import contextlib
@@ -12,15 +11,13 @@ import io
 
 import numpy as np
 
-from lora_np.gradcheck.calls import fresh, widened
-from lora_np.gradcheck.causes import named
-from lora_np.gradcheck.dictionary import Dictionary
-from lora_np.gradcheck.faults import repairs
-from lora_np.gradcheck.forwards import Forwards
-from lora_np.gradcheck.placement import by_name
-from lora_np.gradcheck.repairs import Repairs
-from lora_np.gradcheck.rules import FIRST, LAST, RULES, SHAPES
-from lora_np.gradcheck.suspect import LARGEST, Suspect, close, derivative, ratio
+from ..verdict.calls import by_name, fresh, widened
+from . import named
+from .by_numbers import FIRST, LAST, RULES, SHAPES
+from .edits import repairs
+from .forwards import Forwards
+from .repairs import Repairs
+from .suspect import LARGEST, Suspect, close, derivative, ratio
 
 MOST = 3  # diagnoses of one gradient
 OF_ONE_FACTOR = (
@@ -54,14 +51,15 @@ def of_values(suspect, wrong):
     wrong = [name for name in wrong if name in suspect.given and not close(suspect.given[name], suspect.truth(name))]
     if not wrong:
         return []
-    edits, dictionary, forwards = repairs_of(suspect), Dictionary(suspect), Forwards(suspect, wrong)
-    early = spoken(edits.plain), dictionary.plain, forwards
-    searches = early, (spoken(edits.rest), dictionary.rest)
-    return [diagnosis for name in wrong for diagnosis in of_gradient(suspect, name, *searches)]
+    edits, forwards = repairs_of(suspect), Forwards(suspect, wrong)
+    early, late = (spoken(edits.plain), forwards), (spoken(edits.rest),)
+    return [diagnosis for name in wrong for diagnosis in of_gradient(suspect, name, early, late)]
 
 
 def repairs_of(suspect):
     """Return the search for an edit of the learner's backward that makes gradients right."""
+    wanted = {name: suspect.truth(name) for name in suspect.given}
+    # Behind all other forwards: a layer that keeps things on itself then has those of this point.
     _, cache = suspect.forward(**fresh(suspect.inputs), **fresh(suspect.fixed))
 
     def arguments():
@@ -69,7 +67,7 @@ def repairs_of(suspect):
 
     return Repairs(
         suspect.given,
-        {name: suspect.truth(name) for name in suspect.given},
+        wanted,
         lambda: repairs(suspect.backward, *arguments()),
         lambda backward: by_name(backward(*arguments()), suspect.inputs),
         lambda name, cause: derivative(suspect, name, cause),

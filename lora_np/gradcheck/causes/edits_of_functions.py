@@ -6,9 +6,9 @@ import itertools
 
 import numpy as np
 
-from lora_np.gradcheck.call_slips import of_call, reduced, with_reduced
-from lora_np.gradcheck.edits import Edit, parse, written_to
-from lora_np.gradcheck.slips import changes, fits, is_reduction, is_root
+from .editor import Edit, parse, written_to
+from .edits_of_calls import of_call, reduced, with_reduced
+from .edits_of_nodes import changes, fits, is_reduction, is_root
 
 
 def all_edits(editor, additions):

@@ -2,8 +2,8 @@
 
 import contextlib
 
-from lora_np.gradcheck.edits import Editor
-from lora_np.gradcheck.rewrites import all_edits
+from .editor import Editor
+from .edits_of_functions import all_edits
 
 FACTOR = {
     "constant": "constant_factor",

@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 
-from lora_np.gradcheck.causes import named
-from lora_np.gradcheck.faults import repairs
-from lora_np.gradcheck.repairs import Repairs
-from lora_np.gradcheck.suspect import close, ratio
+from . import named
+from .edits import repairs
+from .repairs import Repairs
+from .suspect import close, ratio
 
 
 def explain_values(function, arguments, wanted, call):

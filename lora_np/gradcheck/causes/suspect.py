@@ -5,10 +5,9 @@ import inspect
 
 import numpy as np
 
-from lora_np.gradcheck.calls import flat, fresh, is_scalar, widened
-from lora_np.gradcheck.oracles import numeric_gradients
-from lora_np.gradcheck.placement import by_name, freeze
-from lora_np.gradcheck.snapshots import leaves
+from ..verdict.calls import by_name, flat, freeze, fresh, is_scalar, widened
+from ..verdict.oracles import numeric_gradients
+from ..verdict.snapshots import leaves
 
 ALIKE = 1e-6  # relative to the largest entry: beyond the oracle's error, far below any mistake
 LARGEST = 4000  # entries of a gradient; a larger one is not diagnosed, as it would take seconds

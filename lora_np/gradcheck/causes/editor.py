@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.gradcheck.calls import LIBRARIES
+from ..verdict.calls import LIBRARIES
 
 NUMBERS = (np.ndarray, np.number, float, int)
 SIMPLE = {"2.0": 2.0, "3.0": 3.0, "1.5": 1.5, "4.0": 4.0}
@@ -37,15 +37,15 @@ class Edit(NamedTuple):
 
     @property
     def line(self):
-        return in_words(self.place)
+        return written(self.place)
 
     @property
     def old(self):
-        return in_words(self.before)
+        return written(self.before)
 
     @property
     def new(self):
-        return in_words(self.after)
+        return written(self.after)
 
     def build(self):
         """Return the edited function, None if it has no sense."""
@@ -57,7 +57,7 @@ class Edit(NamedTuple):
             return ast.unparse(self.editor.definition)
 
 
-def in_words(node):
+def written(node):
     """Written only when asked for: of some thousand edits one is shown."""
     if isinstance(node, ast.For):
         return f"for {ast.unparse(node.target)} in {ast.unparse(node.iter)}"

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.gradcheck.noise import EPS
+from .noise import EPS
 
 STEP = EPS**0.2
 SHRINK = tuple(8.0**-k for k in range(1, 8))  # down to 3e-10 of the variable: a kink nearer than that counts as hit

@@ -5,9 +5,9 @@ The derivative along a line, and how far it can be trusted, is the matter of `sl
 
 import numpy as np
 
-from lora_np.gradcheck.calls import Answering, evaluator, flat, widened
-from lora_np.gradcheck.noise import noise_level
-from lora_np.gradcheck.slopes import Outputs, slopes_along
+from .calls import Answering, evaluator, flat, widened
+from .noise import noise_level
+from .slopes import Outputs, slopes_along
 
 
 def sizes_of(x):

@@ -1,6 +1,6 @@
 """The slips of the pen: what a person gets wrong in one place of a derivation, as edits of the source.
 
-Each rule yields (kind, class of what it is done to, new node). What a kind means is said in `faults`.
+Each rule yields (kind, class of what it is done to, new node). What a kind means is said in `edits`.
 """
 
 import ast
@@ -9,8 +9,8 @@ import itertools
 
 import numpy as np
 
-from lora_np.gradcheck.call_slips import REDUCTIONS, flip, of_call, reduced, with_reduced
-from lora_np.gradcheck.edits import NUMBERS, parse
+from .editor import NUMBERS, parse
+from .edits_of_calls import REDUCTIONS, flip, of_call, reduced, with_reduced
 
 WRAPS = ("np.exp({})", "np.log({})", "np.sqrt({})", "{}**2", "np.tanh({})")
 SLOPES = ("(1 - {})", "(1 - {}**2)", "{} * (1 - {})")
@@ -241,12 +241,17 @@ def of_statement(editor, node):
 
 
 def of_expression(editor, node):
-    """A mask that is not applied; `np.put_along_axis`, which keeps the last of the values for one place."""
+    """A mask that is not applied; values for one place of which the last is kept, by `np.put_along_axis` say."""
     call = node.value
     names = [part for part in ast.walk(call) if isinstance(part, ast.Name) and editor.locals.get(part.id) is not None]
     if any(editor.kind_of(part) == "mask" for part in names):
         yield "drop step", "mask", ast.Pass()
-    if not isinstance(call, ast.Call) or not ast.unparse(call.func).endswith("put_along_axis") or len(call.args) < 3:
+    if not isinstance(call, ast.Call) or len(call.args) < 3:
+        return
+    if ast.unparse(call.func) == "np.add.at":
+        array, index, values = map(ast.unparse, call.args[:3])
+        yield "keep the last", "", parse(f"{array}[{index}] = {values}", "exec")
+    if not ast.unparse(call.func).endswith("put_along_axis"):
         return
     axis = call.args[3] if len(call.args) > 3 else next((k.value for k in call.keywords if k.arg == "axis"), None)
     array, where, values = (ast.unparse(part) for part in call.args[:3])

@@ -7,9 +7,9 @@ import itertools
 
 import numpy as np
 
-from lora_np.gradcheck.calls import fresh, is_scalar
-from lora_np.gradcheck.laws import listed
-from lora_np.gradcheck.suspect import close, ratio
+from ..verdict.calls import fresh, is_scalar
+from ..verdict.contract import listed
+from .suspect import close, ratio
 
 
 def zero(suspect, name):

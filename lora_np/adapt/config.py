@@ -1,0 +1,221 @@
+"""The configuration of a method: what to adapt, and how, in PEFT's names, with PEFT's meanings and defaults.
+
+One that was written for PEFT can be handed over as it stands. Its options that have no part in the mathematics here
+may stand at their neutral values, which change nothing; at any other they are refused by name, in a call and in an
+adapter_config.json alike.
+
+Source: `LoraConfig` and `PeftConfig` of PEFT 0.21.
+"""
+
+import dataclasses
+import re
+import sys
+from dataclasses import InitVar, dataclass, field
+from numbers import Integral, Real
+
+import numpy as np
+
+from lora_np.adapt.targets import by_pattern
+
+TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeftOptions:
+    """What every configuration takes beside its own fields; none of it is kept.
+
+    A method whose mark is one of these options gives it another neutral value, `use_dora: InitVar[bool] = True`, and
+    may have more of them. Its class has the fields target_modules, exclude_modules, modules_to_save,
+    layers_to_transform and task_type, too.
+    """
+
+    PATTERNS = {}  # option -> the option that gives single nodes other values, by the ends of their names
+
+    # What would make another adapter.
+    peft_type: InitVar[str] = "LORA"
+    bias: InitVar[str] = "none"
+    use_dora: InitVar[bool] = False
+    lora_bias: InitVar[bool] = False
+    use_qalora: InitVar[bool] = False
+    use_bdlora: InitVar[object] = None
+    layer_replication: InitVar[object] = None
+    target_parameters: InitVar[object] = None
+    trainable_token_indices: InitVar[object] = None
+    alora_invocation_tokens: InitVar[object] = None
+    arrow_config: InitVar[object] = None
+    kasa_config: InitVar[object] = None
+    monteclora_config: InitVar[object] = None
+    velora_config: InitVar[object] = None
+    megatron_config: InitVar[object] = None
+    # How an adapter starts, or is trained.
+    init_lora_weights: InitVar[bool] = True
+    inference_mode: InitVar[bool] = False
+    layers_pattern: InitVar[object] = None
+    ensure_weight_tying: InitVar[bool] = False
+    eva_config: InitVar[object] = None
+    corda_config: InitVar[object] = None
+    lora_ga_config: InitVar[object] = None
+    loftq_config: InitVar[object] = None
+    # What says nothing by itself: our weights lie (d_in, d_out), whatever fan_in_fan_out is.
+    fan_in_fan_out: InitVar[bool] = False
+    base_model_name_or_path: InitVar[object] = None
+    revision: InitVar[object] = None
+    auto_mapping: InitVar[object] = None
+    peft_version: InitVar[object] = None
+    runtime_config: InitVar[object] = None
+    qalora_group_size: InitVar[int] = 16
+    megatron_core: InitVar[str] = "megatron.core"
+
+    def __post_init__(self, *peft):
+        check_neutral(dict(zip(options(type(self)), peft)), NOTES, kind=type(self))
+        for option in ("target_modules", "exclude_modules", "modules_to_save"):
+            check_names(option, getattr(self, option), may_be_pattern=option != "modules_to_save")
+        if self.task_type not in TASKS:
+            raise ValueError(f"task_type must be one of {', '.join(map(repr, TASKS))}, but it is {self.task_type!r}.")
+        layers = self.layers_to_transform
+        layers = layers if isinstance(layers, (list, tuple)) else [] if layers is None else [layers]
+        if not all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in layers):
+            raise ValueError(f"layers_to_transform must be a layer's number or a list of them, but it is {layers!r}.")
+        if layers and isinstance(self.target_modules, str) and self.target_modules != "all-linear":
+            raise ValueError("layers_to_transform goes with a list of names; a regular expression names layers itself.")
+        task = self.task_type and str(getattr(self.task_type, "value", self.task_type))
+        self.hold(layers_to_transform=[int(layer) for layer in layers] or None, task_type=task)
+
+    def hold(self, **values):
+        """Keep numbers and texts as plain Python has them, which a file can hold: NumPy's and PEFT's are converted."""
+        for option, value in values.items():
+            value = {key: plain(number) for key, number in value.items()} if isinstance(value, dict) else plain(value)
+            object.__setattr__(self, option, value)  # the dataclass is frozen for everybody else
+
+    def at(self, names):
+        """Return the configuration of one node alone, by its full Hugging Face names: what the patterns say of it."""
+        chosen = {
+            option: by_pattern(getattr(self, patterns), names, getattr(self, option))
+            for option, patterns in self.PATTERNS.items()
+        }
+        return dataclasses.replace(self, **chosen, **{patterns: {} for patterns in self.PATTERNS.values()})
+
+
+def options(kind):
+    """Return the names of what a configuration's class takes and does not keep, in its order."""
+    classes = (getattr(base, "__annotations__", {}) for base in reversed(kind.__mro__))
+    return tuple(dict.fromkeys(k for own in classes for k, hint in own.items() if isinstance(hint, InitVar)))
+
+
+OPTIONS = options(PeftOptions)
+NOTES = OPTIONS[OPTIONS.index("fan_in_fan_out") :]
+AFTERWARDS = OPTIONS[OPTIONS.index("init_lora_weights") :]  # what changes nothing once an adapter is trained
+EMPTY = (None, [], (), {})  # asks for nothing, whatever the option
+
+
+@dataclass(frozen=True)
+class LoRAConfig(PeftOptions):
+    """What to adapt, and how; names, meanings and defaults are PEFT's, whose other options may stand at their defaults.
+
+    Parameters
+    ----------
+    r : int
+        Rank of the update.
+    lora_alpha : float
+        The update is scaled by lora_alpha / r.
+    target_modules : list of str, str or None
+        A list: names or the ends of names of linear nodes, Hugging Face's (`attention.self.query`; of a ViT the old
+        and the new ones) or ours (`attention.query`). One string: a regular expression for the whole Hugging Face
+        name; or "all-linear": all but the head. None: query and value (GPT-2: c_attn).
+    exclude_modules : list of str, str or None
+        What to leave out of that, by the same rules.
+    lora_dropout : float
+        Probability of dropout on the detour's input.
+    use_rslora : bool
+        Scale by lora_alpha / sqrt(r) instead.
+    modules_to_save : list of str or None
+        Nodes to train whole and to save with the adapter, such as ["classifier"].
+    layers_to_transform : int, list of int or None
+        Adapt only these layers (with a list of targets).
+    rank_pattern, alpha_pattern : dict
+        Name, or regular expression for the end of a name -> r or lora_alpha of those nodes.
+    task_type : str or None
+        "SEQ_CLS" trains and saves the classifier too.
+
+    Raises
+    ------
+    ValueError
+        If an option has no meaning: the sentence says what was received and what was expected.
+    """
+
+    r: int = 8
+    lora_alpha: float = 8
+    target_modules: object = None
+    exclude_modules: object = None
+    lora_dropout: float = 0.0
+    use_rslora: bool = False
+    modules_to_save: object = None
+    layers_to_transform: object = None
+    rank_pattern: dict = field(default_factory=dict)
+    alpha_pattern: dict = field(default_factory=dict)
+    task_type: str = None
+
+    PATTERNS = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}
+
+    def __post_init__(self, *peft):
+        super().__post_init__(*peft)
+        check_number("r", self.r, whole=True)
+        check_number("lora_alpha", self.lora_alpha)
+        for option, whole in (("rank_pattern", True), ("alpha_pattern", False)):
+            check_patterns(option, getattr(self, option), whole)
+        if not isinstance(self.lora_dropout, Real) or not 0.0 <= self.lora_dropout < 1.0:
+            raise ValueError(f"lora_dropout must lie in 0 <= p < 1, but it is {self.lora_dropout!r}.")
+        if not isinstance(self.use_rslora, (bool, np.bool_)):
+            raise ValueError(f"use_rslora must be True or False, but it is {self.use_rslora!r}.")
+        own = ("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern")
+        self.hold(**{option: getattr(self, option) for option in own})
+
+
+def check_neutral(given, free, where="", way_out="leave it out", kind=PeftOptions):
+    """Raise a ValueError for an option that asks for something else than is computed here.
+
+    Parameters
+    ----------
+    given : dict of str to object
+        Options by name; names that are no options are passed over.
+    free : collection of str
+        Those that may have any value.
+    where, way_out : str
+        What holds them, and what to do about it, for the sentence.
+    kind : type
+        The configuration's class, which knows the neutral values.
+    """
+    for name in options(kind):
+        neutral = getattr(kind, name)
+        if name in given and name not in free and given[name] not in (*EMPTY, neutral):
+            raise ValueError(f"{where}{name} = {given[name]!r} is not supported here, only {neutral!r} is; {way_out}.")
+
+
+def check_names(option, value, may_be_pattern=True):
+    """Raise unless the value of an option is None, a list of names, or a regular expression that compiles."""
+    if may_be_pattern and isinstance(value, str):
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{option}: {value!r} is no regular expression ({error}); list names instead.") from error
+    elif value is not None and not (isinstance(value, (list, tuple, set)) and all(isinstance(n, str) for n in value)):
+        pattern = ", a regular expression" if may_be_pattern else ""
+        raise ValueError(f"{option} must be a list of names{pattern} or None, but it is {value!r}.")
+
+
+def check_number(option, value, whole=False):
+    kind, expected = (Integral, "a positive integer") if whole else (Real, "a positive number")
+    if not isinstance(value, kind) or isinstance(value, bool) or not 0 < plain(value) <= sys.float_info.max:
+        raise ValueError(f"{option} must be {expected}, but it is {value!r:.60}.")
+
+
+def check_patterns(option, patterns, whole):
+    if not isinstance(patterns, dict):
+        raise ValueError(f"{option} must be a dict of name -> number, but it is {patterns!r}.")
+    for key, value in patterns.items():
+        check_names(f"the key {key!r} of {option}", key)
+        check_number(f"{option}[{key!r}]", value, whole)
+
+
+def plain(number):
+    return number.item() if isinstance(number, np.generic) else number

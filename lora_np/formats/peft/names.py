@@ -1,0 +1,97 @@
+"""Names in PEFT's files, and whether the file's tensors and its settings name the same maps."""
+
+import re
+
+import numpy as np
+
+from lora_np.adapt.targets import around, by_pattern, from_peft, hf_names, is_full, is_named, layer_number, to_peft
+from lora_np.formats.huggingface import standard
+from lora_np.model import architectures
+from lora_np.model.nodes import Linear
+from lora_np.model.tree import walk
+
+ROOT = "base_model.model."  # PEFT's wrappers around the model
+
+
+def unwrapped(file, path):
+    """Yield (name, name in the file) of its tensors, without what PEFT's wrapper adds where a table of words is both
+    trained and saved for its size: the trained one once more, and the one before the training."""
+    for name in file:
+        plain = re.sub(r"\.modules_to_save\.(?=\w+$)", ".", name)
+        if plain != name and plain in file:
+            if not np.array_equal(file[plain], file[name]):
+                raise ValueError(f"{path} holds {plain} twice, with other numbers; nobody can tell which is meant.")
+        elif ".original_module." not in name:
+            yield plain, name
+
+
+def canonical(model, name):
+    """Return a tensor's name in an adapter file without the wrappers' prefixes, in the names that our nodes carry."""
+    return from_peft(model, standard(name.removeprefix(ROOT), architectures.of(model.config)))
+
+
+def translated(patterns, names):
+    """Return patterns that give the new names what `patterns` give the old, for {old: new}."""
+    if all(old == new for old, new in names.items()):
+        return patterns
+    found = {new: by_pattern(patterns, (old, new), None) for old, new in names.items()}
+    return {re.escape(new): value for new, value in found.items() if value is not None}
+
+
+def check_named(settings, model, theirs, folder):
+    """Raise if the file has matrices for a map that target_modules does not name: PEFT would pass them over."""
+    wanted, left_out = settings.get("target_modules"), settings.get("exclude_modules") or []
+    if wanted is None or (isinstance(wanted, str) and wanted.lower() == "all-linear"):
+        return
+    for name in theirs:
+        names = (name, to_peft(model, name), from_peft(model, name))
+        if not is_named(wanted, names[0], names) or is_named(left_out, names[0], names):
+            raise ValueError(
+                f"{folder / 'adapter_model.safetensors'} adapts {name}, which target_modules in adapter_config.json"
+                " does not name, or exclude_modules does; the two do not belong together."
+            )
+
+
+def check_complete(settings, model, targets, folder):
+    """Raise if target_modules means linear maps of the model for which the file has no matrices.
+
+    Only those of the layers count, and names that mean nothing else: the adapter may have been trained on a model with
+    another head.
+    """
+    wanted, kind = settings.get("target_modules"), architectures.of(model.config)
+    nodes = (*walk(model), *model.aside.items())
+    linear = {path: node for path, node in nodes if isinstance(node, Linear) and node.hf}
+    names = {path: (*hf_names(model, path, node), node.hf, to_peft(model, node.hf)) for path, node in linear.items()}
+    if isinstance(wanted, list):
+        wanted = [name.removeprefix(kind.prefix) for name in wanted]
+    elif wanted is None or wanted.lower() == "all-linear":
+        wanted = None if wanted is None else ".*"
+    layers = settings.get("layers_to_transform")
+    layers = [layers] if isinstance(layers, int) else layers
+    whole_ = [canonical(model, name) for name in settings.get("modules_to_save") or []]
+    try:
+        names = {
+            path: named
+            for path, named in names.items()
+            if not is_named(settings.get("exclude_modules") or [], path, named)
+            and not is_named(whole_, path, around(named))
+            and (not layers or layer_number(path) in layers or is_full(wanted or (), named))
+        }
+        missing = [
+            path
+            for path, named in names.items()
+            if path not in targets
+            and layer_number(path) is not None
+            and wanted is not None
+            and is_named(wanted, path, named)
+        ]
+        for name in wanted if isinstance(wanted, list) else ():
+            meant = [path for path, named in names.items() if is_named([name], path, named)]
+            missing += [] if set(meant) & {*targets, *missing} else meant
+    except re.error as error:
+        raise ValueError(f"{folder / 'adapter_config.json'}: target_modules or exclude_modules ({error}).") from error
+    if missing:
+        raise ValueError(
+            f"{folder / 'adapter_model.safetensors'} has no matrices for {len(missing)} of the maps that target_modules"
+            f" names, {', '.join(names[path][0] for path in missing[:3])} among them; it is incomplete."
+        )

@@ -1,0 +1,362 @@
+"""Each method of adaptation is held to what it declares, as scikit-learn's check_estimator does it for estimators.
+
+A new method is checked without a word here: `check_method("its name")` asks the registry what it is to be.
+"""
+
+import dataclasses
+import re
+from math import prod
+
+import numpy as np
+import pytest
+import tiny
+from safetensors.numpy import load_file
+
+import lora_np as lnp
+from lora_np.adapt import lora
+from lora_np.adapt.methods import METHODS, adapted_nodes, after_step, is_adapted, registered
+from lora_np.adapt.targets import hf_name, targets_of, to_peft
+from lora_np.formats.peft.config import own_settings
+from lora_np.model.nodes import Linear
+from lora_np.model.tree import arrays, freeze, walk, with_arrays
+
+MODELS = ("bert mean head", "gpt", "vit")  # one of each architecture
+ROUNDING = {np.float64: 1e-12, np.float32: 1e-4}
+
+
+def frozen(name, dtype=np.float64, dropout=0.0):
+    return freeze(tiny.build(name, dtype, dropout))  # a head of its own would be trained, and shared, live
+
+
+def unusual(kind, value, other=False):
+    """Return a value for an option that is not its default, so that what it does is seen; or yet another one."""
+    if kind is bool:
+        return not value
+    if kind is int:
+        return 2 if other else 3
+    return (0.3 if other else 0.6) * value or (0.1 if other else 0.2)
+
+
+def configuration(method, model, **given):
+    """Return a configuration of all linear maps with nothing at its default, and one map that has values of its own."""
+    own = {
+        field.name: field for field in dataclasses.fields(method.config) if field.name in own_settings(method.config)
+    }
+    plain = {name: field for name, field in own.items() if field.type in (bool, int, float)}
+    options = {name: unusual(field.type, field.default) for name, field in plain.items()}
+    names = next(iter(targets_of(model, method.config(target_modules="all-linear")).values()))
+    for option, patterns in method.config.PATTERNS.items():
+        options[patterns] = {re.escape(names[0]): unusual(own[option].type, own[option].default, other=True)}
+    return method.config(target_modules="all-linear", **{**options, **given})
+
+
+def fresh(method, model, seed=3):
+    return lnp.inject(model, configuration(method, model), np.random.default_rng(seed))
+
+
+def trained(method, model, seed=3):
+    """Return the model adapted, with every array that is trained moved away from its start."""
+    rng, model = np.random.default_rng([seed, 1]), fresh(method, model, seed)
+    live = lnp.parameters(model, trainable_only=True)
+    return with_arrays(model, {k: (a + 0.2 * rng.standard_normal(a.shape)).astype(a.dtype) for k, a in live.items()})
+
+
+def batch_for(name, dtype=np.float64):
+    batch = tiny.batch(name)
+    return batch._replace(content=batch.content.astype(dtype)) if name.startswith("vit") else batch
+
+
+def outputs(model, name, rng=None):
+    return model.forward(batch_for(name, model.dtype), rng)[0]
+
+
+def distance(ours, theirs):
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+def content(model):
+    return {name: (array.dtype, array.tobytes()) for name, array in lnp.parameters(model).items()}
+
+
+def steps_of_training(model, name):
+    """Take two steps of AdamW, in place, as a run does."""
+    optimiser = lnp.AdamW(lnp.parameters(model, trainable_only=True), lr=1e-2, weight_decay=0.1)
+    for step in range(2):
+        output, cache = model.forward(batch_for(name, model.dtype), np.random.default_rng(step))
+        grads = model.backward(output, cache)
+        assert list(grads) == list(lnp.parameters(model, trainable_only=True))
+        optimiser.step(grads)
+        after_step(model, step, grads)
+    return model
+
+
+def settings_of(node):
+    own = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    return {name: value for name, value in own.items() if name not in arrays(node)}
+
+
+def nodes_of(model):
+    """Return {path: (class, what is no array)} of the adapted nodes."""
+    return {path: (type(node), settings_of(node)) for path, node in adapted_nodes(model).items()}
+
+
+# ---- what is checked
+
+
+def it_starts_where_it_says(method, name, _):
+    for dtype, bound in ROUNDING.items():
+        base = frozen(name, dtype)
+        model = fresh(method, base)
+        assert is_adapted(model) and set(adapted_nodes(model)) == set(targets_of(base, model.adapter))
+        ours, theirs = outputs(model, name), outputs(base, name)
+        assert ours.dtype == dtype
+        if method.starts_as == "the base's bits":
+            assert np.array_equal(ours, theirs)
+        elif method.starts_as == "the base's but for rounding":
+            assert distance(ours, theirs) <= bound
+        else:
+            assert method.starts_as == "something else" and distance(ours, theirs) > bound
+
+
+def every_gradient_is_proven(method, name, _):
+    model = fresh(method, frozen(name, dropout=0.2))
+    live = lnp.parameters(model, trainable_only=True)
+    assert set(live) == {f"{path}.{field}" for path in adapted_nodes(model) for field in method.tensors}
+    report = lnp.check_model(model, batch_for(name))
+    assert report.ok and {row.argument for row in report.rows} >= set(live), report
+    moved = trained(method, frozen(name))
+    output, cache = moved.forward(batch_for(name), np.random.default_rng(0))
+    grads = moved.backward(np.random.default_rng(1).standard_normal(output.shape), cache)
+    silent = [key for key, gradient in grads.items() if not gradient.any()]
+    assert not silent, f"no gradient away from the start: {silent}"
+
+
+def merged_is_unmerged(method, name, _):
+    for dtype, bound in ROUNDING.items():
+        base = frozen(name, dtype)
+        model = trained(method, base)
+        if isinstance(method.dense, str):
+            with pytest.raises(ValueError, match=re.escape(method.dense)):
+                lnp.merge(model)
+            return
+        merged = lnp.merge(model)
+        assert distance(outputs(merged, name), outputs(model, name)) <= bound
+        assert distance(outputs(merged, name), outputs(base, name)) > 1e-3, "the test moved nothing"
+        assert not is_adapted(merged) and merged.adapter is None and lnp.count_parameters(merged).trainable == 0
+        shapes = [{key: array.shape for key, array in lnp.parameters(one).items()} for one in (merged, base)]
+        assert shapes[0] == shapes[1] and all(not array.flags.writeable for array in lnp.parameters(merged).values())
+
+
+def it_comes_back_to_the_bit(method, name, folder):
+    base = frozen(name, np.float32)
+    model = trained(method, base)
+    lnp.save_adapter(model, folder / "first")
+    again = lnp.load_adapter(base, folder / "first")
+    assert content(again) == content(model) and nodes_of(again) == nodes_of(model)
+    for own in own_settings(method.config):
+        if own not in method.config.PATTERNS.values():  # those name nodes by their names in files
+            assert getattr(again.adapter, own) == getattr(model.adapter, own), own
+    assert np.array_equal(*(outputs(one, name, np.random.default_rng(0)) for one in (again, model)))  # dropout, too
+    lnp.save_adapter(again, folder / "second")
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (folder / "first" / file).read_bytes() == (folder / "second" / file).read_bytes(), file
+
+
+def the_files_hold_its_table(method, name, folder):
+    model = trained(method, frozen(name, np.float32))
+    lnp.save_adapter(model, folder)
+    expected = {}
+    for path, node in adapted_nodes(model).items():
+        module = to_peft(model, hf_name(model, path, node))
+        for field, (end, transposed) in method.tensors.items():
+            array = getattr(node, field)
+            expected[f"base_model.model.{module}.{end}"] = array.T if transposed else array
+    found = load_file(folder / "adapter_model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[key], array) for key, array in expected.items())
+
+
+def peft_reads_and_writes_the_same(method, _, folder):
+    peft = pytest.importorskip("peft", reason="compares with PEFT, where it is installed", exc_type=ImportError)
+    import torch
+    from transformers import AutoModel
+
+    base, batch = frozen("bert", np.float32), tiny.batch("bert")
+    lnp.save_model(base, folder / "base")
+    model = trained(method, base)
+    lnp.save_adapter(model, folder / "ours")
+    theirs = AutoModel.from_pretrained(folder / "base")
+    theirs = peft.PeftModel.from_pretrained(theirs, folder / "ours").double().eval()
+    exact, rows = lnp.astype(model, np.float64), batch.unpack(batch.content)
+    output = batch.unpack(exact.forward(batch)[0])
+    types = batch.unpack(batch.type)
+    for ids, kinds, ours in zip(rows, types, output):
+        given = {"input_ids": torch.tensor(ids[None]), "token_type_ids": torch.tensor(kinds[None])}
+        with torch.no_grad():
+            assert distance(ours, theirs(**given).last_hidden_state[0].numpy()) < 1e-9
+    theirs.float().save_pretrained(folder / "theirs")
+    again = lnp.load_adapter(base, folder / "theirs")
+    assert content(again) == content(model) and nodes_of(again) == nodes_of(model)
+
+
+def the_formula_counts_right(method, name, _):
+    base = frozen(name)
+    model = fresh(method, base)
+    linear, expected = dict(walk(base)), 0
+    for path, names in targets_of(base, model.adapter).items():
+        shapes = method.shapes(*linear[path].W.shape, model.adapter.at(names))
+        own = model.adapter.at(names)
+        for option, patterns in method.config.PATTERNS.items():
+            given = next(iter(getattr(model.adapter, patterns).values()))
+            assert getattr(own, option) == (getattr(model.adapter, option) if expected else given)  # the first has it
+        node = adapted_nodes(model)[path]
+        assert {field: getattr(node, field).shape for field in node.trainable} == shapes
+        expected += sum(map(prod, shapes.values()))
+    count = lnp.count_parameters(model)
+    assert count == (lnp.count_parameters(base).total + expected, expected)
+
+
+def the_base_is_untouched(method, name, folder):
+    base = frozen(name, np.float32)
+    before, adapter = content(base), base.adapter
+    model = steps_of_training(fresh(method, base), name)
+    assert not np.array_equal(outputs(model, name), outputs(base, name)), "the test trained nothing"
+    shared, own = lnp.parameters(base), lnp.parameters(model)
+    assert all(own[key] is array for key, array in shared.items()), "an array of the base was copied"
+    assert not any(array.flags.writeable for array in shared.values())
+    lnp.save_adapter(model, folder)
+    lnp.load_adapter(base, folder)
+    if not isinstance(method.dense, str):
+        lnp.merge(model)
+    assert content(base) == before and base.adapter is adapter and not is_adapted(base)
+
+
+def two_on_one_base_do_not_disturb_each_other(method, name, _):
+    base = frozen(name, np.float32)
+    first, second = fresh(method, base, 1), fresh(method, base, 2)
+    steps_of_training(first, name)
+    alone, held = outputs(first, name), content(first)
+    steps_of_training(second, name)
+    assert np.array_equal(outputs(first, name), alone) and content(first) == held
+    mine = [lnp.parameters(one, trainable_only=True).values() for one in (first, second)]
+    assert not any(np.shares_memory(a, b) for a, b in zip(*mine))
+
+
+def a_configuration_says_how_and_one_that_does_not_fit_is_refused(method, name, folder):
+    """A model's nodes say whether it is adapted, its configuration says how; a file is written by both."""
+    base = frozen(name)
+    model, linear = trained(method, base), dict(walk(base))
+    path, names = next(reversed(targets_of(base, model.adapter).items()))  # one without values of its own
+    node = adapted_nodes(model)[path]
+    mine = {field: getattr(node, field) for field in method.tensors}
+    assert not method.differs(node, model.adapter.at(names))
+    for field in dataclasses.fields(method.config):
+        if field.type not in (bool, int, float) or field.name not in own_settings(method.config):
+            continue
+        value = (
+            not getattr(model.adapter, field.name)
+            if field.type is bool
+            else unusual(field.type, field.default, other=True)
+        )
+        carried = configuration(method, base, **{field.name: value})
+        own = carried.at(names)
+        if method.shapes(*linear[path].W.shape, own) == {key: array.shape for key, array in mine.items()}:
+            other = settings_of(method.wrap(linear[path], own, mine))
+            changed = {key for key, value in settings_of(node).items() if other[key] != value}
+            assert changed, f"{field.name} changes nothing"
+            if changed <= {"dropout"}:  # with_dropout may set it
+                continue
+        assert method.differs(node, own), f"another {field.name} is taken for the same"
+        with pytest.raises(ValueError, match="carries says otherwise"):
+            lnp.save_adapter(dataclasses.replace(model, adapter=carried), folder)
+    with pytest.raises(ValueError, match="adapter already"):
+        lnp.inject(dataclasses.replace(model, adapter=None), model.adapter, np.random.default_rng(0))
+    assert registered("config", model.adapter) is method and not list(folder.iterdir())
+
+
+CHECKS = (
+    it_starts_where_it_says,
+    every_gradient_is_proven,
+    merged_is_unmerged,
+    it_comes_back_to_the_bit,
+    the_files_hold_its_table,
+    the_formula_counts_right,
+    the_base_is_untouched,
+    two_on_one_base_do_not_disturb_each_other,
+    a_configuration_says_how_and_one_that_does_not_fit_is_refused,
+)
+
+
+def check_method(name, folder):
+    """Hold a registered method to all that it declares, on a model of each architecture."""
+    for check in CHECKS:
+        for model in MODELS:
+            (folder / check.__name__ / model).mkdir(parents=True)
+            check(METHODS[name], model, folder / check.__name__ / model)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_what_it_declares(name, check, model, tmp_path):
+    check(METHODS[name], model, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs, among themselves
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_read_and_written_as_peft_does(name, tmp_path):
+    peft_reads_and_writes_the_same(METHODS[name], "bert", tmp_path)
+
+
+# ---- and the checks can fail
+
+
+def b_not_zero(path, node, config, rng):
+    return {name: array + np.float32(0.1) for name, array in lora.start(path, node, config, rng).items()}
+
+
+def one_start_for_all(path, node, config, rng, kept={}):  # noqa: B006
+    return kept.setdefault(path + str(node.W.shape) + str(node.W.dtype), lora.start(path, node, config, rng))
+
+
+def without_dropout(node, config, arrays):
+    return dataclasses.replace(lora.add_detour(node, config, arrays), dropout=0.0)
+
+
+def on_a_copy(node, config, arrays):
+    return dataclasses.replace(lora.add_detour(node, config, arrays), W=node.W.copy())
+
+
+BROKEN = {
+    "it starts elsewhere": ({"start": b_not_zero}, "it_starts_where_it_says"),
+    "it says that it starts elsewhere": ({"starts_as": "something else"}, "it_starts_where_it_says"),
+    "merged without the scale": ({"dense": lambda node: lora.dense(dataclasses.replace(node, scale=1.0))}, "merged"),
+    "merged with the base's weight": ({"dense": lambda node: Linear(node.W, node.b, node.hf)}, "merged_is_unmerged"),
+    "an array that no file holds": ({"tensors": {"A": ("lora_A.weight", True)}}, "every_gradient_is_proven"),
+    "the formula forgets d_out": ({"shapes": lambda d_in, d_out, c: {"A": (d_in, c.r), "B": (c.r, 1)}}, "comes_back"),
+    "two adapters share their start": ({"start": one_start_for_all}, "two_on_one_base"),
+    "dropout is forgotten": ({"wrap": without_dropout}, "a_configuration_says_how"),
+    "the base is copied": ({"wrap": on_a_copy}, "the_base_is_untouched"),
+    "every configuration fits": ({"differs": lambda node, config: ""}, "a_configuration_says_how"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_method_is_found(what, tmp_path, monkeypatch):
+    changes, where = BROKEN[what]
+    monkeypatch.setitem(METHODS, "LoRA", dataclasses.replace(lora.LORA, **changes))
+    with pytest.raises((AssertionError, ValueError, KeyError)) as failed:
+        check_method("LoRA", tmp_path)
+    assert any(where in str(entry.name) for entry in failed.traceback)
+
+
+def test_a_wrong_backward_is_found(tmp_path, monkeypatch):
+    right = lora.lora_linear_backward
+
+    def wrong(dy, cache, needs):
+        return right(dy, cache._replace(mask=None), needs)  # right without dropout
+
+    monkeypatch.setattr(lora, "lora_linear_backward", wrong)
+    with pytest.raises(AssertionError) as failed:
+        check_method("LoRA", tmp_path)
+    assert any(entry.name == "every_gradient_is_proven" for entry in failed.traceback)
