@@ -101,7 +101,7 @@ def test_the_proof_says_how_far_each_precision_was_verified():
 
         return lnp.course.check("linear_backward", backward)
 
-    words = "3 in float64, to 1e-07, and one in float32, where rounding may cost 1e-02"
+    words = "5 in float64, to 1e-07, and one in float32, where rounding may cost 1e-02"
     assert words in off(0, np.float64).sentences[0]
     assert off(5e-8, np.float64).ok and not off(5e-7, np.float64).ok
     assert off(5e-3, np.float32).ok and not off(5e-2, np.float32).ok
@@ -209,7 +209,7 @@ def test_a_notebooks_own_exit_ends_nothing(monkeypatch):
 def test_progress_is_kept_and_listed(tmp_path):
     before = repr(lnp.course.exercises())
     assert f"0 of {len(lnp.course.exercises())} solved" in before and "lora_init(d_in, d_out, r, rng, dtype)" in before
-    lnp.course.check("gelu_forward", lnp.ops.gelu_forward)
+    lnp.course.check("gelu_forward", lambda x: lnp.ops.gelu_forward(x))
     assert "done" in repr(lnp.course.exercises()) and (tmp_path / "course.json").exists()
     (tmp_path / "course.json").write_text("{damaged")
     assert "done" not in repr(lnp.course.exercises())

@@ -1,8 +1,10 @@
 """Each exercise is one file, and each file holds what CONTRIBUTING.md asks of it."""
 
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from lora_np.course.slips import alike
 from lora_np.gradcheck import check, differences, leaves, snapshot
 
 EXERCISES = all_exercises()
+SOURCES = Path(__file__).resolve().parents[2] / "chapters" / "src"
 by_exercise = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
 
 
@@ -101,3 +104,15 @@ def test_a_list_of_the_exercises_runs_none_of_them():
 def test_signatures_are_those_of_the_functions():
     for exercise in EXERCISES.values():
         assert tuple(inspect.signature(exercise.solution).parameters) == exercise.parameters
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES.glob("[0-9]*.py")), ids=lambda path: path.stem[:2])
+def test_the_chapters_take_exercises_from_their_files_in_order(path):
+    """Level and time stand in the file alone, and so does the solution."""
+    text = path.read_text(encoding="utf-8")
+    names = re.findall(r'^# %% exercise="(\w+)"$', text, re.MULTILINE)
+    assert names == [name for name, exercise in EXERCISES.items() if exercise.chapter == int(path.stem[:2])]
+    for name in names:
+        assert f"({{{{{name}}}}})\n" in text, f"{name}: its heading lacks its level and time"
+        assert f"\nfrom lora_np.course.exercises.{name} import {name}\n" in text and f"def {name}(" not in text
+    assert not re.search(r"(easy|medium|hard)\W+\d+ minutes", text, re.IGNORECASE)
