@@ -10,6 +10,7 @@ Source: `LoraConfig` and `PeftConfig` of PEFT 0.21.
 import dataclasses
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from numbers import Integral, Real
 
@@ -145,15 +146,15 @@ class LoRAConfig(PeftOptions):
 
     r: int = 8
     lora_alpha: float = 8
-    target_modules: object = None
-    exclude_modules: object = None
+    target_modules: Sequence[str] | set[str] | str | None = None
+    exclude_modules: Sequence[str] | set[str] | str | None = None
     lora_dropout: float = 0.0
     use_rslora: bool = False
-    modules_to_save: object = None
-    layers_to_transform: object = None
+    modules_to_save: Sequence[str] | set[str] | None = None
+    layers_to_transform: Sequence[int] | int | None = None
     rank_pattern: dict = field(default_factory=dict)
     alpha_pattern: dict = field(default_factory=dict)
-    task_type: str = None
+    task_type: str | None = None
 
     PATTERNS = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}
 

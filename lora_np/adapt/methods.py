@@ -9,7 +9,11 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
+from lora_np.adapt.config import LoRAConfig
 from lora_np.adapt.targets import by_pattern, check_untied, targets_of, trained_whole
+from lora_np.model.transformer import Transformer
 from lora_np.model.tree import is_node, locked, rebuild, unfreeze, walk
 
 METHODS = {}  # by name
@@ -85,7 +89,7 @@ def check_plain(model):
         raise ValueError(f"this model has a {name} adapter already; merge it first, or adapt the model without it.")
 
 
-def inject(model, config, rng):
+def inject(model: Transformer, config: LoRAConfig, rng: np.random.Generator) -> Transformer:
     """Return a new model with a LoRA detour beside each targeted linear node; at first it computes what `model`
     computes, to the bit.
 
@@ -137,7 +141,7 @@ def adapt(model, config, targets, replace):
     return unfreeze(adapted, saved) if saved else adapted
 
 
-def merge(model):
+def merge(model: Transformer) -> Transformer:
     """Return a new, wholly frozen model in which each detour is added into its weight, W + scale * A B; everything
     else is shared.
 

@@ -78,8 +78,8 @@ def read_metrics(folder) -> dict:
     metrics = read_json(path)
     for when in ("before", "after"):
         found = metrics.get(when) if isinstance(metrics.get(when), dict) else {}
-        interval = found.get("interval") if isinstance(found.get("interval"), list) else []
-        shares = [found.get("accuracy"), *interval]
+        interval = found.get("interval")
+        shares = [found.get("accuracy"), *(interval if isinstance(interval, list) else [])]
         if len(shares) != 3 or not all(type(share) in (int, float) and 0 <= share <= 1 for share in shares):
             raise ValueError(
                 f"{path} has {when} = {str(metrics.get(when))[:100]}; expected an accuracy and its interval, shares in"

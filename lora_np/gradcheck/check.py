@@ -8,6 +8,7 @@ compared with a numerical derivative (`oracles`) within a tolerance that is reas
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,7 +23,13 @@ from .verdict.report import Report, Row
 ALL_ENTRIES = 2000  # an array up to this size is checked entry by entry; of a larger one this many are drawn at random
 
 
-def check(forward, backward, inputs, fixed={}, rng=None) -> Report:  # noqa: B006 - never changed
+def check(
+    forward: Callable,
+    backward: Callable,
+    inputs: dict,
+    fixed: dict = {},  # noqa: B006 - never changed
+    rng: np.random.Generator | int | None = None,
+) -> Report:
     """Check that ``backward`` returns the gradients of ``forward``.
 
     Parameters
@@ -56,9 +63,9 @@ def check(forward, backward, inputs, fixed={}, rng=None) -> Report:  # noqa: B00
     report = _check_here(forward, backward, inputs, fixed, rng)
     if report.ok:
         for default, moved in replays(inputs, fixed, rng):
-            there = ({name: moved.get(name, x) for name, x in values.items()} for values in (inputs, fixed))
+            there = [{name: moved.get(name, x) for name, x in values.items()} for values in (inputs, fixed)]
             try:
-                other = _check_here(forward, backward, *there, rng)
+                other = _check_here(forward, backward, there[0], there[1], rng)
             except (ValueError, TypeError):  # the forward does not run there, so there is nothing to check
                 continue
             if not other.ok:

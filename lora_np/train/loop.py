@@ -52,7 +52,7 @@ class Plan:
     warmup: float = 0.06
     label_smoothing: float = 0.0
     workers: int = 1
-    max_tokens: int = None
+    max_tokens: int | None = None
     group_by_length: bool = False
 
     def __post_init__(self):

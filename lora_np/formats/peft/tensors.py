@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 
@@ -40,12 +41,13 @@ from lora_np.formats.peft.names import ROOT, canonical, unwrapped
 from lora_np.model import architectures
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear
+from lora_np.model.transformer import Transformer
 from lora_np.model.tree import arrays, fingerprint, freeze, parameters, rebuild, unfreeze
 
 BASE_MARK, LENGTH_MARK = "lora_np_base_sha256", "lora_np_max_seq_length"  # in the metadata
 
 
-def save_adapter(model, folder, base=None):
+def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.PathLike | None = None) -> None:
     """Write the adapter of a model in PEFT's format; the base model is not written.
 
     Parameters
@@ -122,7 +124,7 @@ def whole(model, saved):
     }
 
 
-def load_adapter(model, folder):
+def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
     """Return a new model: `model` with the adapter of a PEFT folder on it, ready to use or to train further.
 
     What PEFT reads is read: a rank above that of a matrix, patterns that match nothing, a classifier for a base without
