@@ -10,10 +10,11 @@ python chapters/build.py --nbgrader DIR [NN ...]
                                              write a course for nbgrader: its configuration, and of each chapter what
                                              is graded, once its own solutions have passed its own tests
 
-In a source, `# %% exercise="name"` marks a cell whose lines between `# BEGIN SOLUTION` and `# END SOLUTION` the learner
-has to write; what stands as `#| code` between `# BEGIN GIVEN` and `# END GIVEN` is handed out in their place.
-`# %% check="name"` marks the cell that checks it. `# %% tags=["setup"]` marks what the exercises need to run: with
-these cells, the text before each exercise, and its check as a test, a chapter is graded.
+In a source, `# %% exercise="name"` marks the cell of an exercise: its line `from lora_np.course.exercises.name import
+name` becomes the solution that this file holds or, where it is handed out, a stub or the code that is to be mended.
+`{{name}}` in a text becomes the level and the time. `# %% check="name"` marks the cell that checks it, and
+`# %% tags=["setup"]` what the exercises need to run: with these cells, the text before each exercise, and its check as
+a test, a chapter is graded.
 """
 
 import argparse
@@ -89,14 +90,38 @@ def sources(numbers=()):
 def cells_of(path):
     """Return the cells of a source, or raise a ValueError that says what is wrong with its exercises."""
     cells = jupytext.read(path, fmt="py:percent").cells
+    for cell in cells:
+        try:
+            fill(cell)
+        except ValueError as error:
+            raise ValueError(f"chapters/src/{path.name}: {error}") from error
     for sentence in faults(cells):
         raise ValueError(f"chapters/src/{path.name}: {sentence}")
     return cells
 
 
+def fill(cell):
+    """Put what an exercise's file holds into a cell: its solution in the place of its import, or its level and time."""
+    from lora_np.course.exercise import find
+
+    if cell.cell_type == "markdown":
+        about = lambda found: f"{find(found[1]).level}, {find(found[1]).minutes} minutes"  # noqa: E731
+        cell.source = re.sub(r"\{\{(\w+)\}\}", about, cell.source)
+    name = str(cell.metadata.get("exercise", ""))
+    line = re.compile(rf"^from [\w.]+ import {name}$", re.MULTILINE)
+    if name and line.search(cell.source):
+        exercise = find(name)
+        head, body = exercise.parts_of(name)
+        text = f"{head}\n    # BEGIN SOLUTION\n{body}\n    # END SOLUTION"
+        if exercise.given:
+            given = "\n".join(f"    #| {line[4:]}" for line in exercise.given.split("\n"))
+            text += f"\n    # BEGIN GIVEN\n{given}\n    # END GIVEN"
+        cell.source = line.sub(lambda _: text, cell.source)
+
+
 def faults(cells):
     """Yield what is wrong with the exercises of a chapter, a sentence each."""
-    from lora_np.course.answers import find
+    from lora_np.course.exercise import find
 
     exercised, checked = [], []
     for cell in cells:
@@ -111,7 +136,7 @@ def faults(cells):
             try:
                 find(name)
             except ValueError as error:
-                yield f"{error}; correct the name, or add the exercise to lora_np/course/catalogue.py"
+                yield f"{error}; correct the name, or write lora_np/course/exercises/{name}.py"
             if name in exercised:
                 yield f"the exercise {name} stands there twice; take one out, as points are given by name"
             exercised.append(name)
@@ -241,7 +266,7 @@ def grading(path):
 
     Nothing else is executed for each submission, and nothing leads to the chapter with its solutions.
     """
-    from lora_np.course.catalogue import BY_NAME
+    from lora_np.course.exercise import find
 
     source = cells_of(path)
     title = next((line for line in source[0].source.split("\n") if line.startswith("# ")), f"# {path.stem}")
@@ -252,7 +277,7 @@ def grading(path):
             cells.append(code(for_nbgrader(cell.source), role=name, nbgrader=graded(name, solution=True)))
         elif name := cell.metadata.get("check"):
             test = f"verdict = {cell.source.strip()}\nassert verdict.ok, verdict.sentences[0]"
-            points = POINTS[BY_NAME[name].level]
+            points = POINTS[find(name).level]
             cells.append(code(test, role=f"test-{name}", nbgrader=graded(f"test-{name}", points=points)))
         elif "setup" in cell.metadata.get("tags", ()):
             cells.append(code(cell.source, **tags(cell), nbgrader=graded(f"setup-{len(cells)}")))
@@ -391,6 +416,9 @@ def main():
     task.add_argument("--check", action="store_true", help="compare with the committed notebooks, write nothing")
     task.add_argument("--nbgrader", type=Path, metavar="DIR", help="write a course for nbgrader there")
     parser.add_argument("--execute", action="store_true", help="with --check: compare text outputs, too")
+    parser.add_argument(
+        "--exercise", action="append", default=[], metavar="FILE", help="of your own, not in lora_np/course/exercises"
+    )
     options = parser.parse_args()
     sys.path.insert(0, str(HERE.parent))
     known = [path.stem[:2] for path in sources()]
@@ -398,7 +426,11 @@ def main():
         parser.error(f"there is no chapter {', '.join(unknown)}; there are {', '.join(known)}")
     if options.execute and not options.check:
         parser.error("--execute belongs to --check; without --check, the lessons are always executed")
+    from lora_np.course import register
+
     try:
+        for path in options.exercise:
+            register(path)
         make(sources(options.chapters), options)
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from error

@@ -174,7 +174,7 @@ plt.show()
 # its first direction, and highest, 3, at 135 degrees.*
 
 # %% [markdown]
-# ## Exercise 1: the best factors (easy, 10 minutes)
+# ## Exercise 1: the best factors ({{low_rank_approximation}})
 #
 # Write `low_rank_approximation(W, r)`, for a W of any two sides. It returns `A` (d_in, r) and `B` (r, d_out), whose
 # product is the matrix of rank r nearest to W.
@@ -202,13 +202,7 @@ plt.show()
 
 
 # %% exercise="low_rank_approximation"
-def low_rank_approximation(W, r):
-    """Return A (d_in, r) and B (r, d_out); A @ B is the matrix of rank r nearest to W."""
-    # BEGIN SOLUTION
-    U, s, Vt = np.linalg.svd(W, full_matrices=False)
-    return U[:, :r] * s[:r], Vt[:r]
-    # END SOLUTION
-
+from lora_np.course.exercises.low_rank_approximation import low_rank_approximation
 
 # %% check="low_rank_approximation"
 lnp.course.check("low_rank_approximation", low_rank_approximation)
@@ -237,7 +231,7 @@ plt.show()
 # the image is exact, and costs twice its size.
 
 # %% [markdown]
-# ## Exercise 2: how much rank is needed (medium, 10 minutes)
+# ## Exercise 2: how much rank is needed ({{rank_for_error}})
 #
 # Write `rank_for_error(W, error)`. It returns the smallest r whose best approximation is within `error` of W, relative
 # to the size of W. So `error=0.1` means: what is left out has at most a tenth of the norm of W.
@@ -268,16 +262,7 @@ plt.show()
 
 
 # %% exercise="rank_for_error"
-def rank_for_error(W, error):
-    """Return the smallest rank whose best approximation is within `error` of W, relative in the Frobenius norm."""
-    # BEGIN SOLUTION
-    energy = np.linalg.svd(W, compute_uv=False).astype(np.float64) ** 2
-    for r in range(len(energy)):
-        if energy[r:].sum() <= error**2 * energy.sum():
-            return r
-    return len(energy)
-    # END SOLUTION
-
+from lora_np.course.exercises.rank_for_error import rank_for_error
 
 # %% check="rank_for_error"
 lnp.course.check("rank_for_error", rank_for_error)
@@ -471,7 +456,7 @@ plt.show()
 #   look much like noise. The LoRA paper looks at GPT-3: on its tasks a very small rank is enough (section 7.2).
 
 # %% [markdown]
-# ## Exercise 3: count the parameters (easy, 5 minutes)
+# ## Exercise 3: count the parameters ({{count_parameters}})
 #
 # Write `count_parameters(model)`. It returns a pair `(total, trainable)`: how many numbers the model holds, and how
 # many of them are trained.
@@ -493,14 +478,7 @@ plt.show()
 
 
 # %% exercise="count_parameters"
-def count_parameters(model):
-    """Return (total, trainable)."""
-    # BEGIN SOLUTION
-    total = sum(array.size for array in lnp.parameters(model).values())
-    trainable = sum(array.size for array in lnp.parameters(model, trainable_only=True).values())
-    return total, trainable
-    # END SOLUTION
-
+from lora_np.course.exercises.count_parameters import count_parameters
 
 # %% check="count_parameters"
 lnp.course.check("count_parameters", count_parameters)

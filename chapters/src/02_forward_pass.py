@@ -111,7 +111,7 @@ plt.show()
 # A forward returns two things: the output, and a **cache** of what the backward of chapter 4 will need. For the linear
 # map that is `LinearCache(x, W)`, a named tuple.
 #
-# ### Exercise 1: `linear_forward` (easy, 5 minutes)
+# ### Exercise 1: `linear_forward` ({{linear_forward}})
 #
 # Write `linear_forward(x, W, b=None)`. It returns y and the cache. Without a bias, `b` is `None`.
 #
@@ -123,13 +123,7 @@ plt.show()
 
 
 # %% exercise="linear_forward"
-def linear_forward(x, W, b=None):
-    """Return y (N, d_out) and the cache LinearCache(x, W)."""
-    # BEGIN SOLUTION
-    y = x @ W if b is None else x @ W + b
-    return y, LinearCache(x, W)
-    # END SOLUTION
-
+from lora_np.course.exercises.linear_forward import linear_forward
 
 # %% check="linear_forward"
 lnp.course.check("linear_forward", linear_forward)
@@ -177,7 +171,7 @@ print("which rows belong together:", arranged.groups)
 # The cache is `LayerNormCache(xhat, inverse_std, gamma)` with the shapes $(N, d)$, $(N, 1)$, $(d,)$; `inverse_std` is
 # one over the root.
 #
-# ### Exercise 2: `layer_norm_forward` (easy, 10 minutes)
+# ### Exercise 2: `layer_norm_forward` ({{layer_norm_forward}})
 #
 # Write `layer_norm_forward(x, gamma, beta, eps)`. It returns y and the cache.
 #
@@ -195,16 +189,7 @@ print("which rows belong together:", arranged.groups)
 
 
 # %% exercise="layer_norm_forward"
-def layer_norm_forward(x, gamma, beta, eps):
-    """Return y (N, d) and the cache LayerNormCache(xhat, inverse_std, gamma)."""
-    # BEGIN SOLUTION
-    centred = x - x.mean(axis=1, keepdims=True)
-    variance = (centred * centred).mean(axis=1, keepdims=True)
-    inverse_std = 1.0 / np.sqrt(variance + eps)
-    xhat = centred * inverse_std
-    return gamma * xhat + beta, LayerNormCache(xhat, inverse_std, gamma)
-    # END SOLUTION
-
+from lora_np.course.exercises.layer_norm_forward import layer_norm_forward
 
 # %% check="layer_norm_forward"
 lnp.course.check("layer_norm_forward", layer_norm_forward)
@@ -232,7 +217,7 @@ for changed in (row, row + 100, 7 * row):
 #
 # NumPy has no erf. The library does: `ops.erf(x)`, entry by entry.
 #
-# ### Exercise 3: `gelu_forward` (easy, 5 minutes)
+# ### Exercise 3: `gelu_forward` ({{gelu_forward}})
 #
 # Write `gelu_forward(x)`, for an x of any shape. It returns y and the cache `GeluCache(x, cdf)`, where `cdf` is
 # $\Phi(x)$.
@@ -248,13 +233,7 @@ for changed in (row, row + 100, 7 * row):
 
 
 # %% exercise="gelu_forward"
-def gelu_forward(x):
-    """Return y, shaped as x, and the cache GeluCache(x, cdf)."""
-    # BEGIN SOLUTION
-    cdf = 0.5 * (1.0 + ops.erf(x * 0.5**0.5))
-    return x * cdf, GeluCache(x, cdf)
-    # END SOLUTION
-
+from lora_np.course.exercises.gelu_forward import gelu_forward
 
 # %% check="gelu_forward"
 lnp.course.check("gelu_forward", gelu_forward)
@@ -322,7 +301,7 @@ safe = np.exp(scores - scores.max())
 print("safe: ", safe / safe.sum())
 
 # %% [markdown]
-# ### Exercise 4: `attention_forward` (medium, 20 minutes)
+# ### Exercise 4: `attention_forward` ({{attention_forward}})
 #
 # Write `attention_forward(Q, K, V, visible=None, mask=None)`. It returns O and the cache
 # `AttentionCache(Q, K, V, P, mask)`, with `P` before dropout.
@@ -352,18 +331,7 @@ print("safe: ", safe / safe.sum())
 
 
 # %% exercise="attention_forward"
-def attention_forward(Q, K, V, visible=None, mask=None):
-    """Return O (n, h, T, d_v) and the cache AttentionCache(Q, K, V, P, mask)."""
-    # BEGIN SOLUTION
-    S = Q @ K.swapaxes(2, 3) / Q.shape[3] ** 0.5
-    if visible is not None:
-        S = np.where(visible, S, -np.inf)
-    S = np.exp(S - S.max(axis=3, keepdims=True))
-    P = S / S.sum(axis=3, keepdims=True)
-    D = P if mask is None else P * mask
-    return D @ V, AttentionCache(Q, K, V, P, mask)
-    # END SOLUTION
-
+from lora_np.course.exercises.attention_forward import attention_forward
 
 # %% check="attention_forward"
 lnp.course.check("attention_forward", attention_forward)
@@ -450,7 +418,7 @@ assert np.abs(y - theirs).max() < 1e-5
 print(x.shape, "->", h.shape, "->", y.shape)
 
 # %% [markdown]
-# ### Exercise 5: `block_forward` (medium, 15 minutes)
+# ### Exercise 5: `block_forward` ({{block_forward}})
 #
 # Write `block_forward(block, x, groups)`: the two formulas, with the parts of `block`. Return `(y, cache)`. The cache
 # may be anything, such as a tuple of the caches of the parts.
@@ -469,17 +437,7 @@ print(x.shape, "->", h.shape, "->", y.shape)
 
 
 # %% exercise="block_forward"
-def block_forward(block, x, groups):
-    """Return y (N, d) and a cache, for a PreNormBlock without dropout."""
-    # BEGIN SOLUTION
-    a, c_norm1 = block.norm1.forward(x)
-    a, c_attention = block.attention.forward(a, groups)
-    h = x + a
-    m, c_norm2 = block.norm2.forward(h)
-    m, c_mlp = block.mlp.forward(m)
-    return h + m, (c_norm1, c_attention, c_norm2, c_mlp)
-    # END SOLUTION
-
+from lora_np.course.exercises.block_forward import block_forward
 
 # %% check="block_forward"
 lnp.course.check("block_forward", block_forward)

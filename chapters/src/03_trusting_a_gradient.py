@@ -161,7 +161,7 @@ print(f"order 4 {order_four(cube, 2.0, 0.1):.3f}")
 # (For a large $x$, take $h$ times $|x|$: the step is *relative*.)
 
 # %% [markdown]
-# ### Exercise: choose the step (easy, 5 minutes)
+# ### Exercise: choose the step ({{choose_step}})
 #
 # Write `choose_step(order)`. It returns the $h$ at which the error is about least, in float64, for a formula of the
 # given order. Leave out constant factors such as 2 or $p$.
@@ -184,12 +184,7 @@ print(f"order 4 {order_four(cube, 2.0, 0.1):.3f}")
 
 
 # %% exercise="choose_step"
-def choose_step(order):
-    """Return the relative step h of a difference formula of this order, in float64."""
-    # BEGIN SOLUTION
-    return float(np.finfo(np.float64).eps) ** (1 / (order + 1))
-    # END SOLUTION
-
+from lora_np.course.exercises.choose_step import choose_step
 
 # %% check="choose_step"
 lnp.course.check("choose_step", choose_step)
@@ -284,7 +279,7 @@ for name, p in (("order 1", 1), ("order 2", 2), ("order 4", 4)):
 # To check one, draw $dY$ at random, and move the inputs entry by entry.
 
 # %% [markdown]
-# ### Exercise: the numerical gradient (medium, 15 minutes)
+# ### Exercise: the numerical gradient ({{numerical_gradient}})
 #
 # Write `numerical_gradient(function, x)`. `x` is an array of any shape, and `function(x)` is a number. Return the
 # gradient, an array shaped like `x`, by central differences of order 4. Leave `x` as you found it.
@@ -308,24 +303,7 @@ for name, p in (("order 1", 1), ("order 2", 2), ("order 4", 4)):
 
 
 # %% exercise="numerical_gradient"
-def numerical_gradient(function, x):
-    """Return the gradient, shaped like x, of function(x) -> float: central differences of order 4."""
-    # BEGIN SOLUTION
-    x = np.array(x, dtype=np.float64)
-    gradient = np.empty_like(x)
-    for index in np.ndindex(x.shape):
-        kept = x[index]
-        h = np.finfo(np.float64).eps ** 0.2 * max(1.0, abs(kept))
-        values = []
-        for k in (-2, -1, 1, 2):
-            x[index] = kept + k * h
-            values.append(function(x))
-        x[index] = kept
-        near, wide = (values[2] - values[1]) / (2 * h), (values[3] - values[0]) / (4 * h)
-        gradient[index] = (4 * near - wide) / 3
-    return gradient
-    # END SOLUTION
-
+from lora_np.course.exercises.numerical_gradient import numerical_gradient
 
 # %% check="numerical_gradient"
 lnp.course.check("numerical_gradient", numerical_gradient)
@@ -590,7 +568,7 @@ for name in ("layer_norm", "lora_linear", "cross_entropy"):
     print(f"{name:14} inputs {[*case.inputs]}, fixed {[*case.fixed]}")
 
 # %% [markdown]
-# ### Exercise: bug 1, layer norm (medium, 15 minutes)
+# ### Exercise: bug 1, layer norm ({{debug_layer_norm_backward}})
 #
 # The forward is $y = \gamma\,\hat x + \beta$ with $\hat x = (x - \text{mean}) / \sqrt{\text{variance} + \varepsilon}$.
 # The cache has `xhat` (N, d), `inverse_std` (N, 1), which is one over the root, and `gamma` (d,). There is one mistake.
@@ -619,28 +597,13 @@ for name in ("layer_norm", "lora_linear", "cross_entropy"):
 
 
 # %% exercise="debug_layer_norm_backward"
-def debug_layer_norm_backward(dy, cache):
-    """Return dx (N, d), dgamma (d,), dbeta (d,)."""
-    # BEGIN SOLUTION
-    xhat, inverse_std, gamma = cache
-    dxhat = gamma * dy
-    along_xhat = (dxhat * xhat).mean(axis=1, keepdims=True)
-    dx = inverse_std * (dxhat - dxhat.mean(axis=1, keepdims=True) - xhat * along_xhat)
-    return dx, (dy * xhat).sum(axis=0), dy.sum(axis=0)
-    # END SOLUTION
-    # BEGIN GIVEN
-    #| xhat, inverse_std, gamma = cache
-    #| along_xhat = (dy * xhat).mean(axis=1, keepdims=True)
-    #| dx = inverse_std * (dy - dy.mean(axis=1, keepdims=True) - xhat * along_xhat)
-    #| return gamma * dx, (dy * xhat).sum(axis=0), dy.sum(axis=0)
-    # END GIVEN
-
+from lora_np.course.exercises.debug_layer_norm_backward import debug_layer_norm_backward
 
 # %% check="debug_layer_norm_backward"
 lnp.course.check("debug_layer_norm_backward", debug_layer_norm_backward)
 
 # %% [markdown]
-# ### Exercise: bug 2, the LoRA layer (medium, 15 minutes)
+# ### Exercise: bug 2, the LoRA layer ({{debug_lora_linear_backward}})
 #
 # The forward is, step by step,
 #
@@ -669,33 +632,13 @@ lnp.course.check("debug_layer_norm_backward", debug_layer_norm_backward)
 
 
 # %% exercise="debug_lora_linear_backward"
-def debug_lora_linear_backward(dy, cache):
-    """Return dx (N, d_in), dA (d_in, r), dB (r, d_out)."""
-    # BEGIN SOLUTION
-    z, u, W, A, B, scale, mask = cache
-    dB = scale * (u.T @ dy)
-    du = scale * (dy @ B.T)
-    dA = z.T @ du
-    dz = du @ A.T
-    dx = dy @ W.T + (dz if mask is None else dz * mask)
-    return dx, dA, dB
-    # END SOLUTION
-    # BEGIN GIVEN
-    #| z, u, W, A, B, scale, mask = cache
-    #| dB = scale * (u.T @ dy)
-    #| du = dy @ B.T
-    #| dA = z.T @ du
-    #| dz = du @ A.T
-    #| dx = dy @ W.T + dz
-    #| return dx, dA, dB
-    # END GIVEN
-
+from lora_np.course.exercises.debug_lora_linear_backward import debug_lora_linear_backward
 
 # %% check="debug_lora_linear_backward"
 lnp.course.check("debug_lora_linear_backward", debug_lora_linear_backward)
 
 # %% [markdown]
-# ### Exercise: bug 3, cross entropy (medium, 15 minutes)
+# ### Exercise: bug 3, cross entropy ({{debug_cross_entropy_backward}})
 #
 # The loss is the mean of $-\sum_j q_j \log p_j$ over the rows that count. For a row that counts, the derivative of
 # $-\sum_j q_j \log p_j$ with respect to the logits is $p - q$ (chapter 4 derives it). The cache has
@@ -726,18 +669,7 @@ lnp.course.check("debug_lora_linear_backward", debug_lora_linear_backward)
 
 
 # %% exercise="debug_cross_entropy_backward"
-def debug_cross_entropy_backward(dloss, cache):
-    """Return dlogits (N, L), for an upstream number dloss."""
-    # BEGIN SOLUTION
-    p, q, divisor = cache
-    counts = q.any(axis=1, keepdims=True)
-    return (p - q) * counts * (dloss / divisor)
-    # END SOLUTION
-    # BEGIN GIVEN
-    #| p, q, divisor = cache
-    #| return (p - q) / len(p)
-    # END GIVEN
-
+from lora_np.course.exercises.debug_cross_entropy_backward import debug_cross_entropy_backward
 
 # %% check="debug_cross_entropy_backward"
 lnp.course.check("debug_cross_entropy_backward", debug_cross_entropy_backward)

@@ -130,11 +130,11 @@ assert max(rotated_shares[2], inverted_shares[1]) < 0.25 and max(rotated_shares[
 # seen in training. The base is still there: take the adapter off, and the first row is back.
 
 # %% [markdown]
-# ### Exercise: merge
+# ### Exercise: merge ({{merge}})
 #
 # Return a new model in which every `LoRALinear` has become a plain `Linear` with the weight `W + scale * A B`. Form the
 # sum in float64 and round once, to the dtype of `W`. Leave the old model as it is. The new model has no adapter any
-# more: set its field `adapter` to `None`. Raise a `ValueError` if there is nothing to merge. *Medium, 15 minutes.*
+# more: set its field `adapter` to `None`. Raise a `ValueError` if there is nothing to merge.
 #
 # As in chapter 6, `rebuild(model, change)` builds a new tree: it calls `change(path, node)` on each node and puts what
 # that returns in the node's place. `walk(model)` yields each `(path, node)`. A `Linear` is made by `Linear(W, b, hf)`,
@@ -162,21 +162,7 @@ assert max(rotated_shares[2], inverted_shares[1]) < 0.25 and max(rotated_shares[
 
 
 # %% exercise="merge"
-def merge(model):
-    """Return a new model in which each detour is added into its weight."""
-    # BEGIN SOLUTION
-    if not any(isinstance(node, LoRALinear) for _, node in walk(model)):
-        raise ValueError("there is no adapter to merge")
-
-    def change(path, node):
-        if isinstance(node, LoRALinear):
-            W = node.W + node.scale * (node.A.astype(np.float64) @ node.B)
-            return Linear(W.astype(node.W.dtype), node.b, node.hf)
-        return node
-
-    return dataclasses.replace(rebuild(model, change), adapter=None)
-    # END SOLUTION
-
+from lora_np.course.exercises.merge import merge
 
 # %% check="merge"
 lnp.course.check("merge", merge)
@@ -453,10 +439,10 @@ print("(A1 + A2)(B1 + B2):", *((A1 + A2) @ (B1 + B2)), sep="\n")
 # \qquad (d_{in},\, r_1 + r_2) \text{ and } (r_1 + r_2,\, d_{out}).$$
 
 # %% [markdown]
-# ### Exercise: combine
+# ### Exercise: combine ({{combine_adapters}})
 #
 # `adapters` is a list of `(A, B, scale)`, all of one weight; their ranks may differ. Return one `A` (d_in, sum of the
-# ranks) and one `B` (sum of the ranks, d_out) whose product is the sum of the *scaled* updates. *Easy, 8 minutes.*
+# ranks) and one `B` (sum of the ranks, d_out) whose product is the sum of the *scaled* updates.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -472,14 +458,7 @@ print("(A1 + A2)(B1 + B2):", *((A1 + A2) @ (B1 + B2)), sep="\n")
 
 
 # %% exercise="combine_adapters"
-def combine_adapters(adapters):
-    """Return (A, B) with A @ B the sum of scale * A_k @ B_k over the given (A_k, B_k, scale)."""
-    # BEGIN SOLUTION
-    A = np.concatenate([scale * A for A, _, scale in adapters], axis=1)
-    B = np.concatenate([B for _, B, _ in adapters], axis=0)
-    return A, B
-    # END SOLUTION
-
+from lora_np.course.exercises.combine_adapters import combine_adapters
 
 # %% check="combine_adapters"
 lnp.course.check("combine_adapters", combine_adapters)

@@ -3,15 +3,17 @@
     >>> lnp.course.check("linear_backward", linear_backward)
 
 `check(name, backward, forward=mine)` checks a pair with a cache of one's own; `check(name, function, hint=1)` shows a
-hint; `exercises()` lists all exercises, and which have been solved.
+hint; `exercises()` lists all exercises, and which have been solved; `register(path)` takes a teacher's own.
 """
 
-from lora_np.course.answers import check
-from lora_np.course.catalogue import BY_NAME, EXERCISES, Exercise
+import lora_np.course.exercises  # noqa: F401 - the folder, before a function takes its name
+from lora_np.course.exercise import Exercise, all_exercises
+from lora_np.course.judging import check
 from lora_np.course.progress import solved
+from lora_np.course.rules import register
 from lora_np.course.verdict import Verdict
 
-__all__ = ["Exercise", "Listing", "Verdict", "check", "exercises"]
+__all__ = ["Exercise", "Listing", "Verdict", "check", "exercises", "register"]
 
 
 class Listing(tuple):
@@ -22,9 +24,9 @@ class Listing(tuple):
         rows = [f"{'':5}{'chapter':9}{'minutes':9}{'level':8}exercise"]
         for e in self:
             rows.append(f"{'done' if e.name in done else '':5}{e.chapter:<9}{e.minutes:<9}{e.level:8}{e.signature}")
-        return "\n".join([*rows, f"{len(done & BY_NAME.keys())} of {len(self)} solved"])
+        return "\n".join([*rows, f"{len(done & {e.name for e in self})} of {len(self)} solved"])
 
 
-def exercises():
+def exercises() -> Listing:
     """Return all exercises in order; printed, a table with chapter, minutes, level, signature and progress."""
-    return Listing(EXERCISES)
+    return Listing(all_exercises().values())

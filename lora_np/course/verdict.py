@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from lora_np.course.words import en
+
 
 @dataclass(repr=False)
 class Verdict:
@@ -21,21 +23,32 @@ class Verdict:
         The hint that was asked for.
     more : str
         What to do next.
+    findings : tuple of Finding
+        What the sentences are made of.
     """
 
     exercise: str
     ok: bool
     sentences: list
-    output: str = None
-    cause: str = None
-    hint: str = None
+    output: str | None = None
+    cause: str | None = None
+    hint: str | None = None
     more: str = ""
+    findings: tuple = ()
+
+    @classmethod
+    def of(cls, exercise, ok, findings):
+        """Return the verdict of some findings: the first says what is wrong, the last cause is the nearest."""
+        causes = [cause for finding in findings if (cause := finding.cause(exercise))]
+        sentences = [en.tell(finding, exercise) for finding in findings]
+        cause = causes[-1] if causes else None
+        return cls(exercise.name, ok, sentences, findings[0].argument, cause, findings=tuple(findings))
 
     def __bool__(self):
         return self.ok
 
     def __str__(self):
-        head = f"{self.exercise}: right." if self.ok else f"{self.exercise}: not right yet."
+        head = f"{self.exercise}: {en.RIGHT if self.ok else en.NOT_RIGHT}"
         lines = [head, *(f"  {sentence}" for sentence in self.sentences)]
         lines += [f"  {self.hint}"] if self.hint else []
         return "\n".join([*lines, *([f"  {self.more}"] if self.more else [])])

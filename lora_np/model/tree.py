@@ -61,7 +61,10 @@ def rebuild(node, change, path=""):
             new[field] = new.get(field, ()) + (replaced,)
         else:
             new[field] = replaced
-    return change(path, dataclasses.replace(node, **new) if new else node)
+    changed = change(path, dataclasses.replace(node, **new) if new else node)
+    if changed is None:  # which nobody means, and which would be told far from here
+        raise TypeError(f"change returns None for {path or 'the model itself'}; end it with `return node`.")
+    return changed
 
 
 def parameters(model, trainable_only: bool = False) -> dict[str, np.ndarray]:

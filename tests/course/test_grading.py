@@ -130,7 +130,7 @@ FAULTS = {
         'exercise="chose_step"',
         "no exercise 'chose_step'; did you mean choose_step",
     ),
-    "nonsense": ('exercise="choose_step"', 'exercise="zzz"', "no exercise 'zzz'; did you mean .*catalogue.py"),
+    "nonsense": ('exercise="choose_step"', 'exercise="zzz"', "no exercise 'zzz'; did you mean .*exercises/zzz.py"),
     "number": ('exercise="choose_step"', "exercise=5", "no exercise '5'; did you mean"),
     "no name": ('exercise="choose_step"', "", "has the mark BEGIN SOLUTION but no exercise="),
     "misspelt": ('exercise="choose_step"', 'excercise="choose_step"', "has the mark BEGIN SOLUTION but no exercise="),

@@ -83,7 +83,7 @@ def eigenvalues_taken_for_singular_values(W, r):
     return U * values[::-1][:r], V.T
 
 
-@wrong_answer("low_rank_approximation", cause="dtype")
+@right_answer("low_rank_approximation")  # nobody asked for a dtype
 def approximation_in_double(W, r):
     U, s, Vt = np.linalg.svd(W.astype(np.float64), full_matrices=False)
     return U[:, :r] * s[:r], Vt[:r]

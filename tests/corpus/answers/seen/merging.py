@@ -156,7 +156,8 @@ def what_the_layer_does_to_unit_vectors(model):
         if type(node).__name__ != "LoRALinear":
             return node
         unbiased = dataclasses.replace(node, b=None)
-        W, _ = unbiased.forward(np.eye(len(node.W), dtype=node.W.dtype))
+        W, _ = unbiased.forward(np.eye(len(node.W)))
+        W = W.astype(node.W.dtype)
         W.flags.writeable = False
         return Linear(W=W, b=node.b, hf=node.hf)
 
@@ -165,13 +166,25 @@ def what_the_layer_does_to_unit_vectors(model):
     return merged
 
 
+@wrong_answer("merge", cause=None)
+def added_up_in_float32(model):
+    needs_adapter(model)
+
+    def change(path, node):
+        if type(node).__name__ != "LoRALinear":
+            return node
+        return Linear(node.W + node.scale * (node.A @ node.B), node.b, node.hf)
+
+    return dataclasses.replace(rebuild(model, change), adapter=None)
+
+
 @right_answer("merge")
 def weights_prepared_beforehand(model):
     needs_adapter(model)
     new = {}
     for path, node in walk(model):
         if hasattr(node, "A"):
-            update = np.einsum("ir,rj->ij", node.A * node.scale, node.B)
+            update = np.einsum("ir,rj->ij", node.A.astype(float) * node.scale, node.B)
             new[path] = Linear(locked((node.W + update).astype(node.W.dtype)), node.b, node.hf)
     return dataclasses.replace(rebuild(model, lambda path, node: new.get(path, node)), adapter=None)
 
@@ -239,7 +252,7 @@ def axes_exchanged(adapters):
     return np.vstack([A for A, _, _ in adapters]), np.hstack([scale * B for _, B, scale in adapters])
 
 
-@wrong_answer("combine_adapters", cause="dtype")
+@right_answer("combine_adapters")
 def filled_into_double(adapters):
     r = sum(A.shape[1] for A, _, _ in adapters)
     A_all, B_all = np.zeros((len(adapters[0][0]), r)), np.zeros((r, adapters[0][1].shape[1]))
@@ -265,7 +278,7 @@ def pair_by_pair(adapters):
     return np.c_[adapters[0][0], A], np.r_[adapters[0][1] * adapters[0][2], B]
 
 
-@right_answer("combine_adapters")
+@wrong_answer("combine_adapters", cause="shape")
 def update_and_identity(adapters):
     total = sum(scale * np.dot(A, B) for A, B, scale in adapters)
     return np.eye(len(total), dtype=total.dtype), total

@@ -1,0 +1,84 @@
+"""What was found of an answer, as data; `words` makes sentences of it, last."""
+
+from dataclasses import dataclass, field
+from numbers import Number
+
+import numpy as np
+
+TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 2e-5}  # relative to the largest entry
+CAUSE = {  # of what is a cause by itself
+    "none": "zero_gradient",
+    "nothing": "zero_gradient",
+    "shape": "shape",
+    "count": "shape",
+    "dtype": "dtype",
+    "inplace": "inplace",
+    "read-only": "inplace",
+    "nondeterministic": "nondeterministic",
+    "cache": "wrong_cached_value",
+    "sizes": "transpose",
+    "broadcast": "reduction_axis",
+    "entry by entry": "transpose",
+    "side by side": "shape",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes
+    ----------
+    kind : str
+        What it is: a key of the table of sentences in `words`, or of the exercise's own KINDS.
+    argument : str or None
+        The result, or the argument, that it is about.
+    values : dict
+        What its sentence tells.
+    """
+
+    kind: str
+    argument: str | None = None
+    values: dict = field(default_factory=dict)
+
+    def cause(self, exercise):
+        """Return one of `lora_np.gradcheck.CAUSES`, or None."""
+        own = exercise.kinds.get(self.kind, (None,))[0]
+        return self.values.get("cause") or own or CAUSE.get(self.kind)
+
+
+class Wrong(Exception):
+    """An answer is not right; its arguments are Findings, the first of which says what is wrong, the others why."""
+
+
+def difference(name, given, right, tolerance=None):
+    """Return a Finding if a result is not what it should be, None if it is within a relative tolerance.
+
+    Parameters
+    ----------
+    name : str
+        Of the result.
+    given, right : array or number
+    tolerance : float, optional
+        Relative to the largest entry of what is right; a few roundings of its dtype if it is not given.
+    """
+    if given is None:
+        return Finding("none", name)
+    if not isinstance(given, (np.ndarray, Number)):
+        return Finding("type", name, {"given": given, "expected": right})
+    mine, wanted = np.asarray(given), np.asarray(right)
+    if mine.shape != wanted.shape:
+        return Finding("shape", name, {"given": mine.shape, "expected": wanted.shape})
+    bad = ~np.isfinite(mine)
+    if bad.any():
+        return Finding("infinite", name, {"count": int(bad.sum()), "of": mine.size})
+    if isinstance(right, np.ndarray) and mine.dtype != wanted.dtype:
+        return Finding("dtype", name, {"given": mine.dtype, "expected": wanted.dtype})
+    off = np.abs(mine - wanted) > (tolerance or TOLERANCE.get(wanted.dtype, 1e-9)) * max(np.max(np.abs(wanted)), 1e-300)
+    if not off.any():
+        return None
+    if not mine.ndim:
+        return Finding("number", name, {"given": mine[()], "expected": wanted[()]})
+    at = np.unravel_index(np.argmax(np.abs(mine - wanted)), mine.shape)
+    numbers = {"given": mine[at], "expected": wanted[at], "at": tuple(map(int, at))}
+    return Finding("entries", name, {**numbers, "count": int(off.sum()), "of": mine.size})

@@ -1,0 +1,276 @@
+"""Is an answer right, and if not, why: what `check` does with a learner's function."""
+
+import contextlib
+import inspect
+import operator
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lora_np.course.exercise import OWN_SEED, Trial, find
+from lora_np.course.explain import explained
+from lora_np.course.findings import Finding, Wrong, difference
+from lora_np.course.progress import remember
+from lora_np.course.verdict import Verdict
+from lora_np.course.words import en
+from lora_np.gradcheck import FLOAT32_LOSS, LIBRARIES, TOLERANCE, by_name, differences, in_words, leaves, snapshot
+from lora_np.gradcheck import check as check_gradients
+from lora_np.ops.fit import fit
+
+PACKAGE = str(Path(__file__).parents[1])
+
+
+@contextlib.contextmanager
+def staying():
+    """Make a finding of what would end the program, be it a script, a grader or a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is not None:
+        shell.ask_exit = sys.exit  # a notebook's own exit() raises nothing, but its kernel ends a little later
+    try:
+        yield
+    except SystemExit as error:
+        raise Wrong(Finding("exits", None, {"error": told(error)})) from error
+    finally:
+        if shell is not None:
+            vars(shell).pop("ask_exit", None)
+
+
+def check(name: str, function: Callable, forward: Callable | None = None, hint: int = 0) -> Verdict:
+    """Try an answer on random arguments, print what was found, and return it.
+
+    Parameters
+    ----------
+    name : str
+        Of the exercise: that of the function that it rebuilds. `exercises()` lists them.
+    function : callable
+        The answer.
+    forward : callable, optional
+        For a backward with a cache of its own: the forward that makes this cache.
+    hint : int
+        Show the first, second, ... hint as well.
+
+    Returns
+    -------
+    Verdict
+        Printed already; `.ok`, `.output`, `.cause` and `.hint` are there for programs.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no exercise of that name (the nearest are listed), the answer is no function, or the hint no number.
+    """
+    exercise = find(name)
+    if not callable(function):
+        raise TypeError(f"check needs the function itself, not {type(function).__name__}; leave out the ().")
+    if forward is not None and not exercise.is_backward:
+        raise ValueError(f"{name} is no backward, so it takes no forward of your own; leave out forward=.")
+    if not (forward is None or callable(forward)):
+        raise TypeError(f"forward= needs a function, not {type(forward).__name__}; leave out the ().")
+    if not hasattr(hint, "__index__") or operator.index(hint) < 0:
+        raise ValueError(f"hint={hint!r} is no hint; expected 1 for the first, 2 for the second, or 0 for none.")
+    try:
+        with staying():
+            if is_ours(function):
+                raise Wrong(Finding("library", exercise.outputs[0]))
+            verdict = Verdict.of(exercise, True, (examine(exercise, function, forward),))
+    except Wrong as wrong:
+        verdict = Verdict.of(exercise, False, wrong.args)
+        if len(exercise.hints) > hint:
+            verdict.more = en.NEXT_HINT.format(name=name, hint=hint + 1)
+    if hint > 0:
+        shown = enumerate(exercise.hints[:hint], start=1)
+        verdict.hint = "\n  ".join(en.HINT.format(number=number, words=words) for number, words in shown)
+    remember(name, verdict.ok)
+    print(verdict)
+    return verdict
+
+
+def is_ours(function):
+    """Is it a function of this package, and nobody's answer?"""
+    return (getattr(inspect.unwrap(function), "__module__", None) or "").startswith("lora_np.")
+
+
+def examine(exercise, function, forward=None):
+    """Return what was verified, a Finding, or raise Wrong."""
+    single = False
+    for number in range(exercise.trials):
+        trial = Trial.of(exercise, number, forward)
+        single |= any(getattr(leaf, "dtype", None) == np.float32 for _, leaf in leaves(trial.arguments))
+        examine_one(exercise, function, trial, forward)
+    for arguments, words in exercise.refuses(np.random.default_rng(OWN_SEED)) if exercise.refuses else ():
+        refuses(exercise, function, arguments, words)
+    if exercise.is_backward:
+        values = {"trials": exercise.trials, "double": exercise.trials - 1, "rtol": TOLERANCE, "loss": FLOAT32_LOSS}
+        return Finding("proven", None, values)
+    return Finding("verified", None, {"trials": exercise.trials, "single": single})
+
+
+def examine_one(exercise, function, trial, forward=None):
+    """Raise Wrong, with what explains it, unless an answer is right on a trial."""
+    try:
+        fault = fault_of(exercise, function, trial, forward)
+    except Wrong as wrong:
+        fault = wrong
+    if isinstance(fault, Wrong):
+        raise Wrong(*explained(exercise, function, trial, fault, forward, fault_of)) from fault
+
+
+def fault_of(exercise, function, trial, forward=None):
+    """Return None if an answer is right on a trial, else Wrong, with one Finding and perhaps a gradient's report."""
+    if exercise.is_backward:
+        return fault_of_backward(exercise, function, trial, forward)
+    right = trial.results(exercise, exercise.solution)
+    given = trial.results(exercise, answer(exercise, function))
+    for name in given:
+        if given[name] is None and right[name] is not None and name != "cache":
+            return Wrong(Finding("none", name))
+    if exercise.judge is not None:
+        try:
+            found = next(iter(exercise.judge(given, right, trial.arguments)), None)
+        except Exception:  # a judge expects results of the right kind
+            found = Finding("unusable", exercise.outputs[0], {"given": given[exercise.outputs[0]]})
+        found = found or repeats(exercise, function, trial, given)
+    else:
+        found = next(filter(None, (compared(exercise, trial, name, given[name], right[name]) for name in right)), None)
+    return found and Wrong(found)
+
+
+def compared(exercise, trial, name, given, right):
+    """Return a Finding if a result is wrong, None if not."""
+    if name == "cache":
+        return of_cache(given, right)
+    if name in exercise.changes and not differences(snapshot(trial.arguments[name]), given):
+        return Finding("unchanged", name)
+    return difference(name, given, right, exercise.tolerance)
+
+
+def of_cache(given, right):
+    """A cache is the author's own affair, unless it is called what the solution's is called."""
+    if type(given) is type(right) and hasattr(right, "_fields"):
+        for field, value in right._asdict().items():
+            mine = getattr(given, field)
+            nothing = mine is None or value is None
+            if mine is not value if nothing else difference(field, mine, value):
+                return Finding("cache", "cache", {"field": field})
+    return None
+
+
+def fault_of_backward(exercise, function, trial, forward):
+    """Check an answer's gradients against numerical ones, and its manners."""
+    if forward is not None:
+        drawn = {**trial.inputs, **trial.fixed}
+        other = difference("y", forward(**drawn)[0], exercise.forward(**drawn)[0])
+        if other:
+            return Wrong(Finding("forward", "y"), other)
+    returned = answer(exercise, function)(*trial.arguments.values())
+    if returned is None:
+        expected = ", ".join(f"d{name}" for name in trial.inputs)
+        return Wrong(Finding("nothing", f"d{next(iter(trial.inputs))}", {"expected": expected}))
+    report = check_gradients(forward or exercise.forward, function, trial.inputs, trial.fixed, trial.rng)
+    if forward is None or not report.ok:
+        for name, gradient in by_name(returned, trial.inputs).items():
+            kind = getattr(gradient, "dtype", trial.dtype)
+            if kind != trial.dtype and np.shape(gradient) == np.shape(trial.inputs[name]):
+                return Wrong(Finding("dtype", f"d{name}", {"given": kind, "expected": trial.dtype}))
+    if report.ok:
+        return None
+    argument, sentences = next(iter(report.failures.items()))
+    output = f"d{argument}" if argument in trial.inputs else argument
+    wrong = Wrong(Finding("gradient", output, {"words": sentences[0]}))
+    wrong.report = report
+    return wrong
+
+
+def refuses(exercise, function, arguments, words):
+    """Raise Wrong unless an answer refuses, by a ValueError, what it cannot work with."""
+    try:
+        function(*arguments.values())
+    except ValueError:
+        return
+    except Exception as error:
+        raise Wrong(Finding("refused otherwise", None, {"words": words, "error": told(error)})) from error
+    raise Wrong(Finding("not refused", None, {"words": words}))
+
+
+def repeats(exercise, function, trial, given):
+    """Return a Finding unless an answer that is given a generator draws from it, and from nothing else."""
+    name = next((name for name, value in trial.arguments.items() if isinstance(value, np.random.Generator)), None)
+    if name is None:
+        return None
+    again = trial.results(exercise, function)
+    other = trial.results(exercise, function, **{name: np.random.default_rng(OWN_SEED)})
+    if differences(snapshot(given), again):
+        return Finding("nondeterministic", exercise.outputs[0], {"generator": name})
+    if not differences(snapshot(given), other):
+        return Finding("generator", exercise.outputs[0], {"generator": name})
+    return None
+
+
+def answer(exercise, function):
+    """Return the learner's function, which now raises Wrong, with the learner's own line, or for a write."""
+
+    def run(*own):
+        kept = {name: value for name, value in zip(exercise.parameters, own) if name not in exercise.changes}
+        before = {name: snapshot(value) for name, value in kept.items()}
+        try:
+            with np.errstate(all="ignore"):
+                returned = function(*own)
+        except NotImplementedError as error:
+            raise Wrong(Finding("unanswered")) from error
+        except Exception as error:
+            raise Wrong(of_error(exercise, error)) from error
+        for name, value in kept.items():
+            if differences(before[name], value):
+                raise Wrong(Finding("inplace", name))
+        return returned
+
+    return run
+
+
+def of_error(exercise, error):
+    """Return the Finding of an error that an answer raises. Only here, and only of NumPy's errors, is a text read."""
+    frames, text = traceback.extract_tb(error.__traceback__), str(error)
+    if isinstance(error, TypeError) and len(frames) == 1:  # raised by the call itself
+        return Finding("call", None, {"signature": exercise.signature, "error": text})
+    kinds = {
+        "read-only": "read-only",
+        "core dimension": "sizes",
+        "not aligned": "sizes",
+        "could not be broadcast": "broadcast",
+        "must match exactly": "side by side",
+        "truth value of an array": "truth",
+    }
+    why = next((kind for words, kind in kinds.items() if words in text), None)
+    if why == "broadcast" and meet(text):
+        why = "entry by entry"
+    if of_sizes(error):
+        why = "sizes"
+    if why == "read-only":
+        return Finding("read-only", None, {"error": told(error)})
+    return Finding("raises", None if exercise.is_backward else exercise.outputs[0], {"error": told(error), "why": why})
+
+
+def meet(text):
+    """Are the two shapes that NumPy names those of a product of matrices?"""
+    shapes = [tuple(map(int, shape)) for shape in re.findall(r"\((\d+),(\d+)\)", text)]
+    return len(shapes) == 2 and shapes[0][1] == shapes[1][0]
+
+
+def of_sizes(error):
+    """Does one of our operations refuse sizes that do not fit, of arrays that are such?"""
+    frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
+    arrays = frame.f_locals.get("arrays", ())
+    return frame.f_code is fit.__code__ and all(array is None or isinstance(array, np.ndarray) for array in arrays)
+
+
+def told(error):
+    """Say what was raised, and in which line of the learner's, also where that called something of ours."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((PACKAGE, *LIBRARIES))]
+    if not frames or not frames[-1].line:
+        return in_words(error)
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{text} (line {frames[-1].lineno} of {Path(frames[-1].filename).name}: `{frames[-1].line}`)"

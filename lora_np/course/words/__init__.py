@@ -1,0 +1,1 @@
+"""What is said, a language a file; today there is one."""

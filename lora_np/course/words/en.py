@@ -1,0 +1,107 @@
+"""English: a sentence for each kind of finding."""
+
+import numpy as np
+
+from lora_np.gradcheck import CAUSES
+
+RIGHT, NOT_RIGHT = "right.", "not right yet."
+HINT = "hint {number}: {words}"
+NEXT_HINT = "a hint: lnp.course.check({name!r}, {name}, hint={hint})"
+
+
+def tell(finding, exercise):
+    """Return the sentence of a finding; the exercise's own words come first."""
+    _, words = exercise.kinds.get(finding.kind) or (None, SENTENCES[finding.kind])
+    values = {"name": finding.argument, **finding.values}
+    return words(**values) if callable(words) else words.format(**values)
+
+
+def described(value):
+    if value is None:
+        return "None (is the return missing?)"
+    return f"{len(value)} results" if isinstance(value, (tuple, list)) else type(value).__name__
+
+
+def of_type(name, given, expected):
+    wanted = f"an array {expected.shape}" if isinstance(expected, np.ndarray) else type(expected).__name__
+    return f"{name} is {type(given).__name__}, expected {wanted}"
+
+
+def count(name, given, expected):
+    return f"it returns {described(given)}, expected ({', '.join(expected)})"
+
+
+def dtype(name, given, expected):
+    more = (
+        "; np.sqrt(2), or an array made without a dtype, is float64, math.sqrt(2) keeps float32"
+        if (given, expected) == (np.float64, np.float32)
+        else ""
+    )
+    return f"{name} has the dtype {given}, expected {expected}, that of the arguments{more}"
+
+
+def number(name, given, expected):
+    digits = 6 if f"{given:.6g}" != f"{expected:.6g}" else 12
+    return f"{name} is {given:.{digits}g}, expected {expected:.{digits}g}"
+
+
+def entries(name, given, expected, at, count, of):
+    digits = 4 if f"{given:.4g}" != f"{expected:.4g}" else 10
+    where = f"at [{', '.join(map(str, at))}] it is {given:.{digits}g}, expected {expected:.{digits}g}"
+    return f"{name} is wrong in {count} of {of} entries; {where}"
+
+
+def slips(name, words, cause):
+    return f"likely {'one slip' if len(words) == 1 else 'two slips'}: {'; and '.join(words)}"
+
+
+def diagnosis(name, cause, words=None):
+    return f"likely cause ({CAUSES[cause][0]}): {words or CAUSES[cause][1]}"
+
+
+def verified(name, trials, single):
+    more = ", one of them in float32" if single else ""
+    return f"verified on {trials} inputs{more}, against the course's own solution"
+
+
+SENTENCES = {
+    "unanswered": "it is still to be written: put your code in place of the line that raises NotImplementedError",
+    "library": "this is the function of lora_np itself; the exercise is to write one",
+    "exits": "it ends the whole program, by {error}; return a result, or raise a ValueError, in place of exit(), quit()"
+    " or sys.exit()",
+    "raises": "it raises {error}",
+    "call": "it is called as {signature}, but {error}",
+    "none": "{name} is None: is the return missing?",
+    "type": of_type,
+    "count": count,
+    "shape": "{name} has the shape {given}, expected {expected}",
+    "infinite": "{name} is not finite in {count} of {of} entries",
+    "dtype": dtype,
+    "number": number,
+    "entries": entries,
+    "inplace": "it changes its argument {name} in place; work on a copy",
+    "read-only": "it changes an argument in place; work on a copy: {error}",
+    "unchanged": "{name} has not changed: write into it, by += or [...] =; a new array of that name is another",
+    "cache": "y is right, but cache.{field} is not what the backward expects there",
+    "forward": "your forward gives another y",
+    "gradient": "{words}",
+    "nondeterministic": "two calls with equal generators differ: draw from {generator}, and from nothing else",
+    "generator": "another generator gives the same: draw from {generator}",
+    "nothing": "it returns None, expected ({expected}): is the return missing?",
+    "unusable": "{name} has not the form that is asked for",
+    "not refused": "{words}: raise a ValueError, but it raises nothing",
+    "refused otherwise": "{words}: raise a ValueError, but it raises {error}",
+    "written down": "it is the same for other arguments: is it the result of an example, written down?",
+    "branch": "elsewhere it is right: this happens only where {branch}",
+    "slips": slips,
+    "diagnosis": diagnosis,
+    "sizes": "likely cause: two matrices do not meet; transpose one of them, or exchange the two",
+    "broadcast": "likely cause: a sum or mean over another axis, or one without keepdims=True, leaves two arrays that"
+    " do not fit",
+    "entry by entry": "likely cause: `*` multiplies entry by entry; the product of two matrices is `@`",
+    "side by side": "likely cause: the arrays are set side by side along another axis than the one they differ in",
+    "truth": "likely cause: an array is neither true nor false; ask `is not None`",
+    "verified": verified,
+    "proven": "verified against numerical derivatives on {trials} inputs: {double} in float64, to {rtol:.0e}, and one"
+    " in float32, where rounding may cost {loss:.0e}",
+}
