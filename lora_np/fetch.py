@@ -27,7 +27,12 @@ from lora_np.files import write_bytes
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 # What a model may have beside: shards, a head of ours, how its images are prepared.
-OTHER_FILES = ("model.safetensors.index.json", "model-*-of-*.safetensors", "head.json", "head.safetensors")
+OTHER_FILES: tuple[str, ...] = (
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+    "head.json",
+    "head.safetensors",
+)
 OTHER_FILES += ("preprocessor_config.json",)
 OFFLINE = "python -m lora_np finetune"  # needs no network
 DAY = 86_400.0  # seconds

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -10,7 +11,8 @@ from benchmarks import readme
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "tests").rglob("*.md"), *(ROOT / "lora_np").rglob("*.md")])
+READERS = [readme.README, *readme.GUIDES]  # the pages in English that a reader goes through
+PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "tests").rglob("*.md"), *(ROOT / "lora_np").rglob("*.md"), *READERS})
 CHAPTERS = sorted((ROOT / "chapters" / "src").glob("*.py"))
 WIDTH = 85  # characters of a line of code that GitHub shows without scrolling
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table")
@@ -119,12 +121,40 @@ def test_the_blocks_that_are_run_are_those_that_are_read():
     run = re.search(r"for name in (.+); do", ci)[1].split()
     run += re.findall(r"--block (\w+)", ci)
     assert run == ["run", "test", "loop"]
-    english, chinese = ([fence.content.strip() for fence in fences(ROOT / page)] for page in PAGES_OF_READERS)
-    assert {readme.block(name) for name in run} <= set(english)
-    assert set(chinese) <= set(english)
+    english = {fence.content.strip() for page in READERS for fence in fences(page)}
+    assert {readme.block(name) for name in run} <= english
+    assert {fence.content.strip() for fence in fences(ROOT / "README.zh-CN.md")} <= english
 
 
-PAGES_OF_READERS = ("README.md", "README.zh-CN.md")
+def test_the_readme_and_the_guides_say_a_thing_once():
+    texts = {page.name: page.read_text(encoding="utf-8") for page in READERS}
+    figures = Counter(name for text in texts.values() for name in re.findall(r"<!-- ([\w-]+) -->", text))
+    assert [name for name, count in figures.items() if count > 1] == []
+    paragraphs = [seen(token) for page in READERS for token in parsed(page) if token.type == "inline"]
+    sentences = Counter(s for text in paragraphs for s in re.split(r"(?<=[.:?!]) ", " ".join(text.split())))
+    assert [s for s, count in sentences.items() if count > 1 and len(s) > 40] == []
+
+
+def test_every_guide_is_reached_from_the_readme():
+    linked = re.findall(r"\]\((chapters/guide/\w+\.md)", readme.README.read_text(encoding="utf-8"))
+    assert {ROOT / path for path in linked} == set(readme.GUIDES)
+
+
+def test_what_the_readme_shows_of_a_check_is_what_its_example_prints():
+    """The example itself is run by tests/gradcheck/test_diagnosis.py."""
+    shown = [fence.content for fence in fences(readme.README) if fence.info == "text"]
+    guide = (ROOT / "chapters" / "guide" / "gradients.md").read_text(encoding="utf-8")
+    assert len(shown) == 1 and shown[0] in guide
+
+
+def test_each_package_that_is_asked_for_has_its_reason_in_the_guide():
+    lists = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lists = re.sub(r"^(?:requires|dev) = .*", "", lists, flags=re.MULTILINE)  # to build and to change it, not to use it
+    needed = re.findall(r'"([\w-]+)>=', lists)
+    guide = (ROOT / "chapters" / "guide" / "code.md").read_text(encoding="utf-8")
+    table = re.search(r"\| package \| reason \|\n(.*?)\n\n", guide, re.DOTALL)[1]
+    named = [name for row in table.split("\n")[1:] for name in row.split("|")[1].strip().split(", ")]
+    assert sorted(named) == sorted(needed)
 
 
 @pytest.mark.parametrize("start", ["", "  ", "- ", "> ", "1. ", "* - "])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lora_np as lnp
 from lora_np.ops.cases import cases
 
 ROOT = Path(__file__).resolve().parents[1] / "lora_np"
@@ -21,7 +22,8 @@ LEVEL = {name: level for level, names in enumerate(LAYERS.split("<")) for name i
 MODULES = sorted(ROOT.rglob("*.py"))
 SUBJECT = ROOT / "adapt" / "lora.py"
 FIT = ROOT / "ops" / "fit.py"  # what all operations ask of their arguments; no operation itself
-OPS = sorted(path for path in FIT.parent.glob("*.py") if path.name not in ("__init__.py", "cases.py", FIT.name))
+IDIOMS = [FIT.with_name("erf.py"), FIT.with_name("rows.py")]  # what several operations call, or speed asks for
+OPS = sorted(set(FIT.parent.glob("*.py")) - {FIT, *IDIOMS, FIT.with_name("__init__.py"), FIT.with_name("cases.py")})
 
 # Bounds on code lines: no blanks, comments or docstrings. Raise one only with a reason.
 MAX_FILE_OF_OPS = 90
@@ -88,6 +90,18 @@ def test_every_public_name_exists():
         _ = lora_np.nonsense
 
 
+def test_editors_are_told_the_same_names_from_the_same_places():
+    import lora_np
+
+    told = {}
+    for node in ast.parse((ROOT / "__init__.pyi").read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                assert alias.asname == alias.name  # else it is not handed on
+                told[alias.name] = node.module if node.module != "lora_np" else f"lora_np.{alias.name}"
+    assert told == lora_np._HOME
+
+
 def code_lines(node, source):
     """Count the lines of a node that hold code."""
     docs = {
@@ -103,13 +117,13 @@ def code_lines(node, source):
 
 
 def test_sizes(capsys):
-    read = (*OPS, FIT, SUBJECT)
+    read = (*OPS, *IDIOMS, FIT, SUBJECT)
     files = {path: code_lines(ast.parse(text := path.read_text()), text) for path in read}
     total = sum(files.values())
     with capsys.disabled():
         print(f"\ncode lines of ops and lora.py: {total} of {MAX_MATHEMATICS}")
     assert total <= MAX_MATHEMATICS
-    for path in (*OPS, FIT):
+    for path in (*OPS, *IDIOMS, FIT):
         assert files[path] <= MAX_FILE_OF_OPS, f"{path.name} has {files[path]} code lines"
     for path in (*read, *(ROOT / "model").glob("*.py")):
         source = path.read_text()
@@ -143,46 +157,73 @@ def test_a_backward_unpacks_the_whole_cache_in_order_on_its_first_line(path):
         assert [element.id for element in first.targets[0].elts] in fields, f"{function.name} unpacks another order"
 
 
+SIZE = r"(?:\d+ )?\w+"  # d, 1, or 3 d
+SHAPE = rf"\((?:(?!\d+\)){SIZE}(?:, {SIZE})*,?)?\)"  # a number alone is that of a step
+
+
 def shape_comments(path):
-    """Return {line: (variable, shape as text)} for lines such as `u = z @ A  # (N, r)`, and for a cache's fields."""
+    """Return {line: ((variable, its possible shapes as texts), ...)} for what stands behind an assignment or a field.
+
+    `u = z @ A  # (N, r)`, `a, b = f(x)  # (N, d), (N, 1)`, and `content: np.ndarray  # (N,) ids, or (N, P) patches`.
+    """
     found = {}
     with tokenize.open(path) as file:
         for token in tokenize.generate_tokens(file.readline):
-            if token.type == tokenize.COMMENT and (shape := re.match(r"#\s*\(([^)\d][^)]*|)\)", token.string)):
+            if token.type == tokenize.COMMENT and (shapes := re.match(rf"#\s*({SHAPE}(?:, {SHAPE})*)", token.string)):
                 code = token.line[: token.start[1]]
-                if name := re.match(r"\s*(\w+)\s*(=|:|\+=|-=|\*=|/=)", code):
-                    found[token.start[0]] = name[1], shape[1]
+                if names := re.match(r"\s*(\w+(?:, \w+)*)\s*(=|:|\+=|-=|\*=|/=)", code):
+                    names, shapes = names[1].split(", "), re.findall(SHAPE, shapes[1])
+                    assert len(shapes) <= len(names), f"{path}, line {token.start[0]}: more shapes than names"
+                    others = re.findall(rf"\bor ({SHAPE})", token.string)
+                    found[token.start[0]] = tuple((name, (shape, *others)) for name, shape in zip(names, shapes))
     return found
 
 
-class Trace:
-    """Runs a function and holds the shape comments of its file against the real arrays."""
+def fits(value, shape, sizes):
+    """Return whether an array, or the matrix of a node, has a shape; letters that are new get their sizes."""
+    parts = [part.rpartition(" ") for part in shape.strip("()").replace(",", ", ").split(", ") if part.strip()]
+    actual, known = np.shape(getattr(value, "W", value)), dict(sizes)
+    for size, (times, _, letter) in zip(actual, parts):
+        letter = letter.strip()
+        if size != (
+            int(letter) if letter.isdigit() else int(times or 1) * known.setdefault(letter, size // int(times or 1))
+        ):
+            return False
+    sizes.update(known if len(parts) == len(actual) else {})
+    return len(parts) == len(actual)
 
-    def __init__(self, path, sizes):
-        self.path, self.comments, self.sizes, self.seen, self.wrong = str(path), shape_comments(path), sizes, set(), []
+
+class Trace:
+    """Runs a function and holds the shape comments of some files against the real arrays.
+
+    With `sizes` a letter means the same in all calls, without it in each call by itself.
+    """
+
+    def __init__(self, paths, sizes=None):
+        self.comments = {str(path): shape_comments(path) for path in paths}
+        self.sizes, self.seen, self.wrong = sizes, set(), []
 
     def __call__(self, frame, event, _):
-        if frame.f_code.co_filename != self.path:
+        path = frame.f_code.co_filename
+        if not self.comments.get(path):
             return None
-        pending = [None]
+        pending, sizes = [None], {} if self.sizes is None else self.sizes
 
         def local(frame, event, _):
-            if pending[0] in self.comments:
-                name, shape = self.comments[pending[0]]
-                self.compare(pending[0], frame.f_locals.get(name), name, shape)
+            for name, shapes in self.comments[path].get(pending[0], ()):
+                self.compare(path, pending[0], frame.f_locals.get(name), name, shapes, sizes)
             pending[0] = frame.f_lineno if event == "line" else None
             return local
 
         return local
 
-    def compare(self, line, value, name, shape):
+    def compare(self, path, line, value, name, shapes, sizes):
         if value is None:
             return
-        self.seen.add(line)
-        names = [part.strip() for part in shape.split(",") if part.strip()]
-        actual = np.shape(value)
-        if len(names) != len(actual) or any(self.sizes.setdefault(n, size) != size for n, size in zip(names, actual)):
-            self.wrong.append(f"line {line}: {name} is {actual}, the comment says ({shape}), sizes so far {self.sizes}")
+        self.seen.add((path, line))
+        if not any(fits(value, shape, sizes) for shape in shapes):
+            actual = np.shape(getattr(value, "W", value))
+            self.wrong.append(f"{path}, line {line}: {name} is {actual}, not {' or '.join(shapes)}, sizes: {sizes}")
 
 
 @pytest.mark.parametrize("path", OPS, ids=lambda path: path.stem)
@@ -199,19 +240,87 @@ def test_shape_comments_are_true(path):
             != path.stem
         ):
             continue
-        trace = Trace(path, {})
+        trace = Trace([path], {})
         sys.settrace(trace)
         try:
             output, cache = case.forward(**case.inputs, **case.fixed)
             case.backward(np.ones(np.shape(output)) if np.ndim(output) else 1.0, cache)
         finally:
             sys.settrace(None)
-        for line, (name, shape) in fields.items():
-            if hasattr(cache, name) and line not in trace.seen:
-                trace.compare(line, getattr(cache, name), name, shape)
+        for line, comments in fields.items():
+            for name, shapes in comments:
+                if hasattr(cache, name) and (str(path), line) not in trace.seen:
+                    trace.compare(str(path), line, getattr(cache, name), name, shapes, trace.sizes)
         assert not trace.wrong, "\n".join(trace.wrong)
         seen |= trace.seen
-    assert seen == set(shape_comments(path)), f"never executed: lines {sorted(set(shape_comments(path)) - seen)}"
+    lines = {line for _, line in seen}
+    assert lines == set(fields), f"never executed: lines {sorted(set(fields) - lines)}"
+
+
+def everything():
+    """Run small models forward and backward with LoRA, and what else has shape comments."""
+    import tiny
+
+    from lora_np.compress.low_rank import low_rank_approximation
+    from lora_np.gradcheck import check
+
+    low_rank_approximation(np.random.default_rng(0).standard_normal((5, 4)), 2)
+    lnp.load_data("digits")
+    for name in ("bert mean head", "gpt hidden", "vit"):
+        model, batch = tiny.adapted(name, dropout=0.1), tiny.batch(name)
+        y, cache = model.forward(batch, np.random.default_rng(0))
+        model.backward(np.ones_like(y), cache)
+    for case in cases(np.random.default_rng(0)):
+        if case.name in ("layer_norm", "attention, dropout"):
+            check(case.forward, case.backward, case.inputs, case.fixed)
+    x = np.random.default_rng(0).standard_normal((3, 2)).astype(np.float32)  # no complex step: by differences
+    check(lambda x: (np.abs(x) * x, x), lambda dy, x: 2.0 * np.abs(x) * dy, {"x": x})
+
+
+def test_shape_comments_outside_ops_are_true(monkeypatch):
+    paths = [*IDIOMS, *(path for path in MODULES if path.parent != FIT.parent)]
+    trace = Trace(paths)
+    for path in paths:
+        if not trace.comments[str(path)]:
+            continue
+        module = importlib.import_module(".".join(path.relative_to(ROOT.parent).with_suffix("").parts))
+        for node in ast.parse(path.read_text()).body:
+            fields = (
+                {f.lineno for f in ast.walk(node) if isinstance(f, ast.AnnAssign)}
+                if isinstance(node, ast.ClassDef)
+                else ()
+            )
+            if lines := sorted(set(fields) & set(trace.comments[str(path)])):
+                watch(monkeypatch, trace, str(path), getattr(module, node.name), lines)
+    sys.settrace(trace)
+    try:
+        everything()
+    finally:
+        sys.settrace(None)
+    assert not trace.wrong, "\n".join(trace.wrong)
+    missed = [
+        f"{path}:{line}"
+        for path, comments in trace.comments.items()
+        for line in comments
+        if (path, line) not in trace.seen
+    ]
+    assert not missed, f"never executed: {missed}"
+
+
+def watch(monkeypatch, trace, path, cls, lines):
+    """Hold the comments of a class's fields against every object that is made of it."""
+    maker = "__new__" if issubclass(cls, tuple) else "__init__"
+    make = getattr(cls, maker)
+
+    def made(*args, **given):
+        result = make(*args, **given)
+        value, sizes = (result if maker == "__new__" else args[0]), {}
+        for line in lines:
+            for name, shapes in trace.comments[path][line]:
+                trace.compare(path, line, getattr(value, name), name, shapes, sizes)
+        return result
+
+    monkeypatch.setattr(cls, maker, made)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 
 import lora_np as lnp
-from lora_np.course.trials import VIT
+from lora_np.course.models import VIT
 from lora_np.model.tree import with_arrays
 
 BERT = {

@@ -174,7 +174,7 @@ plt.show()
 # its first direction, and highest, 3, at 135 degrees.*
 
 # %% [markdown]
-# ## Exercise 1: the best factors (easy, 10 minutes)
+# ## Exercise 1: the best factors ({{low_rank_approximation}})
 #
 # Write `low_rank_approximation(W, r)`, for a W of any two sides. It returns `A` (d_in, r) and `B` (r, d_out), whose
 # product is the matrix of rank r nearest to W.
@@ -231,7 +231,7 @@ plt.show()
 # the image is exact, and costs twice its size.
 
 # %% [markdown]
-# ## Exercise 2: how much rank is needed (medium, 10 minutes)
+# ## Exercise 2: how much rank is needed ({{rank_for_error}})
 #
 # Write `rank_for_error(W, error)`. It returns the smallest r whose best approximation is within `error` of W, relative
 # to the size of W. So `error=0.1` means: what is left out has at most a tenth of the norm of W.
@@ -456,7 +456,7 @@ plt.show()
 #   look much like noise. The LoRA paper looks at GPT-3: on its tasks a very small rank is enough (section 7.2).
 
 # %% [markdown]
-# ## Exercise 3: count the parameters (easy, 5 minutes)
+# ## Exercise 3: count the parameters ({{count_parameters}})
 #
 # Write `count_parameters(model)`. It returns a pair `(total, trainable)`: how many numbers the model holds, and how
 # many of them are trained.

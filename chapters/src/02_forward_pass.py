@@ -171,7 +171,7 @@ print("which rows belong together:", arranged.groups)
 # The cache is `LayerNormCache(xhat, inverse_std, gamma)` with the shapes $(N, d)$, $(N, 1)$, $(d,)$; `inverse_std` is
 # one over the root.
 #
-# ### Exercise 2: `layer_norm_forward` (easy, 10 minutes)
+# ### Exercise 2: `layer_norm_forward` ({{layer_norm_forward}})
 #
 # Write `layer_norm_forward(x, gamma, beta, eps)`. It returns y and the cache.
 #
@@ -217,7 +217,7 @@ for changed in (row, row + 100, 7 * row):
 #
 # NumPy has no erf. The library does: `ops.erf(x)`, entry by entry.
 #
-# ### Exercise 3: `gelu_forward` (easy, 5 minutes)
+# ### Exercise 3: `gelu_forward` ({{gelu_forward}})
 #
 # Write `gelu_forward(x)`, for an x of any shape. It returns y and the cache `GeluCache(x, cdf)`, where `cdf` is
 # $\Phi(x)$.
@@ -301,7 +301,7 @@ safe = np.exp(scores - scores.max())
 print("safe: ", safe / safe.sum())
 
 # %% [markdown]
-# ### Exercise 4: `attention_forward` (medium, 20 minutes)
+# ### Exercise 4: `attention_forward` ({{attention_forward}})
 #
 # Write `attention_forward(Q, K, V, visible=None, mask=None)`. It returns O and the cache
 # `AttentionCache(Q, K, V, P, mask)`, with `P` before dropout.
@@ -418,7 +418,7 @@ assert np.abs(y - theirs).max() < 1e-5
 print(x.shape, "->", h.shape, "->", y.shape)
 
 # %% [markdown]
-# ### Exercise 5: `block_forward` (medium, 15 minutes)
+# ### Exercise 5: `block_forward` ({{block_forward}})
 #
 # Write `block_forward(block, x, groups)`: the two formulas, with the parts of `block`. Return `(y, cache)`. The cache
 # may be anything, such as a tuple of the caches of the parts.

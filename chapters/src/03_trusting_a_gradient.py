@@ -603,7 +603,7 @@ from lora_np.course.exercises.debug_layer_norm_backward import debug_layer_norm_
 lnp.course.check("debug_layer_norm_backward", debug_layer_norm_backward)
 
 # %% [markdown]
-# ### Exercise: bug 2, the LoRA layer (medium, 15 minutes)
+# ### Exercise: bug 2, the LoRA layer ({{debug_lora_linear_backward}})
 #
 # The forward is, step by step,
 #
@@ -632,27 +632,7 @@ lnp.course.check("debug_layer_norm_backward", debug_layer_norm_backward)
 
 
 # %% exercise="debug_lora_linear_backward"
-def debug_lora_linear_backward(dy, cache):
-    """Return dx (N, d_in), dA (d_in, r), dB (r, d_out)."""
-    # BEGIN SOLUTION
-    z, u, W, A, B, scale, mask = cache
-    dB = scale * (u.T @ dy)
-    du = scale * (dy @ B.T)
-    dA = z.T @ du
-    dz = du @ A.T
-    dx = dy @ W.T + (dz if mask is None else dz * mask)
-    return dx, dA, dB
-    # END SOLUTION
-    # BEGIN GIVEN
-    #| z, u, W, A, B, scale, mask = cache
-    #| dB = scale * (u.T @ dy)
-    #| du = dy @ B.T
-    #| dA = z.T @ du
-    #| dz = du @ A.T
-    #| dx = dy @ W.T + dz
-    #| return dx, dA, dB
-    # END GIVEN
-
+from lora_np.course.exercises.debug_lora_linear_backward import debug_lora_linear_backward
 
 # %% check="debug_lora_linear_backward"
 lnp.course.check("debug_lora_linear_backward", debug_lora_linear_backward)

@@ -163,7 +163,7 @@ for name, gradient in zip(("dx", "dW", "db"), ops.linear_backward(dy, cache)):
     print(f"{name} = {gradient.tolist()}")
 
 # %% [markdown]
-# ### Exercise: `linear_backward` (easy, 10 minutes)
+# ### Exercise: `linear_backward` ({{linear_backward}})
 #
 # Return `dx, dW, db`. The cache has `x` (N, d_in) and `W` (d_in, d_out).
 #
@@ -180,13 +180,7 @@ for name, gradient in zip(("dx", "dW", "db"), ops.linear_backward(dy, cache)):
 
 
 # %% exercise="linear_backward"
-def linear_backward(dy, cache):
-    """Return dx (N, d_in), dW (d_in, d_out), db (d_out,)."""
-    # BEGIN SOLUTION
-    x, W = cache
-    return dy @ W.T, x.T @ dy, dy.sum(axis=0)
-    # END SOLUTION
-
+from lora_np.course.exercises.linear_backward import linear_backward
 
 # %% check="linear_backward"
 lnp.course.check("linear_backward", linear_backward)
@@ -210,7 +204,7 @@ prove("linear")
 # Add: $dx = dy \cdot (\Phi(x) + x\, \Phi'(x))$.
 
 # %% [markdown]
-# ### Exercise: `gelu_backward` (easy, 10 minutes)
+# ### Exercise: `gelu_backward` ({{gelu_backward}})
 #
 # Return `dx`. The cache has `x` and `cdf` (which is Phi of x), both of the shape of x. As in chapter 2, take `** 0.5`
 # and not `np.sqrt` for the root of a plain number, so that float32 stays float32.
@@ -223,14 +217,7 @@ prove("linear")
 
 
 # %% exercise="gelu_backward"
-def gelu_backward(dy, cache):
-    """Return dx, shaped like x."""
-    # BEGIN SOLUTION
-    x, cdf = cache
-    density = np.exp(-0.5 * x * x) / (2 * np.pi) ** 0.5
-    return dy * (cdf + x * density)
-    # END SOLUTION
-
+from lora_np.course.exercises.gelu_backward import gelu_backward
 
 # %% check="gelu_backward"
 lnp.course.check("gelu_backward", gelu_backward)
@@ -330,7 +317,7 @@ prove("layer_norm")
 # (-\tfrac14)) = (\tfrac{3}{16}, -\tfrac{3}{16})$. The two add to zero: raising all scores alike changes nothing.
 
 # %% [markdown]
-# ### Exercise: `softmax_backward` (medium, 15 minutes)
+# ### Exercise: `softmax_backward` ({{softmax_backward}})
 #
 # `softmax_backward(dP, P)` returns `dS`. All three have the same shape, with any number of axes; the rows lie along the
 # last.
@@ -343,12 +330,7 @@ prove("layer_norm")
 
 
 # %% exercise="softmax_backward"
-def softmax_backward(dP, P):
-    """Return dS, shaped like P."""
-    # BEGIN SOLUTION
-    return P * (dP - (P * dP).sum(axis=-1, keepdims=True))
-    # END SOLUTION
-
+from lora_np.course.exercises.softmax_backward import softmax_backward
 
 # %% check="softmax_backward"
 lnp.course.check("softmax_backward", softmax_backward)
@@ -397,7 +379,7 @@ plt.show()
 # A key that a query may not see has $P = 0$. So its $dS$ is zero by itself: `visible` needs no line in the backward.
 
 # %% [markdown]
-# ### Exercise: `attention_backward` (hard, 25 minutes)
+# ### Exercise: `attention_backward` ({{attention_backward}})
 #
 # Return `dQ, dK, dV`. The cache has `Q` (n, h, T, d_k), `K` (n, h, U, d_k), `V` (n, h, U, d_v), `P` (n, h, T, U) and
 # `mask`, shaped like P or `None`.
@@ -420,18 +402,7 @@ plt.show()
 
 
 # %% exercise="attention_backward"
-def attention_backward(dO, cache):
-    """Return dQ, dK, dV, shaped as Q, K, V."""
-    # BEGIN SOLUTION
-    Q, K, V, P, mask = cache
-    D = P if mask is None else P * mask
-    dV = D.swapaxes(2, 3) @ dO
-    dD = dO @ V.swapaxes(2, 3)
-    dP = dD if mask is None else dD * mask
-    dS = P * (dP - (P * dP).sum(axis=-1, keepdims=True)) / Q.shape[3] ** 0.5
-    return dS @ K, dS.swapaxes(2, 3) @ Q, dV
-    # END SOLUTION
-
+from lora_np.course.exercises.attention_backward import attention_backward
 
 # %% check="attention_backward"
 lnp.course.check("attention_backward", attention_backward)
@@ -486,7 +457,7 @@ loss, cache = ops.cross_entropy_forward(np.array([[0.0, np.log(3.0)]]), np.array
 print(f"loss {loss:.3f}, dz {ops.cross_entropy_backward(1.0, cache).round(3).tolist()}")
 
 # %% [markdown]
-# ### Exercise: `cross_entropy_backward` (medium, 15 minutes)
+# ### Exercise: `cross_entropy_backward` ({{cross_entropy_backward}})
 #
 # Return `dlogits` (N, L). The cache has `p` (N, L); `q` (N, L), a row of zeros where the label is to be ignored; and
 # `divisor`, the number of rows that count (or 1, when the loss is a sum). `dloss` is the upstream number.
@@ -504,14 +475,7 @@ print(f"loss {loss:.3f}, dz {ops.cross_entropy_backward(1.0, cache).round(3).tol
 
 
 # %% exercise="cross_entropy_backward"
-def cross_entropy_backward(dloss, cache):
-    """Return dlogits (N, L)."""
-    # BEGIN SOLUTION
-    p, q, divisor = cache
-    counts = q.any(axis=1, keepdims=True)
-    return (p - q) * counts * (dloss / divisor)
-    # END SOLUTION
-
+from lora_np.course.exercises.cross_entropy_backward import cross_entropy_backward
 
 # %% check="cross_entropy_backward"
 lnp.course.check("cross_entropy_backward", cross_entropy_backward)
@@ -541,7 +505,7 @@ prove("cross_entropy", "cross_entropy, smoothed")
 # `block.attention`.
 
 # %% [markdown]
-# ### Exercise: `block_backward` (hard, 25 minutes)
+# ### Exercise: `block_backward` ({{block_backward}})
 #
 # Return `(dx, grads)`, with `grads` a dict with the keys `"mlp"`, `"norm2"`, `"attention"` and `"norm1"`. The cache is
 # `(c_norm1, c_attention, c_drop1, c_norm2, c_mlp, c_drop2)`, one entry for each step of the forward. There is no
@@ -560,19 +524,7 @@ prove("cross_entropy", "cross_entropy, smoothed")
 
 
 # %% exercise="block_backward"
-def block_backward(block, dy, cache):
-    """Return dx (N, d) and the gradients of the parameters, a dict by part."""
-    # BEGIN SOLUTION
-    c_norm1, c_attention, _, c_norm2, c_mlp, _ = cache
-    grads = {}
-    dm, grads["mlp"] = block.mlp.backward(dy, c_mlp)
-    dm, grads["norm2"] = block.norm2.backward(dm, c_norm2)
-    dh = dy + dm
-    da, grads["attention"] = block.attention.backward(dh, c_attention)
-    da, grads["norm1"] = block.norm1.backward(da, c_norm1)
-    return dh + da, grads
-    # END SOLUTION
-
+from lora_np.course.exercises.block_backward import block_backward
 
 # %% check="block_backward"
 lnp.course.check("block_backward", block_backward)

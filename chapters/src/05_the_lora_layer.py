@@ -169,9 +169,9 @@ plt.show()
 # | `mask` | $(N, d_{in})$ or `None` | $m$ of step 2, as given |
 
 # %% [markdown]
-# ### Exercise: the forward
+# ### Exercise: the forward ({{lora_linear_forward}})
 #
-# Write the four steps. `b` may be `None`, and so may `mask`. *Easy, 8 minutes.*
+# Write the four steps. `b` may be `None`, and so may `mask`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -193,16 +193,7 @@ plt.show()
 
 
 # %% exercise="lora_linear_forward"
-def lora_linear_forward(x, W, b, A, B, scale, mask=None):
-    """Return y (N, d_out) and LoRALinearCache(z, u, W, A, B, scale, mask)."""
-    # BEGIN SOLUTION
-    y0, _ = ops.linear_forward(x, W, b)  # (1)
-    z = x if mask is None else x * mask  # (2)
-    u = z @ A  # (3)
-    y = y0 + scale * (u @ B)  # (4)
-    return y, LoRALinearCache(z, u, W, A, B, scale, mask)
-    # END SOLUTION
-
+from lora_np.course.exercises.lora_linear_forward import lora_linear_forward
 
 # %% check="lora_linear_forward"
 lnp.course.check("lora_linear_forward", lora_linear_forward)
@@ -236,9 +227,9 @@ print("dA =", (x.T @ du).T, " (written as a row)")
 print("dx =", dy @ W.T, "+", du @ A.T, "=", dy @ W.T + du @ A.T)
 
 # %% [markdown]
-# ### Exercise: the backward
+# ### Exercise: the backward ({{lora_linear_backward}})
 #
-# Write it for any mask and scale. Return `dx`, `dA`, `dB`. *Medium, 15 minutes.*
+# Write it for any mask and scale. Return `dx`, `dA`, `dB`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -260,19 +251,7 @@ print("dx =", dy @ W.T, "+", du @ A.T, "=", dy @ W.T + du @ A.T)
 
 
 # %% exercise="lora_linear_backward"
-def lora_linear_backward(dy, cache):
-    """Return dx (N, d_in), dA (d_in, r) and dB (r, d_out)."""
-    # BEGIN SOLUTION
-    z, u, W, A, B, scale, mask = cache
-    dB = scale * (u.T @ dy)  # (4)
-    du = scale * (dy @ B.T)
-    dA = z.T @ du  # (3)
-    dz = du @ A.T
-    dx = dz if mask is None else dz * mask  # (2)
-    dx = dx + dy @ W.T  # (1)
-    return dx, dA, dB
-    # END SOLUTION
-
+from lora_np.course.exercises.lora_linear_backward import lora_linear_backward
 
 # %% check="lora_linear_backward"
 lnp.course.check("lora_linear_backward", lora_linear_backward)
@@ -476,9 +455,9 @@ plt.show()
 # $-1/\sqrt{d_{in}}$ and $1/\sqrt{d_{in}}$, as PyTorch does for any linear layer. We do as PEFT does.
 
 # %% [markdown]
-# ### Exercise: the start
+# ### Exercise: the start ({{lora_init}})
 #
-# Return `A` and `B` as PEFT starts them, in the given dtype. `rng` is a NumPy generator. *Easy, 5 minutes.*
+# Return `A` and `B` as PEFT starts them, in the given dtype. `rng` is a NumPy generator.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -494,13 +473,7 @@ plt.show()
 
 
 # %% exercise="lora_init"
-def lora_init(d_in, d_out, r, rng, dtype):
-    """Return A (d_in, r), uniform between -1/sqrt(d_in) and 1/sqrt(d_in), and B (r, d_out), zero."""
-    # BEGIN SOLUTION
-    bound = 1.0 / np.sqrt(d_in)
-    return rng.uniform(-bound, bound, (d_in, r)).astype(dtype), np.zeros((r, d_out), dtype)
-    # END SOLUTION
-
+from lora_np.course.exercises.lora_init import lora_init
 
 # %% check="lora_init"
 lnp.course.check("lora_init", lora_init)

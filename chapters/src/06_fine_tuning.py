@@ -131,11 +131,10 @@ for t, g in ((1, 2.0), (2, -1.0)):
 # base. In full fine-tuning the same decay pulls $W$ to zero, away from the base.
 
 # %% [markdown]
-# ### Exercise: one step of AdamW
+# ### Exercise: one step of AdamW ({{adamw_step}})
 #
 # Write the step with weight decay, in place: the caller's arrays `p`, `m` and `v` must change, and nothing is returned.
 # `betas` is the pair $(\beta_1, \beta_2)$, `eps` is $\varepsilon$, `weight_decay` is $\lambda$, and `t` counts from 1.
-# *Easy, 10 minutes.*
 #
 # <details><summary>Hint 1</summary>
 #
@@ -157,18 +156,7 @@ for t, g in ((1, 2.0), (2, -1.0)):
 
 
 # %% exercise="adamw_step"
-def adamw_step(p, g, m, v, t, lr, betas, eps, weight_decay):
-    """Step p and its running means m and v in place, along the gradient g; t = 1, 2, ..."""
-    # BEGIN SOLUTION
-    beta1, beta2 = betas
-    p *= 1.0 - lr * weight_decay
-    m *= beta1
-    m += (1.0 - beta1) * g
-    v *= beta2
-    v += (1.0 - beta2) * g * g
-    p -= lr * (m / (1.0 - beta1**t)) / (np.sqrt(v / (1.0 - beta2**t)) + eps)
-    # END SOLUTION
-
+from lora_np.course.exercises.adamw_step import adamw_step
 
 # %% check="adamw_step"
 lnp.course.check("adamw_step", adamw_step)
@@ -222,12 +210,12 @@ for path in list(targets)[:6]:
 # - `LoRALinear(W, b, A, B, scale, dropout, hf)` is the new node. `hf` is the node's name in Hugging Face's files; hand
 #   it on as it is.
 #
-# ### Exercise: inject
+# ### Exercise: inject ({{inject}})
 #
 # Return a new model with a `LoRALinear` at each target. Draw $A$ and $B$ with `lora_init(d_in, d_out, r, rng, dtype)`,
 # and take the scale from `lora_scale(r, lora_alpha, use_rslora)`. The new model's field `adapter` must hold the config;
 # `dataclasses.replace(model, adapter=config)` returns such a model. The config has the fields `r`, `lora_alpha`,
-# `use_rslora` and `lora_dropout`, the probability of dropout. *Medium, 15 minutes.*
+# `use_rslora` and `lora_dropout`, the probability of dropout.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -250,21 +238,7 @@ for path in list(targets)[:6]:
 
 
 # %% exercise="inject"
-def inject(model, config, rng):
-    """Return a new model with a LoRA detour beside each linear map that the config names."""
-    # BEGIN SOLUTION
-    targets = targets_of(model, config)
-    scale = lora_scale(config.r, config.lora_alpha, config.use_rslora)
-
-    def change(path, node):
-        if path not in targets:
-            return node
-        A, B = lora_init(*node.W.shape, config.r, rng, node.W.dtype)
-        return LoRALinear(node.W, node.b, A, B, scale, config.lora_dropout, node.hf)
-
-    return dataclasses.replace(rebuild(model, change), adapter=config)
-    # END SOLUTION
-
+from lora_np.course.exercises.inject import inject
 
 # %% check="inject"
 lnp.course.check("inject", inject)
@@ -314,11 +288,10 @@ print("dA of", name, "is zero:", zero[f"{name}.A"], "  dB is zero:", zero[f"{nam
 # because $dA$ has the factor $B^T$ and $B = 0$ (chapter 5). $B$ moves first, and from the second step on both move.
 
 # %% [markdown]
-# ### Exercise: train
+# ### Exercise: train ({{train}})
 #
 # Write the loop. `batches` is a list of `(batch, labels)`. Take one AdamW step a batch, on the trainable parameters,
-# with the defaults of `lnp.AdamW` and the given `lr`. Return the losses, each as a Python float. *Easy, 10
-# minutes.*
+# with the defaults of `lnp.AdamW` and the given `lr`. Return the losses, each as a Python float.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -334,19 +307,7 @@ print("dA of", name, "is zero:", zero[f"{name}.A"], "  dB is zero:", zero[f"{nam
 
 
 # %% exercise="train"
-def train(model, batches, lr):
-    """Take one AdamW step for each (batch, labels), and return the list of losses."""
-    # BEGIN SOLUTION
-    optimiser = lnp.AdamW(lnp.parameters(model, trainable_only=True), lr=lr)
-    losses = []
-    for batch, labels in batches:
-        logits, cache = model.forward(batch)
-        loss, c = lnp.cross_entropy_forward(logits, labels)
-        optimiser.step(model.backward(lnp.cross_entropy_backward(1.0, c), cache))
-        losses.append(float(loss))
-    return losses
-    # END SOLUTION
-
+from lora_np.course.exercises.train import train
 
 # %% check="train"
 lnp.course.check("train", train)

@@ -439,10 +439,10 @@ print("(A1 + A2)(B1 + B2):", *((A1 + A2) @ (B1 + B2)), sep="\n")
 # \qquad (d_{in},\, r_1 + r_2) \text{ and } (r_1 + r_2,\, d_{out}).$$
 
 # %% [markdown]
-# ### Exercise: combine
+# ### Exercise: combine ({{combine_adapters}})
 #
 # `adapters` is a list of `(A, B, scale)`, all of one weight; their ranks may differ. Return one `A` (d_in, sum of the
-# ranks) and one `B` (sum of the ranks, d_out) whose product is the sum of the *scaled* updates. *Easy, 8 minutes.*
+# ranks) and one `B` (sum of the ranks, d_out) whose product is the sum of the *scaled* updates.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -458,14 +458,7 @@ print("(A1 + A2)(B1 + B2):", *((A1 + A2) @ (B1 + B2)), sep="\n")
 
 
 # %% exercise="combine_adapters"
-def combine_adapters(adapters):
-    """Return (A, B) with A @ B the sum of scale * A_k @ B_k over the given (A_k, B_k, scale)."""
-    # BEGIN SOLUTION
-    A = np.concatenate([scale * A for A, _, scale in adapters], axis=1)
-    B = np.concatenate([B for _, B, _ in adapters], axis=0)
-    return A, B
-    # END SOLUTION
-
+from lora_np.course.exercises.combine_adapters import combine_adapters
 
 # %% check="combine_adapters"
 lnp.course.check("combine_adapters", combine_adapters)

@@ -152,10 +152,10 @@ print(f"{len(report.rows)} gradients are right, each within 1e-08")
 # The interval goes from 49 % to 94 %: from a coin to an excellent model.
 
 # %% [markdown]
-# ### Exercise: how sure?
+# ### Exercise: how sure? ({{accuracy_interval}})
 #
 # Return both ends of the 95 % Wilson interval for `correct` right answers of `total`, with `z = 1.959963984540054`,
-# which is 1.96 to all digits. *Easy, 10 minutes.*
+# which is 1.96 to all digits.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -172,17 +172,7 @@ print(f"{len(report.rows)} gradients are right, each within 1e-08")
 
 
 # %% exercise="accuracy_interval"
-def accuracy_interval(correct, total):
-    """Return (low, high), the 95 % Wilson interval of a share."""
-    # BEGIN SOLUTION
-    z = 1.959963984540054
-    share = correct / total
-    middle = share + z * z / (2 * total)
-    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    below = 1 + z * z / total
-    return (middle - half) / below, (middle + half) / below
-    # END SOLUTION
-
+from lora_np.course.exercises.accuracy_interval import accuracy_interval
 
 # %% check="accuracy_interval"
 lnp.course.check("accuracy_interval", accuracy_interval)

@@ -18,17 +18,13 @@ from numbers import Integral, Real
 import numpy as np
 
 from lora_np.adapt.peft_options import NOTES, OPTIONS, PeftOptions, check_neutral
+from lora_np.model import architectures
 from lora_np.model.heads import TiedHead
 from lora_np.model.names import by_pattern, hf_names, is_named, select, select_linear
 from lora_np.model.nodes import Linear, gradients, needs
 from lora_np.model.tree import is_node, locked, rebuild, unfreeze, walk
 from lora_np.ops import dropout_mask, lora_linear_backward, lora_linear_forward
 
-DEFAULT_TARGETS = {
-    "bert": ["query", "value"],
-    "gpt2": ["c_attn"],
-    "vit": ["query", "value"],
-}  # where the papers and PEFT put them
 TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
 HEADS = ("classifier", "score")  # what PEFT looks for when task_type="SEQ_CLS" asks for the head to be trained too
 
@@ -160,13 +156,13 @@ def lora_init(d_in, d_out, r, rng, dtype):
 @dataclass
 class LoRALinear:
     W: np.ndarray  # (d_in, d_out)  frozen
-    b: np.ndarray  # (d_out,) or None, frozen
+    b: np.ndarray | None  # (d_out,) frozen
     A: np.ndarray  # (d_in, r)
     B: np.ndarray  # (r, d_out)
     scale: float
     dropout: float = 0.0  # of the detour's input
     hf: str = ""
-    trainable: tuple = ("A", "B")
+    trainable: tuple[str, ...] = ("A", "B")
     FROZEN = ("W", "b")  # never trained: there is no dW and no db
 
     def forward(self, x, rng=None):
@@ -258,7 +254,7 @@ def targets_of(model, config):
     """Return {path: full Hugging Face names} of the linear nodes that a configuration adapts, in order."""
     targets = config.target_modules
     if targets is None:
-        targets = DEFAULT_TARGETS[model.config["model_type"]]
+        targets = list(architectures.of(model.config).targets)
     whole = trained_whole(model, config)
     return select_linear(model, targets, config.exclude_modules, config.layers_to_transform, whole)
 

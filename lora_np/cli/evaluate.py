@@ -9,6 +9,7 @@ from lora_np.cli.reading import tokens_of
 from lora_np.cli.terminal import heading, line, percent, table
 from lora_np.datasets.named import load_data
 from lora_np.datasets.tokenizers import load_tokenizer
+from lora_np.model import architectures
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.parallel import cores, worker_pool
 
@@ -25,7 +26,7 @@ def main(args):
     test = load_data(args.data)[2]
     agreed(classes, test.classes, args.data)
     tokenizer = load_tokenizer(source)
-    reads_images = model.config["model_type"] == "vit"
+    reads_images = architectures.of(model.config).reads == "images"
     heading(f"{args.data}: {len(test):,} of the test part")
     tokens = tokenizer(test.inputs) if reads_images else tokens_of(tokenizer, test.inputs, args.max_length, model)
     with worker_pool(cores()) as run:

@@ -10,10 +10,14 @@ from lora_np.adapt.lora import LoRAConfig, inject
 from lora_np.cli.terminal import heading, line, table
 from lora_np.formats.pretrained import load_pretrained
 from lora_np.gradcheck import check
+from lora_np.model import architectures
 from lora_np.model.batch import Batch
 from lora_np.model.check import check_model
 from lora_np.model.tree import unfreeze
 from lora_np.ops.cases import cases
+from lora_np.train.purposes import Purpose
+
+CASES, DIRECTIONS, SEQUENCES = 0, 1, 2  # what is drawn: the second number of a generator's seed
 
 
 def add_arguments(parser):
@@ -43,17 +47,17 @@ def main(args):
     failures = check_each(
         [
             (case.name, case.forward, case.backward, case.inputs, case.fixed)
-            for case in cases(np.random.default_rng([args.seed, 0]))
+            for case in cases(np.random.default_rng([args.seed, CASES]))
         ],
         args.seed,
     )
     heading(f"The whole model {args.model}, float64, dropout on, one random direction in each trained array")
     base = load_pretrained(args.model)
-    batch = Batch.of(sample(base, np.random.default_rng([args.seed, 2])))
+    batch = Batch.of(sample(base, np.random.default_rng([args.seed, SEQUENCES])))
     lora = inject(
         base,
         LoRAConfig(r=3, lora_alpha=5, target_modules="all-linear", lora_dropout=0.1),
-        np.random.default_rng([args.seed, 3]),
+        np.random.default_rng([args.seed, Purpose.ADAPTER]),
     )
     rows = []
     for name, model in (("LoRA on every linear map", lora), ("every parameter", unfreeze(base, "all"))):
@@ -69,7 +73,7 @@ def check_each(entries, seed):
     rows, failures = [], []
     for name, forward, backward, inputs, fixed in entries:
         try:
-            report = check(forward, backward, inputs, fixed, np.random.default_rng([seed, 1]))
+            report = check(forward, backward, inputs, fixed, np.random.default_rng([seed, DIRECTIONS]))
         except (TypeError, ValueError) as error:  # there is nothing to check
             raise ValueError(f"{name}: {error}") from error
         rows.append(row(name, ", ".join(inputs), report))
@@ -95,7 +99,7 @@ def row(name, what, report):
 def sample(model, rng):
     """Return a few random sequences of different lengths that the model can read."""
     places = len(model.embeddings.position.table)
-    if model.config["model_type"] == "vit":
+    if architectures.of(model.config).reads == "images":
         return list(
             rng.random(
                 (

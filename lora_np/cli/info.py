@@ -3,8 +3,9 @@
 import math
 from pathlib import Path
 
-from lora_np.cli.terminal import command, folder_bytes, heading, line, percent, size, table
-from lora_np.files import read_json
+from lora_np.cli.terminal import command, heading, line, percent, size, table
+from lora_np.experiments.record import RUN, is_interrupted, read_metrics
+from lora_np.files import folder_bytes, read_json
 from lora_np.files.safetensors import open_weights
 from lora_np.formats.huggingface import load_folder
 from lora_np.formats.pretrained import model_folder
@@ -19,7 +20,7 @@ def main(args):
     folder = Path(args.what)
     if (folder / "adapter_config.json").exists():
         show_adapter(folder)
-    elif (folder / "run.json").exists():
+    elif (folder / RUN).exists():
         show_run(folder)
     else:
         show_model(args.what)
@@ -77,20 +78,12 @@ def show_adapter(folder):
 
 
 def show_run(folder):
-    options = read_json(folder / "run.json")
+    options = read_json(folder / RUN)
     heading(f"run {folder}")
     line("options", ", ".join(f"{name} {value}" for name, value in options.items() if not isinstance(value, dict)))
-    if not (folder / "metrics.json").exists():
+    if is_interrupted(folder):
         line("state", f"interrupted, or still at work; to go on: {command('finetune', '--resume', folder)}")
         return
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_metrics(folder)
     for when in ("before", "after"):
-        found = metrics.get(when) if isinstance(metrics.get(when), dict) else {}
-        interval = found.get("interval") if isinstance(found.get("interval"), list) else []
-        shares = [found.get("accuracy"), *interval]
-        if len(shares) != 3 or not all(type(share) in (int, float) and 0 <= share <= 1 for share in shares):
-            raise ValueError(
-                f"{folder / 'metrics.json'} has {when} = {str(metrics.get(when))[:100]}; expected an accuracy and its"
-                " interval, shares in 0..1: it is damaged or from another version."
-            )
-        line(when, percent(shares[0], shares[1:]))
+        line(when, percent(metrics[when]["accuracy"], metrics[when]["interval"]))

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from lora_np.adapt.lora import merge
-from lora_np.cli.claim import claimed
-from lora_np.cli.terminal import folder_bytes, line, size
+from lora_np.cli.terminal import line, note, size
 from lora_np.datasets.tokenizers import copy_tokenizer
-from lora_np.files import read_json
+from lora_np.files import folder_bytes, read_json
+from lora_np.files.claim import claimed
 from lora_np.formats.huggingface import has_own_head, save_model
 from lora_np.formats.peft import load_adapter
 from lora_np.formats.pretrained import load_pretrained
@@ -19,7 +19,7 @@ def add_arguments(parser):
 
 
 def main(args):
-    with claimed(args.out):
+    with claimed(args.out, note):
         for name, what in (("config.json", "a model"), ("adapter_config.json", "an adapter"), ("run.json", "a run")):
             if (args.out / name).exists():
                 raise ValueError(f"{args.out} holds {what} already; choose another folder for --out.")

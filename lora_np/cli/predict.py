@@ -12,6 +12,7 @@ from lora_np.cli.reading import tokens_of
 from lora_np.cli.terminal import heading, json_line, line, percent, pictures, sentences
 from lora_np.datasets.named import load_data
 from lora_np.datasets.tokenizers import load_tokenizer
+from lora_np.model import architectures
 from lora_np.train.evaluate import accuracy, predict
 
 
@@ -36,7 +37,7 @@ def main(args):
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} exclude each other; give one of them.")
     source, model, classes = model_of(args)
-    reads_images = model.config["model_type"] == "vit"
+    reads_images = architectures.of(model.config).reads == "images"
     if reads_images:
         inputs, labels, names = read_images(args)
     else:

@@ -7,19 +7,20 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lora_np.cli.claim import claimed
-from lora_np.cli.options import bounded
-from lora_np.cli.origins import versions
-from lora_np.cli.terminal import heading, line, percent
+from lora_np.cli.terminal import heading, line, note, option, percent
 from lora_np.datasets.named import load_data
 from lora_np.datasets.tokenizers import PatchTokenizer
+from lora_np.experiments.recipe import bounded
+from lora_np.experiments.record import versions
 from lora_np.files import write_bytes, write_json
+from lora_np.files.claim import claimed
 from lora_np.formats.huggingface import save_model
-from lora_np.model.build import vit
+from lora_np.model.architectures import vit
 from lora_np.model.tree import freeze, unfreeze
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.loop import Plan, Training
 from lora_np.train.parallel import cores, worker_pool
+from lora_np.train.purposes import Purpose
 
 CONFIG = {
     "model_type": "vit",
@@ -38,7 +39,6 @@ CONFIG = {
     "attention_probs_dropout_prob": 0.0,
 }
 RECIPE = {"lr": 2e-3, "batch_size": 64, "weight_decay": 0.01, "label_smoothing": 0.1}
-INITIAL = 5  # purpose: the second number of a generator's seed
 
 
 def add_arguments(parser):
@@ -52,9 +52,9 @@ def add_arguments(parser):
 
 
 def main(args):
-    bounded(vars(args))
+    bounded(vars(args), option)
     plan = Plan(epochs=args.epochs, seed=args.seed, workers=args.workers, **RECIPE)
-    with claimed(args.out):
+    with claimed(args.out, note):
         if (args.out / "config.json").exists():
             raise ValueError(f"{args.out} holds a model already; choose another folder for --out.")
         return pretrain(args, plan)
@@ -65,7 +65,7 @@ def pretrain(args, plan):
         write_data(args.out / "digits.npz")
     train, dev, test = load_data("digits")
     labels = {"id2label": dict(enumerate(train.classes)), "label2id": {name: k for k, name in enumerate(train.classes)}}
-    model = vit({**CONFIG, **labels}, labels=10, rng=np.random.default_rng([args.seed, INITIAL]))
+    model = vit({**CONFIG, **labels}, labels=10, rng=np.random.default_rng([args.seed, Purpose.INITIAL]))
     model = unfreeze(model, "all")
     tokenizer = PatchTokenizer(CONFIG["image_size"], CONFIG["patch_size"], CONFIG["num_channels"])
 

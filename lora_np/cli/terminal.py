@@ -21,6 +21,15 @@ def line(label, text, file=None):
     print(f"  {label:<12} {text}", flush=True, file=file)
 
 
+def note(text):
+    line("note", text)
+
+
+def option(name):
+    """Return how a field of a recipe is written here."""
+    return f"--{name.replace('_', '-')}"
+
+
 def command(*words):
     """Return one of our commands as it can be pasted into a shell, whatever the names of files are."""
     safe = (f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words)
@@ -81,8 +90,3 @@ def sentences(texts, captions, width=100):
     for text, caption in zip(texts, captions):
         text = " ".join(text.split())
         print(f"  {caption:<{longest}}   {text if len(text) <= width else text[: width - 3] + '...'}")
-
-
-def folder_bytes(folder, *names):
-    """Return the bytes on disk of the named files of a folder; all its files if none is named."""
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file() and (not names or path.name in names))

@@ -222,17 +222,22 @@ def all_exercises():
 
 @functools.cache
 def _own():
-    found = [Exercise(path.stem, path) for path in sorted(FOLDER.glob("*.py")) if path.stem != "__init__"]
-    return {e.name: e for e in sorted(found, key=lambda e: (e.chapter, e.place))}
+    found = []
+    for path in sorted(FOLDER.glob("[!_]*.py")):
+        exercise = Exercise(path.stem, path)
+        try:
+            found.append((exercise.chapter, exercise.place, exercise))
+        except (SyntaxError, KeyError) as error:
+            words = "is no exercise; mend it, or take it away. lnp.course.register says all that is wrong"
+            raise ValueError(f"{path} {words} ({type(error).__name__}: {error})") from error
+    return {exercise.name: exercise for *_, exercise in sorted(found, key=lambda place: place[:2])}
 
 
 def find(name):
     """Return the exercise of that name, or say which ones are nearest."""
     if not isinstance(name, str):
         raise TypeError(f"check needs the exercise's name as a text, then the function; its name is {name!r}.")
-    from lora_np.course.catalogue import BY_NAME  # until all exercises are files
-
-    known = {**BY_NAME, **all_exercises()}
+    known = all_exercises()
     if name not in known:
         near = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0))
         raise ValueError(f"there is no exercise {name!r}; did you mean {near}? lnp.course.exercises() lists all")

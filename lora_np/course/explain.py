@@ -18,11 +18,11 @@ SETTLED = ("unanswered", "exits", "call", "read-only", "unchanged", "generator",
 def explained(exercise, function, trial, wrong, forward, fault_of):
     """Return the Findings of an answer that is wrong on a trial: the fault, then what explains it, if anything does."""
     fault, *more = wrong.args
-    if more or fault.kind in SETTLED or fault.cause(exercise) not in (None, "shape"):
+    if more or fault.kind in SETTLED or fault.cause(exercise) not in (None, "shape") and fault.kind != "none":
         return wrong.args
     case = Case(exercise, function, trial, wrong, forward, fault_of)
     try:
-        why = case.reason()
+        why = case.branch() if fault.kind == "none" else case.reason()
     except (Exception, SystemExit):  # a hypothesis that crashes is no explanation
         why = None
     told = [fault, why] if why else [fault]
@@ -70,25 +70,28 @@ class Case:
         if self.forward is not None or broken:  # with a cache of one's own, or a rule that comes before any number
             return self.of_gradient()
         calls = [numbers_of(self.exercise, trial) for trial in more_trials(self.exercise)]
-        if slips := known_slips(self.exercise, self.function, calls):
-            return Finding("slips", self.output, {"words": [slip.words for slip in slips], "cause": slips[0].cause})
-        if self.report is None and self.is_written_down():
-            return Finding("written down")
+        found = self.of_slips(calls)
+        if found is None and self.report is None and self.fault.kind != "raises" and self.is_written_down(calls):
+            found = Finding("written down")
+        if found:
+            return found
         branch = self.branch()
         if branch is None and self.report is not None:
-            return self.of_gradient()
-        return self.of_values(calls) or branch
+            return self.of_gradient() or self.of_slips(calls, 2)
+        return self.of_values(calls) or self.of_slips(calls, 2) or branch
 
-    def is_written_down(self):
+    def of_slips(self, calls, at_once=1):
+        """Return the Finding of known slips that give the answer's results."""
+        slips = known_slips(self.exercise, self.function, calls, at_once)
+        values = {"words": [slip.words for slip in slips], "cause": slips[0].cause} if slips else {}
+        return Finding("slips", self.output, values) if slips else None
+
+    def is_written_down(self, calls):
         """Does an answer give the same whatever its arguments are?"""
-        numbers, trials = [], self.exercise.trials
-        for number in (self.trial.number, (self.trial.number + 1) % trials):
-            trial = Trial.of(self.exercise, number, seed=1, dtype=np.float64)
-            numbers.append(
-                [outcome(f, numbers_of(self.exercise, trial)) for f in (self.function, self.exercise.solution)]
-            )
-        (mine, right), (mine_too, right_too) = numbers
-        return bool(mine) and same(mine, mine_too, 0) and not same(right, right_too, 0)
+        mine, right = (
+            [outcome(function, call) for call in calls] for function in (self.function, self.exercise.solution)
+        )
+        return bool(mine[0]) and all_the_same(mine) and not all_the_same(right)
 
     def branch(self):
         """Return the Finding that an answer is wrong on a branch that the text names, and right elsewhere."""
@@ -137,7 +140,8 @@ class Case:
                     theirs = outcome(candidate, other) or {}
                     for name in right or ():
                         if name not in theirs or not alike(theirs[name], right[name], ALIKE):
-                            found[name] = np.full_like(found[name], np.nan)
+                            spoiled = found if self.fault.kind == "raises" else [name]
+                            found |= {name: np.full_like(found[name], np.nan) for name in spoiled}
             return found
 
         found = explain_values(self.function, arguments, wanted, run)
@@ -155,6 +159,10 @@ class Case:
                 cause = "missing_term" if cause == "missing_path" else cause  # a value has terms, and no ways
                 return Finding("diagnosis", self.output, {"cause": cause, "words": CAUSES[cause][1]})
         return None
+
+
+def all_the_same(found):
+    return all(same(other, found[0], 0) for other in found[1:])
 
 
 def fits(results, given, output):

@@ -8,6 +8,7 @@ import numpy as np
 TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 2e-5}  # relative to the largest entry
 CAUSE = {  # of what is a cause by itself
     "none": "zero_gradient",
+    "nothing": "zero_gradient",
     "shape": "shape",
     "count": "shape",
     "dtype": "dtype",
@@ -37,7 +38,7 @@ class Finding:
     """
 
     kind: str
-    argument: str = None
+    argument: str | None = None
     values: dict = field(default_factory=dict)
 
     def cause(self, exercise):

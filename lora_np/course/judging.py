@@ -6,6 +6,7 @@ import operator
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def staying():
             vars(shell).pop("ask_exit", None)
 
 
-def check(name, function, forward=None, hint=0):
+def check(name: str, function: Callable, forward: Callable | None = None, hint: int = 0) -> Verdict:
     """Try an answer on random arguments, print what was found, and return it.
 
     Parameters

@@ -6,8 +6,8 @@ import lora_np as lnp
 from lora_np.course.draws import drawn
 from lora_np.course.findings import Finding
 from lora_np.gradcheck.suspect import close
+from lora_np.model.architectures import vit
 from lora_np.model.batch import Batch
-from lora_np.model.build import vit
 from lora_np.model.tree import parameters, walk, with_arrays
 
 VIT = {

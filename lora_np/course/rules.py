@@ -23,7 +23,7 @@ NEEDED = {
 }
 
 
-def register(path):
+def register(path: str | Path) -> Exercise:
     """Take a teacher's own exercise: it is listed, checked and built into notebooks as the course's own are.
 
     It is one file, of the form that CONTRIBUTING.md describes ("Write an exercise"), and is named like its function. A

@@ -11,8 +11,8 @@ import numpy as np
 from lora_np.gradcheck.suspect import close
 
 
-def known_slips(exercise, function, calls):
-    """Return the slip, or the two, that give an answer's results; () if none does.
+def known_slips(exercise, function, calls, at_once=1):
+    """Return the slip, or so many at once, that give an answer's results; () if none does.
 
     Parameters
     ----------
@@ -21,11 +21,12 @@ def known_slips(exercise, function, calls):
         The answer.
     calls : list of callable
         Each goes from a function to its results by name, for arguments of its own. It may raise: then it says nothing.
+    at_once : int
     """
     results = [(call, found) for call in calls if (found := outcome(function, call)) is not None]
     if all(same(outcome(exercise.solution, call), given, exercise.alike) for call, given in results):
         return ()
-    for found in itertools.chain(((slip,) for slip in exercise.slips), itertools.combinations(exercise.slips, 2)):
+    for found in itertools.combinations(exercise.slips, at_once):
         edited = exercise.edited([edit for slip in found for edit in slip.edits])
         if edited and all(same(outcome(edited, call), given, exercise.alike) for call, given in results):
             return found

@@ -30,9 +30,9 @@ class Verdict:
     exercise: str
     ok: bool
     sentences: list
-    output: str = None
-    cause: str = None
-    hint: str = None
+    output: str | None = None
+    cause: str | None = None
+    hint: str | None = None
     more: str = ""
     findings: tuple = ()
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from lora_np.datasets.splits import Dataset, split
+from lora_np.datasets.splits import SHIFT, Dataset, split
 
 # Of the split and of each image's shift. It is not a run's seed: every run sees the same data.
 SPLIT_SEED = 20211016
@@ -44,7 +44,7 @@ def load_digits(name="digits"):
     with (files("lora_np") / "data" / "digits.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
         images, labels = stored["images"].astype(np.float32) / 16.0, stored["labels"].astype(np.intp)
     classes = tuple(str(digit) for digit in range(10))
-    rng = np.random.default_rng([SPLIT_SEED, 1])
+    rng = np.random.default_rng([SPLIT_SEED, SHIFT])
     own = rng.integers(0, len(WAYS), len(images))  # of the eight ways, an image's own
     parts = []
     for k, rows in enumerate(split(labels, SIZES, SPLIT_SEED)):

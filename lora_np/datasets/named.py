@@ -1,13 +1,15 @@
 """Every dataset by its name, or by its file."""
 
+import os
 from pathlib import Path
 
 from lora_np.datasets.digits import DOMAINS, load_digits
 from lora_np.datasets.reviews import REVIEWS, load_reviews
+from lora_np.datasets.splits import Dataset
 from lora_np.datasets.tables import load_table
 
 
-def load_data(name="digits"):
+def load_data(name: str | os.PathLike = "digits") -> tuple[Dataset, Dataset, Dataset]:
     """Return train, dev and test.
 
     Parameters

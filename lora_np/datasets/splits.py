@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SPLIT_SEED = 20140601  # of texts; not a run's seed: every run sees the same data
+SPLIT, SHIFT = 0, 1  # what is drawn: the second number of a generator's seed
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def split(labels, sizes, seed, documents=None):
         counts = np.zeros((len(weight), labels.max() + 1), np.intp)
         np.add.at(counts, (own, labels), 1)
         classes = counts.argmax(axis=1)
-    rng = np.random.default_rng([seed, 0])
+    rng = np.random.default_rng([seed, SPLIT])
     shuffled = rng.permutation(len(weight))
     # Rank each document within its class, as a share of the class: cutting the order of these shares cuts every class
     # alike.

@@ -1,18 +1,24 @@
 """What turns raw inputs into tokens: texts into ids, by the tokenizer.json of a model folder, images into patches."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 
 from lora_np.files import is_number, read_json, write_bytes
 from lora_np.formats.pretrained import model_folder
+from lora_np.model import architectures
 from lora_np.ops import patches_forward
 
 PREPROCESSOR = "preprocessor_config.json"
 NEUTRAL = ("resample", "processor_class", "input_data_format", "default_to_square")  # change no image of the right size
 PROCESSORS = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTFeatureExtractor")
 
+NEEDED = {  # in config.json, by what a model reads
+    "images": ("image_size", "patch_size", "num_channels"),
+    "texts": ("vocab_size", "max_position_embeddings"),
+}
 MAX_LENGTH = 128
 AT_ONCE = 512  # texts: the library's result holds 5 kB of each, of which the ids are a twentieth
 
@@ -136,7 +142,7 @@ def copy_tokenizer(source, folder):
             write_bytes(Path(folder) / name, path.read_bytes())
 
 
-def load_tokenizer(source):
+def load_tokenizer(source: str | os.PathLike) -> "TextTokenizer | PatchTokenizer":
     """Return the function that turns a model's raw inputs into the sequences of a batch.
 
     Parameters
@@ -158,24 +164,20 @@ def load_tokenizer(source):
     """
     folder = model_folder(source)
     config = read_json(folder / "config.json")
-    kind = config.get("model_type")
-    needed = {
-        "vit": ("image_size", "patch_size", "num_channels"),
-        "bert": ("vocab_size", "max_position_embeddings"),
-    }
-    if kind not in needed:
+    reads = architectures.of(config, source).reads
+    if reads not in NEEDED:
         raise ValueError(
-            f"{source} is a model of type {kind!r}; only image models (vit) and text models (bert) have a tokenizer"
-            " here, give token ids to Batch.of yourself."
+            f"{source} is a model of type {config['model_type']!r}, which has no tokenizer here; give token ids to"
+            " Batch.of yourself."
         )
-    for name in needed[kind]:
+    for name in NEEDED[reads]:
         if type(config.get(name)) is not int or config[name] < 1:
             raise ValueError(
                 f"{folder / 'config.json'} has {name} = {config.get(name)!r}; expected an integer above zero."
             )
-    if kind == "bert":
+    if reads == "texts":
         return TextTokenizer(folder, config)
-    sizes = [config[name] for name in needed["vit"]]
+    sizes = [config[name] for name in NEEDED["images"]]
     return PatchTokenizer(*sizes, *normalisation(folder, config))
 
 
@@ -205,7 +207,7 @@ class PatchTokenizer:
             )
         if self.mean is not None:
             images = (images - np.array(self.mean, images.dtype)) / np.array(self.std, images.dtype)
-        return patches_forward(images, self.patch_size)[0]  # (n, T, P)
+        return patches_forward(images, self.patch_size)[0]
 
 
 def normalisation(folder, config):

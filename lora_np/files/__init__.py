@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 
 
@@ -181,7 +182,7 @@ def shown(value):
 
 def is_whole(value):
     """Return whether a value is an integer above zero that some array could have for a size."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**62
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 < value < 2**62
 
 
 def is_number(value):
@@ -207,3 +208,8 @@ def renamed(named, rename, path):
             )
         new[key] = value
     return new
+
+
+def folder_bytes(folder, *names):
+    """Return the bytes on disk of the named files of a folder; all its files if none is named."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file() and (not names or path.name in names))

@@ -9,6 +9,7 @@ head.safetensors and head.json.
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from lora_np.files import (
     about,
     check_fields,
     is_names,
-    is_number,
     is_whole,
     json_bytes,
     parse_json,
@@ -29,27 +29,12 @@ from lora_np.files import (
     write_together,
 )
 from lora_np.files.safetensors import Raw, TensorFile, as_bfloat16, open_weights, safetensors_pieces
-from lora_np.model.build import bert, gpt, vit
+from lora_np.model import architectures
 from lora_np.model.heads import POOLING, ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear
+from lora_np.model.transformer import Transformer
 from lora_np.model.tree import arrays, check_dtype, freeze, is_node, is_trainable, walk, with_arrays
 
-PREFIX = {"bert": "bert.", "gpt2": "transformer.", "vit": "vit."}
-BUILD = {"bert": bert, "gpt2": gpt, "vit": vit}
-# By the prefix of the blocks: the class with the head that is computed here.
-WITH_HEAD = {
-    "bert.": "BertForSequenceClassification",
-    "transformer.": "GPT2LMHeadModel",
-    "vit.": "ViTForImageClassification",
-}
-BARE = {"bert": "BertModel", "gpt2": "GPT2Model", "vit": "ViTModel"}
-# Classes whose heads are not computed: they are read as the bare encoder, and what belongs to the head is kept.
-ENCODERS = ("BertForPreTraining", "BertForMaskedLM", "BertForNextSentencePrediction")
-# Tensors beside the parameters: buffers, and parts that are not computed here.
-KNOWN_EXTRAS = (
-    r"embeddings\.position_ids|h\.\d+\.attn\.(masked_)?bias|embeddings\.mask_token|pooler\.dense\.(weight|bias)|cls\..*"
-)
-COPIES = {"lm_head.weight": "wte.weight", "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight"}
 SUFFIX = {
     "W": ".weight",
     "b": ".bias",
@@ -61,29 +46,6 @@ SUFFIX = {
 # In the metadata of a safetensors file, which other programs pass over: what the files beside it must agree with.
 SETTINGS = "lora_np_settings"  # some fields of the JSON file
 HEAD_MARK, HEAD_HASH = "lora_np_head", "lora_np_head_sha256"  # there is a head, "trained" or "frozen", of this hash
-
-INTEGERS = {
-    "bert": "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings"
-    " type_vocab_size",
-    "gpt2": "vocab_size n_embd n_layer n_head n_positions",
-    "vit": "image_size patch_size num_channels hidden_size num_hidden_layers num_attention_heads intermediate_size",
-}
-OTHERS = {  # epsilon, activation
-    "bert": ("layer_norm_eps", "hidden_act"),
-    "gpt2": ("layer_norm_epsilon", "activation_function"),
-    "vit": ("layer_norm_eps", "hidden_act"),
-}
-# Settings that change the mathematics, and the only value that is supported here.
-FIXED = {
-    "bert": {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"},
-    "gpt2": {
-        "add_cross_attention": False,
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "tie_word_embeddings": True,
-    },
-    "vit": {},
-}
 
 
 def load_folder(folder, dtype=np.float32):
@@ -109,10 +71,8 @@ def load_folder(folder, dtype=np.float32):
 def read_folder(folder, dtype):
     path = folder / "config.json"
     config = read_json(path)
-    kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in BUILD:
-        raise ValueError(f"{folder} holds a model of type {kind!r}; expected one of {', '.join(BUILD)}.")
-    check_config(config, kind, path)
+    kind = architectures.of(config, folder)
+    kind.check(config, path)
     weights = folder / "model.safetensors"
     file = open_weights(weights)
     check_settings(config, file.metadata, path)
@@ -136,7 +96,7 @@ def read_folder(folder, dtype):
 
 def standard(name, kind):
     """Return a tensor's name without its class's prefix; old files call the parameters of a norm gamma and beta."""
-    name = name.removeprefix(PREFIX[kind])
+    name = name.removeprefix(kind.prefix)
     return re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name))
 
 
@@ -150,9 +110,9 @@ def beside(model, names, used, file, path):
     used : set of str
         Ours, of the parameters.
     """
-    kept, notes = {}, []
+    kept, notes, kind = {}, [], architectures.of(model.config)
     for name in sorted(names.keys() - used):
-        table = COPIES.get(name)
+        table = kind.copies.get(name)
         if table in used and np.array_equal(file[names[name]], file[names[table]]):
             notes.append(f"{name} (a copy of {table})")
             continue
@@ -160,12 +120,12 @@ def beside(model, names, used, file, path):
             raise ValueError(
                 f"{path} holds an output matrix of its own (lm_head); only GPT-2's tied output is supported."
             )
-        if not re.fullmatch(KNOWN_EXTRAS, name):
+        if not re.fullmatch(kind.extras, name):
             raise ValueError(f"{path} holds an unexpected tensor {name}; its configuration describes another model.")
         kept[name] = file.raw(names[name])
         notes.append(name)
     if "pooler.dense.weight" in kept and "pooler.dense.bias" in kept:  # a node: an adapter may change it
-        d, dtype = model.layer[-1].mlp.down.W.shape[1], model.layer[-1].mlp.down.W.dtype
+        d, dtype = model.hidden_size, model.dtype
         W, b = (kept.pop(f"pooler.dense.{part}").array() for part in ("weight", "bias"))
         W = held(W, (d, d), (d, d), dtype, f"the tensor pooler.dense.weight in {path}", transposed=True)
         kept["pooler"] = freeze(
@@ -177,7 +137,7 @@ def beside(model, names, used, file, path):
 def check_sizes(config, shapes, folder):
     """Raise if a configuration asks for more than its file can hold, before memory is taken for it."""
     longest = max((axis for shape in shapes.values() for axis in shape), default=0)
-    for name in ("n_inner", *INTEGERS[config["model_type"]].split()):
+    for name in ("n_inner", *architectures.of(config).counts.split()):
         bound = longest**2 if name == "image_size" else len(shapes) if "layer" in name else longest
         if (config.get(name) or 0) > bound:
             raise ValueError(
@@ -188,64 +148,28 @@ def check_sizes(config, shapes, folder):
 
 def build_empty(config, shapes, dtype, folder):
     """Return the model that the configuration describes, with the head of its class, if that is computed here."""
-    kind, named = config["model_type"], (config.get("architectures") or [None])[0]
-    with_head, bare = WITH_HEAD[PREFIX[kind]], BARE[kind]
+    kind, named = architectures.of(config), (config.get("architectures") or [None])[0]
     check_class(named, kind, folder)
-    if kind == "gpt2":
-        return gpt(config, lm_head=named != bare, dtype=dtype)
+    if kind.tied:
+        return kind.build(config, lm_head=named != kind.bare, dtype=dtype)
     labels, *_ = shapes.get("classifier.weight", (None,))
-    pooled = kind == "vit" or "pooler.dense.weight" in shapes
-    if (named == with_head) != (labels is not None) if named else (labels is not None and not pooled):
+    pooled = not kind.pooled or "pooler.dense.weight" in shapes
+    if (named == kind.with_head) != (labels is not None) if named else (labels is not None and not pooled):
         raise ValueError(
             f"{folder} holds {'no' if labels is None else 'a'} classifier and {'a' if pooled else 'no'} pooler, unlike"
-            f" a {named or with_head}; its configuration describes another model."
+            f" a {named or kind.with_head}; its configuration describes another model."
         )
-    return BUILD[kind](config, labels=labels, dtype=dtype)
+    return kind.build(config, labels=labels, dtype=dtype)
 
 
 def check_class(named, kind, where):
     """Raise if a folder was made with a class of transformers whose head is not computed here."""
-    computed = (WITH_HEAD[PREFIX[kind]], BARE[kind], *(name for name in ENCODERS if name.lower().startswith(kind)))
+    computed = (kind.with_head, kind.bare, *kind.encoders)
     if named is not None and named not in computed:
         raise ValueError(
             f"{where} holds a {named}, whose head is not computed here; expected one of {', '.join(computed)}. To use"
-            f" the network below its head, write it anew by transformers' {BARE[kind]}."
+            f" the network below its head, write it anew by transformers' {kind.bare}."
         )
-
-
-def check_config(config, kind, path):
-    """Raise unless a configuration is complete and describes what is computed here."""
-    integers, (epsilon, activation) = INTEGERS[kind].split(), OTHERS[kind]
-    for name in (*integers, epsilon, activation):
-        if name not in config:
-            raise ValueError(f"{path} lacks {name!r}; it is not a complete configuration of a {kind} model.")
-    check_fields(
-        config,
-        {
-            **dict.fromkeys(integers, (is_whole, "a positive integer")),
-            epsilon: (lambda value: is_number(value) and 0 < value < 1, "a small positive number"),
-            activation: (lambda value: isinstance(value, str), "a name"),
-            "n_inner": (lambda value: value is None or is_whole(value), "a positive integer or null"),
-            "initializer_range": (lambda value: is_number(value) and 0 < value < 1e3, "a positive number"),
-            "class_token": (lambda value: isinstance(value, bool), "true or false"),
-            "qkv_bias": (lambda value: isinstance(value, bool), "true or false"),
-            "architectures": (lambda value: value is None or is_names(value), "a list of names or null"),
-            "id2label": (are_labels, "names by number"),
-            "max_seq_length": (lambda value: value is None or is_whole(value), "a positive integer or null"),
-        },
-        path,
-    )
-    for name, value in FIXED[kind].items():
-        if config.get(name, value) not in (value, None):
-            raise ValueError(f"{path} has {name} = {shown(config[name])}; only {value!r} is supported here.")
-    if kind == "vit" and config["image_size"] % config["patch_size"]:
-        raise ValueError(f"{path}: patches of {config['patch_size']} do not fill images of {config['image_size']}.")
-
-
-def are_labels(value):
-    return value is None or (
-        isinstance(value, dict) and all(key.isdecimal() and isinstance(name, str) for key, name in value.items())
-    )
 
 
 def check_settings(beside, metadata, path):
@@ -268,24 +192,18 @@ def file_names(model):
             if not getattr(node, "hf", ""):
                 continue  # a head that transformers does not have
             names[f"{path}.{name}"] = node.hf + SUFFIX.get(name, f".{name}")
-    if model.config["model_type"] == "vit":
-        names["embeddings.position.table"] = "embeddings.position_embeddings"  # a bare array there, not a module
-    return names
+    return {path: architectures.of(model.config).tensors.get(path, name) for path, name in names.items()}
 
 
 def file_shape(model, path, array):
     """Return the shape in which a file stores a parameter."""
-    if path == "embeddings.projection.W":
-        return array.shape[1], model.config["num_channels"], model.config["patch_size"], model.config["patch_size"]
-    if path == "embeddings.class_token" or (
-        path == "embeddings.position.table" and model.config["model_type"] == "vit"
-    ):
-        return 1, *array.shape
+    if stored := architectures.of(model.config).stored.get(path):
+        return stored(model.config, array.shape)
     return array.shape[::-1] if is_transposed(model, path) else array.shape
 
 
 def is_transposed(model, path):
-    return path.endswith(".W") and not (model.config["model_type"] == "gpt2" and path != "head.classifier.W")
+    return path == "head.classifier.W" or (path.endswith(".W") and architectures.of(model.config).transposed)
 
 
 def from_file(model, path, tensor, dtype, name):
@@ -326,7 +244,7 @@ def to_file(model, path, array):
     return (array.T if is_transposed(model, path) else array).reshape(file_shape(model, path, array))
 
 
-def save_model(model, folder):
+def save_model(model: Transformer, folder: str | os.PathLike) -> None:
     """Write a model folder that `load_pretrained` opens, and transformers where it has a class for the head.
 
     What lay beside the parameters in the files that the model was loaded from (a pooler, a masked-language head) is
@@ -350,11 +268,11 @@ def save_model(model, folder):
             "this model has a LoRA adapter; merge it first to save a whole model, or save the adapter alone by"
             " save_adapter."
         )
-    folder, kind = Path(folder), model.config["model_type"]
+    folder, kind = Path(folder), architectures.of(model.config)
     check_finite({f"{path}.{name}": array for path, node in walk(model) for name, array in arrays(node).items()})
     tensors, dtype = in_dtype_of(model.config, file_tensors(model))
     config = file_config(model, dtype)
-    settings = {name: config[name] for name in ("model_type", *INTEGERS[kind].split(), *OTHERS[kind]) if name in config}
+    settings = {name: config[name] for name in ("model_type", *kind.needed) if name in config}
     head = head_files(model, folder)
     metadata = {"format": "pt", SETTINGS: json.dumps(settings), **head_mark(model, head)}
     write_together(
@@ -378,20 +296,20 @@ def file_tensors(model):
     tensors = {name: to_file(model, path, live[path]) for path, name in file_names(model).items()}
     for name, kept in model.aside.items():
         tensors |= {"pooler.dense.weight": kept.W.T, "pooler.dense.bias": kept.b} if is_node(kept) else {name: kept}
-    prefix = PREFIX[model.config["model_type"]] if has_other_head(model) else model.hf_prefix
+    prefix = architectures.of(model.config).prefix if has_other_head(model) else model.hf_prefix
     return {name if re.match(r"classifier\.|cls\.", name) else prefix + name: t for name, t in tensors.items()}
 
 
 def file_config(model, dtype):
     """Return the content of a model's config.json: its own, with the class, dtype and number of labels of the file."""
-    kind, config = model.config["model_type"], dict(model.config)
+    kind, config = architectures.of(model.config), dict(model.config)
     classifies = (
         isinstance(model.head, ClassifierHead) and model.head.classifier is not None and not has_own_head(model)
     )
     if classifies or isinstance(model.head, TiedHead):
-        config["architectures"] = [WITH_HEAD[PREFIX[kind]]]
+        config["architectures"] = [kind.with_head]
     elif not has_other_head(model) or not config.get("architectures"):
-        config["architectures"] = [BARE[kind]]
+        config["architectures"] = [kind.bare]
     if classifies and len(config.get("id2label") or (0, 1)) != len(model.head.classifier.b):  # two, for transformers
         config["id2label"] = {str(k): f"LABEL_{k}" for k in range(len(model.head.classifier.b))}
         config["label2id"] = {name: int(k) for k, name in config["id2label"].items()}
@@ -511,8 +429,7 @@ def load_head(model, folder, metadata):
         raise ValueError(
             f"{weights} belongs to another save than the file beside it; take both from one, or save again."
         )
-    last, labels = model.layer[-1].mlp.down.W, description.get("labels")
-    d, dtype = last.shape[1], last.dtype
+    labels, d, dtype = description.get("labels"), model.hidden_size, model.dtype
     if "pooling" not in description or file.shapes != {"weight": (labels, d), "bias": (labels,)}:
         raise ValueError(
             f"the head in {folder} (pooling {description.get('pooling')!r}, {file.shapes}) does not fit this model of"

@@ -42,7 +42,6 @@ from lora_np.files import (
 from lora_np.files.safetensors import open_weights, safetensors_pieces
 from lora_np.formats.huggingface import (
     HEAD_MARK,
-    PREFIX,
     SETTINGS,
     check_class,
     check_finite,
@@ -58,6 +57,7 @@ from lora_np.formats.huggingface import (
     standard,
     to_file,
 )
+from lora_np.model import architectures
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.names import by_pattern, from_peft, hf_name, hf_names, is_full, is_named, layer_number, to_peft
 from lora_np.model.nodes import Linear
@@ -234,7 +234,7 @@ def peft_config(model, saved, base):
         "target_modules": list(targets.values()),
         "modules_to_save": [to_peft(model, names[path]) for path in saved if is_trainable(nodes[path])] or None,
         "bias": "none",
-        "fan_in_fan_out": model.config["model_type"] == "gpt2",
+        "fan_in_fan_out": not architectures.of(model.config).transposed,
         "inference_mode": True,
         **{name: getattr(config, name) for name in OURS},
         **{name: translated(getattr(config, name), targets) for name in ("rank_pattern", "alpha_pattern")},
@@ -266,7 +266,7 @@ def load_adapter(model, folder):
 
 def read_adapter(model, folder):
     path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    settings = checked_settings(path, model.config["model_type"])
+    settings = checked_settings(path, architectures.of(model.config))
     file = open_weights(weights)
     check_settings(settings, file.metadata, path)
     if HEAD_MARK in file.metadata:
@@ -275,7 +275,7 @@ def read_adapter(model, folder):
     names = renamed(unwrapped(file, weights), lambda name: canonical(model, name), weights)
     shapes = {name: file.shapes[theirs] for name, theirs in names.items()}
     model = with_vocabulary(with_classifier(model, settings, shapes, weights), shapes)
-    prefix = PREFIX[model.config["model_type"]]
+    prefix = architectures.of(model.config).prefix
     if model.head is None and any(name.startswith(f"base_model.model.{prefix}") for name in file):
         model = dataclasses.replace(model, hf_prefix=prefix)  # it was trained below a head; our file is to say so, too
     config, targets, beside = our_config(settings, model, names, folder)
@@ -329,7 +329,8 @@ def checked_settings(path, kind):
             f" {', '.join(map(repr, TASKS[1:]))}."
         )
     mapped = (settings.get("auto_mapping") or {}).get("base_model_class")
-    if isinstance(mapped, str) and mapped.lower().startswith(kind):  # a wrapper's class says nothing of the head
+    # A wrapper's class says nothing of the head.
+    if isinstance(mapped, str) and mapped.lower().startswith(kind.model_type):
         check_class(mapped, kind, f"the adapter of {path}: its base")
     return settings
 
@@ -348,8 +349,7 @@ def unwrapped(file, path):
 
 def canonical(model, name):
     """Return a tensor's name in an adapter file without the wrappers' prefixes, in the names that our nodes carry."""
-    kind = model.config["model_type"]
-    return from_peft(model, standard(name.removeprefix("base_model.model."), kind))
+    return from_peft(model, standard(name.removeprefix("base_model.model."), architectures.of(model.config)))
 
 
 def translated(patterns, names):
@@ -366,20 +366,20 @@ def with_classifier(model, settings, shapes, path):
     PEFT's usual way with task_type="SEQ_CLS" starts from a bare model, whose classifier transformers draws at random:
     the trained one lies in the adapter.
     """
-    kind, aside = model.config["model_type"], dict(model.aside)
+    kind, aside = architectures.of(model.config), dict(model.aside)
     asked = set(settings.get("modules_to_save") or []) & set(HEADS)
-    if has_own_head(model) or kind == "gpt2" or not (asked or any(name.startswith("classifier.") for name in shapes)):
+    if has_own_head(model) or kind.tied or not (asked or any(name.startswith("classifier.") for name in shapes)):
         return model
     if len(shapes.get("classifier.weight", ())) != 2:
         if any(name.startswith("classifier.lora_A") for name in shapes) or model.head is not None:
             return model
         raise ValueError(f"{path} lacks the tensor classifier.weight, the head that the adapter was trained with.")
-    d, dtype = model.layer[-1].mlp.down.W.shape[1], model.layer[-1].mlp.down.W.dtype
+    d, dtype = model.hidden_size, model.dtype
     labels = shapes["classifier.weight"][0]
     if model.head is not None and labels == model.head.classifier.W.shape[1]:
         return model
     classifier = freeze(Linear(np.zeros((d, labels), dtype), np.zeros(labels, dtype), "classifier"))
-    if kind == "bert":
+    if kind.pooled:
         pooler = aside.pop("pooler", getattr(model.head, "pooler", None))
         if pooler is None and "pooler.dense.weight" not in shapes:
             raise ValueError(
@@ -391,7 +391,7 @@ def with_classifier(model, settings, shapes, path):
     else:
         head = ClassifierHead(None, classifier, "mean" if model.embeddings.class_token is None else "first")
     config = {name: value for name, value in model.config.items() if name not in ("id2label", "label2id")}
-    return dataclasses.replace(model, head=head, hf_prefix=PREFIX[kind], aside=aside, config=config)
+    return dataclasses.replace(model, head=head, hf_prefix=kind.prefix, aside=aside, config=config)
 
 
 def with_vocabulary(model, shapes):
@@ -471,12 +471,12 @@ def check_complete(settings, model, targets, folder):
     Only those of the layers count, and names that mean nothing else: the adapter may have been trained on a model with
     another head.
     """
-    wanted, kind = settings.get("target_modules"), model.config["model_type"]
+    wanted, kind = settings.get("target_modules"), architectures.of(model.config)
     nodes = (*walk(model), *model.aside.items())
     linear = {path: node for path, node in nodes if isinstance(node, Linear) and node.hf}
     names = {path: (*hf_names(model, path, node), node.hf, to_peft(model, node.hf)) for path, node in linear.items()}
     if isinstance(wanted, list):
-        wanted = [name.removeprefix(PREFIX[kind]) for name in wanted]
+        wanted = [name.removeprefix(kind.prefix) for name in wanted]
     elif wanted is None or wanted.lower() == "all-linear":
         wanted = None if wanted is None else ".*"
     layers = settings.get("layers_to_transform")
@@ -522,14 +522,13 @@ def take_tied(tensors, model, path):
 
 def put_on(model, config, targets, tensors, path):
     """Return the model with the detours whose matrices are in `tensors`, out of which they are taken."""
-    last = model.layer[-1].mlp.down.W
 
     def detour(place, node):
         (d_in, d_out), names = node.W.shape, targets[place]
         r = by_pattern(config.rank_pattern, names, config.r)
         keys = (f"{node.hf}.lora_A.weight", f"{node.hf}.lora_B.weight")
-        A = held(take(tensors, keys[0], path), (r, d_in), (d_in, r), last.dtype, f"{keys[0]} in {path}", True)
-        B = held(take(tensors, keys[1], path), (d_out, r), (r, d_out), last.dtype, f"{keys[1]} in {path}", True)
+        A = held(take(tensors, keys[0], path), (r, d_in), (d_in, r), model.dtype, f"{keys[0]} in {path}", True)
+        B = held(take(tensors, keys[1], path), (d_out, r), (r, d_out), model.dtype, f"{keys[1]} in {path}", True)
         return LoRALinear(node.W, node.b, A, B, scale_of(config, names, r), config.lora_dropout, node.hf)
 
     lora = adapt(model, config, targets, detour)

@@ -6,9 +6,11 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from lora_np.fetch import fetch_hub, fetch_minilm
 from lora_np.formats.huggingface import load_folder
+from lora_np.model.transformer import Transformer
 
 EMBEDDED = ("digits",)
 HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"  # owner/name
@@ -36,7 +38,7 @@ def check_source(source):
         )
 
 
-def load_pretrained(source, dtype=np.float32):
+def load_pretrained(source: str | os.PathLike, dtype: DTypeLike = np.float32) -> Transformer:
     """Return a pretrained model, wholly frozen: its arrays are read-only.
 
     Parameters

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_np.model.nodes import Linear
+from lora_np.model.nodes import LinearNode
 from lora_np.model.tree import is_trainable
 from lora_np.ops import attention_backward, attention_forward, dropout_mask
 from lora_np.ops.fit import fit
@@ -22,14 +22,14 @@ MAX_SCORES = 2**18  # scores in one call of the operation: 1 MB in float32, abou
 
 @dataclass
 class Attention:
-    query: Linear
-    key: Linear
-    value: Linear
-    output: Linear
+    query: LinearNode
+    key: LinearNode
+    value: LinearNode
+    output: LinearNode
     heads: int
     causal: bool = False
     dropout: float = 0.0  # of the attention weights
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
     def forward(self, x, groups, rng=None):
         Q, c_query = self.query.forward(x, rng)  # (1)
@@ -59,12 +59,12 @@ class Attention:
 
 @dataclass
 class FusedAttention:
-    c_attn: Linear  # (d, 3 d): query, key and value side by side, as GPT-2 stores them
-    output: Linear
+    c_attn: LinearNode  # (d, 3 d): query, key and value side by side, as GPT-2 stores them
+    output: LinearNode
     heads: int
     causal: bool = True
     dropout: float = 0.0
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
     def forward(self, x, groups, rng=None):
         QKV, c_attn = self.c_attn.forward(x, rng)  # (1)

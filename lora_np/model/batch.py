@@ -5,6 +5,7 @@ length, and those of one length T form a group whose rows are viewed as (n, T, .
 of short texts is padding; here every row is a real token.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +24,11 @@ class Batch(NamedTuple):
     content: np.ndarray  # (N,) token ids, or (N, P) patches
     position: np.ndarray  # (N,) place of the token in its sequence
     type: np.ndarray  # (N,) BERT's token type
-    groups: tuple  # of Group, in the order of the rows
+    groups: tuple[Group, ...]  # in the order of the rows
     order: np.ndarray  # (S,) order[k] is the place in the given list of the sequence that was laid k-th
 
     @classmethod
-    def of(cls, sequences, types=None):
+    def of(cls, sequences: Sequence | np.ndarray, types: Sequence | None = None) -> "Batch":
         """Lay sequences end to end, sorted by length.
 
         Parameters
@@ -65,7 +66,7 @@ class Batch(NamedTuple):
         batch = cls(content, *_layout(lengths[order]), order)
         return batch if types is None else batch._replace(type=batch.pack(types))
 
-    def with_class_row(self):
+    def with_class_row(self) -> "Batch":
         """Return the batch with a row of zeros in front of each sequence: the place of a class token."""
         lengths = np.concatenate([np.full(group.n, group.T) for group in self.groups])
         position, type_, groups = _layout(lengths + 1)
@@ -73,7 +74,7 @@ class Batch(NamedTuple):
         content[position > 0] = self.content
         return Batch(content, position, type_, groups, self.order)
 
-    def pack(self, sequences):
+    def pack(self, sequences: Sequence) -> np.ndarray:
         """Return rows (N, ...) in packed order out of a list of arrays (T, ...) in the order given to `of`.
 
         Raises
@@ -91,7 +92,7 @@ class Batch(NamedTuple):
             )
         return np.concatenate([rows[k] for k in self.order])
 
-    def unpack(self, rows):
+    def unpack(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return a list of arrays (T, ...) in the order given to `of` out of rows (N, ...) in packed order.
 
         Rows of a model that put a class token in front of each sequence, N + S of them, give arrays (T + 1, ...).
@@ -137,7 +138,7 @@ def check_batch(batch):
         )
 
 
-def _layout(lengths):
+def _layout(lengths) -> tuple[np.ndarray, np.ndarray, tuple[Group, ...]]:
     """Return position, type and groups for sorted lengths."""
     position = np.concatenate([np.arange(T) for T in lengths])
     groups, start = [], 0

@@ -33,7 +33,7 @@ class PostNormBlock:
     mlp: MLP
     norm2: LayerNorm
     dropout: float = 0.0
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
     def forward(self, x, groups, rng=None):
         a, c_attention = self.attention.forward(x, groups, rng)
@@ -70,7 +70,7 @@ class PreNormBlock:
     norm2: LayerNorm
     mlp: MLP
     dropout: float = 0.0
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
     def forward(self, x, groups, rng=None):
         a, c_norm1 = self.norm1.forward(x)

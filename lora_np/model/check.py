@@ -4,14 +4,16 @@ import dataclasses
 
 import numpy as np
 
-from lora_np.gradcheck import check_parameters
-from lora_np.model.batch import check_batch
+from lora_np.gradcheck import Report, check_parameters
+from lora_np.model.batch import Batch, check_batch
+from lora_np.model.transformer import Transformer
 from lora_np.model.tree import arrays, astype, parameters, rebuild, with_arrays
 
+PROBE, MASKS = 0, 1  # what is drawn: the second number of a generator's seed
 DROPOUT = 0.1  # where the model has none, so that the masks' way back is checked too
 
 
-def check_model(model, batch, seed=0):
+def check_model(model: Transformer, batch: Batch, seed: int = 0) -> Report:
     """Compare the backward of a model with numerical derivatives, array by array.
 
     The check runs on a float64 copy off every special point at which wrong gradients look right: trained arrays that
@@ -42,7 +44,7 @@ def check_model(model, batch, seed=0):
             "nothing in this model is trained, so there is no gradient to check; inject an adapter or unfreeze"
             " something first."
         )
-    rng = np.random.default_rng([seed, 0])
+    rng = np.random.default_rng([seed, PROBE])
 
     def prepare(_, node):
         new = {name: jitter(array, rng) for name, array in arrays(node).items() if name in node.trainable}
@@ -56,7 +58,7 @@ def check_model(model, batch, seed=0):
 
     def run(new):
         changed = with_arrays(probe, new)
-        return changed, *changed.forward(batch, np.random.default_rng([seed, 1]))  # the same masks at each call
+        return changed, *changed.forward(batch, np.random.default_rng([seed, MASKS]))  # the same masks at each call
 
     def forward(new):
         _, output, _ = run(new)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_np.model.nodes import Embedding, LayerNorm, Linear, drop
+from lora_np.model.nodes import Embedding, LayerNorm, LinearNode, drop
 from lora_np.model.tree import is_trainable
 from lora_np.ops import dropout_backward
 
@@ -21,10 +21,10 @@ class TokenEmbeddings:
 
     word: Embedding
     position: Embedding
-    type: Embedding  # or None
-    norm: LayerNorm  # or None
+    type: Embedding | None
+    norm: LayerNorm | None
     dropout: float = 0.0
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
     def arrange(self, batch):
         """Return the batch as the blocks see it; raise where the model cannot take it."""
@@ -68,12 +68,12 @@ class TokenEmbeddings:
 class PatchEmbeddings:
     """(1) e = projection(patch), or class_token in front of each image   (2) y = drop(e + position[place])."""
 
-    projection: Linear  # (P, d)
-    class_token: np.ndarray  # (1, d) or None
+    projection: LinearNode  # (P, d)
+    class_token: np.ndarray | None  # (1, d)
     position: Embedding
     dropout: float = 0.0
     hf: str = ""
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
     def arrange(self, batch):
         """Return the batch as the blocks see it, with rows for class tokens; raise where the model cannot take it."""

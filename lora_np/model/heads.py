@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_np.model.nodes import Linear
+from lora_np.model.nodes import LinearNode
 from lora_np.model.tree import is_trainable
 from lora_np.ops import (
     linear_backward,
@@ -31,10 +31,10 @@ POOLING = {"mean": (pool_mean_forward, pool_mean_backward), "first": (pool_first
 
 @dataclass
 class ClassifierHead:
-    pooler: Linear  # or None
-    classifier: Linear  # or None: the pooled rows are the output
+    pooler: LinearNode | None
+    classifier: LinearNode | None  # None: the pooled rows are the output
     pooling: str
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
     def forward(self, x, batch, rng=None):
         h, c_pool = POOLING[self.pooling][0](x, batch.groups)  # (1)
@@ -70,7 +70,7 @@ class TiedHead:
     It holds no array of its own: else the table would be counted, saved and stepped twice.
     """
 
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
     def forward(self, x, table):
         return linear_forward(x, table.T)

@@ -5,7 +5,7 @@ Forward   (1) h = up(x)   (2) a = gelu(h)   (3) y = down(a);   backward: (3), (2
 
 from dataclasses import dataclass
 
-from lora_np.model.nodes import Linear
+from lora_np.model.nodes import LinearNode
 from lora_np.model.tree import is_trainable
 from lora_np.ops import gelu_backward, gelu_forward, gelu_tanh_backward, gelu_tanh_forward
 
@@ -17,10 +17,10 @@ ACTIVATIONS = {  # by the names that Hugging Face's configurations use
 
 @dataclass
 class MLP:
-    up: Linear
-    down: Linear
+    up: LinearNode
+    down: LinearNode
     activation: str
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
     def forward(self, x, rng=None):
         h, c_up = self.up.forward(x, rng)  # (1)

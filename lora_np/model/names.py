@@ -7,18 +7,9 @@ no-op.
 
 import re
 
+from lora_np.model import architectures
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import nearest, walk
-
-# transformers 5 renamed ViT's modules, and PEFT's files follow it; model files kept the old names. Here (old, new).
-VIT_RENAMED = (
-    ("attention.attention.query", "attention.q_proj"),
-    ("attention.attention.key", "attention.k_proj"),
-    ("attention.attention.value", "attention.v_proj"),
-    ("attention.output.dense", "attention.o_proj"),
-    ("intermediate.dense", "mlp.fc1"),
-    ("output.dense", "mlp.fc2"),
-)
 
 
 def hf_name(model, path, node):
@@ -34,21 +25,22 @@ def hf_names(model, path, node):
 
 
 def to_peft(model, name):
-    """Return what PEFT's files call the module or tensor that has this name in model files; see VIT_RENAMED."""
-    if model.config["model_type"] == "vit":
-        name = re.sub(r"\bencoder\.layer\.(?=\d)", "layers.", name)
-        for old, new in VIT_RENAMED:
-            name = re.sub(rf"(?<=\d\.){re.escape(old)}\b", new, name)
+    """Return what PEFT's files call the module or tensor that has this name in model files."""
+    for old, new in architectures.of(model.config).renamed:
+        name = exchanged(name, old, new)
     return name
 
 
 def from_peft(model, name):
     """Undo `to_peft`; the files of PEFT with transformers 4 have the names of model files already."""
-    if model.config["model_type"] == "vit":
-        name = re.sub(r"\blayers\.(?=\d)", "encoder.layer.", name)
-        for old, new in VIT_RENAMED:
-            name = re.sub(rf"(?<=\d\.){re.escape(new)}\b", old, name)
+    for old, new in architectures.of(model.config).renamed:
+        name = exchanged(name, new, old)
     return name
+
+
+def exchanged(name, old, new):
+    """Return a name with `new` in the place of `old`, whole parts between dots; those in a layer follow its number."""
+    return re.sub(rf"(?<![^.]){re.escape(old)}(?=\.\d)|(?<=\d\.){re.escape(old)}(?![^.])", new, name)
 
 
 def is_named(wanted, path, names):

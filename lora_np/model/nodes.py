@@ -6,6 +6,7 @@ gradients)`: gradients of exactly the trainable arrays, dx or None. Nodes keep n
 """
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,12 +22,25 @@ from lora_np.ops import (
 )
 
 
+class LinearNode(Protocol):
+    """What stands where a linear map stands: the map itself, or one that is adapted."""
+
+    W: np.ndarray
+    b: np.ndarray | None
+    hf: str
+    trainable: tuple[str, ...]
+
+    def forward(self, x: np.ndarray, rng: np.random.Generator | None = None) -> tuple[np.ndarray, Any]: ...
+
+    def backward(self, dy: np.ndarray, cache: Any, needs_dx: bool = True) -> tuple[np.ndarray | None, dict]: ...
+
+
 @dataclass
 class Linear:
     W: np.ndarray  # (d_in, d_out)
-    b: np.ndarray  # (d_out,) or None
+    b: np.ndarray | None  # (d_out,)
     hf: str = ""
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
     def forward(self, x, rng=None):
         y, cache = linear_forward(x, self.W, self.b)
@@ -43,7 +57,7 @@ class LayerNorm:
     beta: np.ndarray  # (d,)
     eps: float
     hf: str = ""
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
     def forward(self, x):
         return layer_norm_forward(x, self.gamma, self.beta, self.eps)
@@ -57,7 +71,7 @@ class LayerNorm:
 class Embedding:
     table: np.ndarray  # (V, d)
     hf: str = ""
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
     def forward(self, ids):
         return embedding_forward(self.table, ids)

@@ -8,11 +8,13 @@ Forward   (1) embeddings   (2) the blocks   (3) norm   (4) head;   backward: (4)
 
 import weakref
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from lora_np.model.batch import check_batch
-from lora_np.model.embeddings import TokenEmbeddings
+from lora_np.model.batch import Batch, check_batch
+from lora_np.model.blocks import PostNormBlock, PreNormBlock
+from lora_np.model.embeddings import PatchEmbeddings, TokenEmbeddings
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.nodes import LayerNorm
 from lora_np.model.tree import flatten, is_trainable, parameters
@@ -21,17 +23,27 @@ from lora_np.ops.fit import fit
 
 @dataclass
 class Transformer:
-    embeddings: TokenEmbeddings
-    layer: tuple
-    norm: LayerNorm  # or None
-    head: ClassifierHead  # or None: the output is the hidden rows
+    embeddings: TokenEmbeddings | PatchEmbeddings
+    layer: tuple[PreNormBlock | PostNormBlock, ...]
+    norm: LayerNorm | None
+    head: ClassifierHead | TiedHead | None  # None: the output is the hidden rows
     config: dict = field(repr=False)  # the architecture, in the words of Hugging Face's config.json
     hf_prefix: str = ""  # where the blocks live in the transformers class of the same head, e.g. "bert."
     adapter: object = None  # the LoRAConfig by which `inject` made this model
     aside: dict = field(default_factory=dict, repr=False)  # by name: what its files hold beside, kept to be saved again
-    trainable: tuple = ()
+    trainable: tuple[str, ...] = ()
 
-    def forward(self, batch, rng=None, keep=True):
+    @property
+    def hidden_size(self) -> int:
+        return len(self.layer[-1].norm2.gamma)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.layer[-1].norm2.gamma.dtype
+
+    def forward(
+        self, batch: Batch, rng: np.random.Generator | None = None, keep: bool = True
+    ) -> tuple[np.ndarray, Any]:
         """Return the output and the cache.
 
         Parameters
@@ -77,7 +89,7 @@ class Transformer:
             x, c_head = self.head.forward(x, batch, rng)
         return x, (weakref.ref(self), x.shape, c_embeddings, tuple(c_layer), c_norm, c_head) if keep else None
 
-    def backward(self, doutput, cache):
+    def backward(self, doutput: np.ndarray, cache: Any) -> dict[str, np.ndarray]:
         """Return the gradients of the trainable parameters by name, in the order of `parameters(model,
         trainable_only=True)`.
 

@@ -8,10 +8,14 @@ a node: each function returns a new tree that shares what it did not change.
 import dataclasses
 import difflib
 import hashlib
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike
+
+Node = TypeVar("Node")  # whatever was given comes back: a Transformer, a block, a linear map
 
 
 class ParameterCount(NamedTuple):
@@ -63,7 +67,7 @@ def rebuild(node, change, path=""):
     return changed
 
 
-def parameters(model, trainable_only=False):
+def parameters(model, trainable_only: bool = False) -> dict[str, np.ndarray]:
     """Return the live arrays of a model by name, in order.
 
     Parameters
@@ -99,7 +103,7 @@ def flatten(nested, path=""):
     return flat
 
 
-def count_parameters(model):
+def count_parameters(model) -> ParameterCount:
     """Return how many numbers a model holds, and how many of them are trained.
 
     Parameters
@@ -150,7 +154,7 @@ def locked(array):
     return array
 
 
-def unfreeze(model, names):
+def unfreeze(model: Node, names: str | Iterable[str]) -> Node:
     """Return a new model in which the named parameters are trained.
 
     Parameters
@@ -200,7 +204,7 @@ def unfreeze(model, names):
     return rebuild(model, change)
 
 
-def astype(model, dtype):
+def astype(model: Node, dtype: DTypeLike) -> Node:
     """Return a copy of a model in another dtype; what is frozen is read-only there too.
 
     Parameters

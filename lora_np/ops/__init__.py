@@ -14,7 +14,8 @@ from lora_np.ops.attention import attention_backward, attention_forward
 from lora_np.ops.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from lora_np.ops.dropout import dropout_backward, dropout_forward, dropout_mask
 from lora_np.ops.embedding import embedding_backward, embedding_forward
-from lora_np.ops.gelu import erf, gelu_backward, gelu_forward, gelu_tanh_backward, gelu_tanh_forward
+from lora_np.ops.erf import erf
+from lora_np.ops.gelu import gelu_backward, gelu_forward, gelu_tanh_backward, gelu_tanh_forward
 from lora_np.ops.layer_norm import layer_norm_backward, layer_norm_forward
 from lora_np.ops.linear import linear_backward, linear_forward
 from lora_np.ops.lora_linear import lora_linear_backward, lora_linear_forward

@@ -23,8 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lora_np.ops.fit import described, fit
-
-SAFE = 60.0  # exp of so much, or of its negative, is far inside float32
+from lora_np.ops.rows import row_sum, softmax
 
 
 class AttentionCache(NamedTuple):
@@ -52,18 +51,13 @@ def attention_forward(Q, K, V, visible=None, mask=None):
     """
     fit("attention", "Q (n, h, T, d), K (n, h, U, d), V (n, h, U, d_v), mask (n, h, T, U) or None", Q, K, V, mask)
     _check_visible(visible, (*Q.shape[:3], K.shape[2]))
-    scale = 1.0 / math.sqrt(Q.shape[3])
     with np.errstate(over="ignore", invalid="ignore"):  # a hidden key may hold anything; what is below all numbers is 0
-        S = (scale * Q) @ K.swapaxes(2, 3)  # (n, h, T, U)  (1)  Q has fewer entries to scale than S
+        S = Q @ K.swapaxes(2, 3) / math.sqrt(Q.shape[3])  # (n, h, T, U)  (1)
         if visible is not None:
-            np.copyto(S, -np.inf, where=~visible)
-        if (
-            not -SAFE < S.real.min(initial=0.0) <= S.real.max(initial=0.0) < SAFE
-        ):  # else exp neither overflows nor vanishes
-            S = _finite_scores(S, Q, K, visible)
-            S -= S.real.max(axis=3, keepdims=True)  # (n, h, T, U)  a constant of the row cancels in (2)
-    P = np.exp(S, out=S)  # (n, h, T, U)  (2)
-    P /= P @ np.ones((P.shape[3], 1), P.dtype)  # (n, h, T, U)  a product adds up rows faster than `sum`
+            S = np.where(visible, S, -np.inf)  # (n, h, T, U)
+        P = softmax(S)  # (n, h, T, U)  (2)
+        if np.isnan(P.real).any():  # a row's greatest score is above, or below, all numbers
+            P = softmax(_finite_scores(Q, K, visible))  # (n, h, T, U)
     D = P if mask is None else P * mask  # (n, h, T, U)  (3)
     O = D @ V  # (n, h, T, d_v)  (4)
     return O, AttentionCache(Q, K, V, P, mask)
@@ -80,18 +74,14 @@ def attention_backward(dO, cache, needs=("Q", "K", "V")):
     if "Q" in needs or "K" in needs:
         dD = dO @ V.swapaxes(2, 3)  # (n, h, T, U)
         dP = dD if mask is None else dD * mask  # (n, h, T, U)  (3)
-        dS = dP - np.einsum("nhtu,nhtu->nht", P, dP)[..., None]  # (n, h, T, U)  (2)  less sum_u P_u dP_u
-        dS *= P
-        scale = 1.0 / math.sqrt(Q.shape[3])
-        dQ = dS @ (scale * K) if "Q" in needs else None  # (n, h, T, d)  (1)
-        dK = dS.swapaxes(2, 3) @ (scale * Q) if "K" in needs else None  # (n, h, U, d)
+        dS = P * (dP - row_sum(P * dP))  # (n, h, T, U)  (2)
+        dQ = dS @ K / math.sqrt(Q.shape[3]) if "Q" in needs else None  # (n, h, T, d)  (1)
+        dK = dS.swapaxes(2, 3) @ Q / math.sqrt(Q.shape[3]) if "K" in needs else None  # (n, h, U, d)
     return dQ, dK, dV
 
 
-def _finite_scores(S, Q, K, visible):
-    """Return S; or, if a row's greatest score overflows, scores from which it was taken away before they can."""
-    if np.isfinite(S.real.max(axis=3)).all():
-        return S
+def _finite_scores(Q, K, visible):
+    """Return the scores less the greatest of each row, which is taken away before they can overflow."""
     q, k = _greatest(Q.real, 3), _greatest(K.real, (2, 3))
     S = (Q / q) @ (K / k).swapaxes(2, 3)
     if visible is not None:

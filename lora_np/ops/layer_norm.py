@@ -28,9 +28,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lora_np.ops.fit import fit, number
+from lora_np.ops.rows import centre, row_mean
 
 LEAST = 1e-37  # that float32 holds with all its digits
-NEAR = 0.01  # of its mean: how close a row that is centred again begins to it
 
 
 class LayerNormCache(NamedTuple):
@@ -52,9 +52,7 @@ def layer_norm_forward(x, gamma, beta, eps):
     eps = number("eps", eps)
     if not LEAST <= eps < math.inf:  # a constant row would be divided by zero
         raise ValueError(f"eps must be a positive number, at least {LEAST}, but it is {eps}.")
-    with np.errstate(over="ignore"):  # of the sum of a row's largest numbers
-        centred = x - row_mean(x)  # (N, d)  (1)
-    _centre_again(x, centred)
+    centred = centre(x)  # (N, d)  (1)
     variance = row_mean(centred * centred)  # (N, 1)
     inverse_std = 1.0 / np.sqrt(variance + eps)  # (N, 1)  (2)
     xhat = centred * inverse_std  # (N, d)  (3)
@@ -74,23 +72,5 @@ def layer_norm_backward(dy, cache, needs=("x", "gamma", "beta")):
     if "x" in needs:
         dxhat = gamma * dy  # (N, d)
         along_xhat = row_mean(dxhat * xhat)  # (N, 1)
-        dx = dxhat - row_mean(dxhat) - xhat * along_xhat  # (N, d)  (3) (2) (1)
-        dx *= inverse_std  # (N, d)
+        dx = inverse_std * (dxhat - row_mean(dxhat) - xhat * along_xhat)  # (N, d)  (3) (2) (1)
     return dx, dgamma, dbeta
-
-
-def _centre_again(x, centred):
-    """Write (1) anew where a row begins near its mean: the mean's rounding may be all there is, and (2) amplifies it.
-
-    The first entry is taken away before the mean: that is exact there, and of a constant row exactly zeros are left.
-    """
-    first, left = x[:, 0].real, centred[:, 0].real
-    near = np.flatnonzero(np.abs(left) <= NEAR * np.abs(first - left))
-    if near.size:
-        shifted = x[near] - x[near, :1]
-        centred[near] = shifted - row_mean(shifted)
-
-
-def row_mean(x):
-    """Return the mean of each row, (N, 1): a product with ones adds up rows faster than `sum` and `mean`."""
-    return x @ np.ones((x.shape[-1], 1), x.dtype) / x.shape[-1]

@@ -37,8 +37,7 @@ def linear_forward(x, W, b=None):
     fit("linear", "x (N, d_in), W (d_in, d_out), b (d_out,) or None", x, W, b)
     y = x @ W  # (N, d_out)  (1)
     if b is not None:
-        y = y.astype(np.result_type(y, b), copy=False)  # (N, d_out)  where b alone is complex, in a complex step
-        y += b  # (N, d_out)  (2)  in place: one more array of this size costs a quarter of the product
+        y = y + b  # (N, d_out)  (2)
     return y, LinearCache(x, W)
 
 

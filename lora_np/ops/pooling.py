@@ -44,7 +44,7 @@ def pool_mean_backward(dy, cache):
     dx = np.empty((rows, dy.shape[1]), dy.dtype)  # (N, d)
     first = 0
     for start, stop, n, T in groups:
-        dx[start:stop] = np.repeat(dy[first : first + n] * (1.0 / T), T, axis=0)  # (1)
+        dx[start:stop] = np.repeat(dy[first : first + n] / T, T, axis=0)  # (1)
         first += n
     return dx
 

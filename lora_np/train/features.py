@@ -56,7 +56,7 @@ def features(model, sequences, run=map):
             " has to be trained through the whole network."
         )
     pooled = dataclasses.replace(model, head=ClassifierHead(None, None, model.head.pooling))
-    return list(predict(pooled, sequences, run)[:, None])  # (S, 1, d)
+    return list(predict(pooled, sequences, run)[:, None])
 
 
 def head_alone(model):

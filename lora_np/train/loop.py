@@ -15,9 +15,9 @@ from lora_np.model.tree import parameters
 from lora_np.ops.fit import number
 from lora_np.train.optimisers import AdamW, NonFiniteLoss
 from lora_np.train.parallel import loss_and_gradients, worker_pool
+from lora_np.train.purposes import Purpose
 from lora_np.train.schedules import linear_schedule
 
-ORDER, DROPOUT, AUGMENT = 1, 2, 6  # purposes: the second number of a generator's seed
 SORTED_TOGETHER = (
     50  # batches: neighbours in length, and yet other ones in each epoch; Hugging Face's Trainer has it so
 )
@@ -115,7 +115,7 @@ class Training:
     def rows(self, step):
         """Return which examples make the batch of step 0, 1, ...: each epoch goes once through a new order."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        rng, size = np.random.default_rng([self.plan.seed, ORDER, epoch]), self.plan.batch_size
+        rng, size = np.random.default_rng([self.plan.seed, Purpose.ORDER, epoch]), self.plan.batch_size
         order = rng.permutation(len(self.sequences))
         if self.plan.group_by_length:
             order = by_length(order, self.lengths, size * SORTED_TOGETHER)
@@ -124,7 +124,7 @@ class Training:
 
     def batch(self, step):
         """Return the sequences of step 0, 1, ..., augmented."""
-        return self.augment(self.rows(step), np.random.default_rng([self.plan.seed, AUGMENT, step]))
+        return self.augment(self.rows(step), np.random.default_rng([self.plan.seed, Purpose.AUGMENT, step]))
 
     def steps(self):
         """Yield a Step after each step that was taken, from where the run stands to its end; between two, the run can
@@ -139,7 +139,7 @@ class Training:
             while self.done < self.total:
                 rows, plan = self.rows(self.done), self.plan
                 sequences = self.batch(self.done)
-                key = (plan.seed, DROPOUT, self.done)
+                key = (plan.seed, Purpose.DROPOUT, self.done)
                 loss, grads = loss_and_gradients(
                     self.model,
                     sequences,

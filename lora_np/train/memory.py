@@ -16,10 +16,10 @@ def keep_freed_memory():
     """Let this process keep the memory of arrays that it frees, instead of handing it back to the system.
 
     A step frees its activations and takes as many again. What goes back to the system in between comes again page by
-    page, each cleared first; the README says what that costs. The threads also share one heap, so that one uses what
-    another has freed. The commands of `lora_np` call this when they start; in a program of your own call it before the
-    first large array. It holds for the whole process, which then never shrinks. Where the C library is not glibc
-    (macOS, Windows), nothing happens.
+    page, each cleared first; the guide on speed says what that costs. The threads also share one heap, so that one
+    uses what another has freed. The commands of `lora_np` call this when they start; in a program of your own call it
+    before the first large array. It holds for the whole process, which then never shrinks. Where the C library is not
+    glibc (macOS, Windows), nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -38,7 +38,14 @@ class AdamW:
         If there is nothing to train, an array is read-only, or a rate is out of range.
     """
 
-    def __init__(self, parameters, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
+    def __init__(
+        self,
+        parameters: dict[str, np.ndarray],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ):
         if not isinstance(parameters, dict) or not all(map(is_real, parameters.values())):
             raise ValueError(
                 "AdamW steps a dict of floating-point arrays by name, but it was given"
@@ -57,7 +64,7 @@ class AdamW:
         self.m = {name: np.zeros_like(p) for name, p in parameters.items()}
         self.v = {name: np.zeros_like(p) for name, p in parameters.items()}
 
-    def step(self, grads):
+    def step(self, grads: dict[str, np.ndarray]) -> None:
         """Take one step along `grads`, which must name exactly the parameters.
 
         Raises

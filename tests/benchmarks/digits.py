@@ -3,7 +3,7 @@
     python tests/benchmarks/digits.py    (about ten minutes; the baseline on pixels needs scikit-learn)
 
 Runs `lora_np finetune` with its defaults, gathers the metrics, and writes tests/benchmarks/results/digits.json,
-from which tests/benchmarks/readme.py writes the README's figures.
+from which tests/benchmarks/readme.py writes the figures of README and guides.
 """
 
 import json
@@ -17,11 +17,10 @@ import numpy as np
 from pairs import machine
 
 import lora_np as lnp
-from lora_np.cli.options import DEFAULTS, EPOCHS, SHARED
+from lora_np.experiments import Recipe
 from lora_np.model.tree import unfreeze
 from lora_np.train.evaluate import accuracy, predict
-from lora_np.train.loop import Plan, Training
-from lora_np.train.parallel import cores
+from lora_np.train.loop import Training
 
 RESULT = Path(__file__).parent / "results" / "digits.json"
 SHIFTS = ("digits-mixed", "digits-rotated", "digits-inverted")
@@ -73,13 +72,7 @@ def from_nothing(shift):
     shares = []
     for seed in SEEDS:
         model = unfreeze(lnp.vit(config, labels=10, rng=np.random.default_rng(seed)), "all")
-        images = SHARED["images"]
-        rates = {
-            "lr": DEFAULTS["images"]["full"]["lr"],
-            "batch_size": images["batch_size"],
-            "epochs": EPOCHS[shift],
-        }
-        plan = Plan(**rates, seed=seed, workers=cores())
+        plan = Recipe(data=shift, method="full", seed=seed).plan()
         for _ in (training := Training(model, list(tokenizer(train.inputs)), train.labels, plan)).steps():
             pass
         shares.append(accuracy(predict(training.model, list(tokenizer(test.inputs))), test.labels))

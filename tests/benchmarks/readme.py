@@ -1,8 +1,8 @@
-"""Keep READMEs and chapters in step with the records: their measured figures stand between markers, written from here.
+"""Keep READMEs, guides and chapters in step with the records: measured figures stand between markers, written here.
 
-python tests/benchmarks/readme.py                  write the figures into the READMEs and the sources of the chapters
+python tests/benchmarks/readme.py                  write the figures into READMEs, guides and the chapters' sources
 python tests/benchmarks/readme.py --check          fail if one of them says something else
-python tests/benchmarks/readme.py --block NAME     print a block of the README (run, test, loop), for .ci/run
+python tests/benchmarks/readme.py --block NAME     print a block of the README or a guide (run, test, loop), for .ci/run
 
 A marker never begins a line: CommonMark would read an HTML block there, and tear the sentence in two.
 """
@@ -15,14 +15,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "README.zh-CN.md", ROOT / "tests" / "gradcheck" / "README.md"]
+GUIDES = sorted((ROOT / "chapters" / "guide").glob("*.md"))
+PAGES = [README, ROOT / "README.zh-CN.md", *GUIDES, ROOT / "tests" / "corpus" / "README.md"]
 PAGES += sorted((ROOT / "chapters" / "src").glob("*.py"))
 RECORD, REVIEWS, CHECKED, COURSE, SPEED, SCALING = (
     json.loads((ROOT / "tests" / "benchmarks" / "results" / f"{name}.json").read_text())
     for name in ("digits", "reviews", "gradcheck", "course", "speed", "scaling")
 )
 METHODS = ("head", "lora", "full")
-ANSWERS = COURSE["unseen"]  # the suite that those who wrote the checks have not looked at
+ANSWERS = COURSE.get("blind", COURSE["unseen"])  # a suite that those who wrote the checks have not looked at
 REFERENCE = json.loads((ROOT / "tests" / "reference" / "results.json").read_text())
 MINILM = json.loads((ROOT / "tests" / "reference" / "minilm.json").read_text())
 
@@ -34,18 +35,20 @@ def percent(shares):
     return f"{sum(shares) / len(shares):.1f}" + (f" ± {spread:.1f}" if len(shares) > 1 else "")
 
 
-def table(*columns):
-    """Return the table of accuracies, its header in the language of the README."""
+def accuracies_table():
+    """Return the table of accuracies on the digits."""
     runs, baselines = RECORD["runs"], RECORD["baselines"]
     shifts = ("digits-mixed", "digits-rotated", "digits-inverted")
-    rows = [columns, ("---", *("---:" for _ in columns[1:]))]
+    rows = [("trained", "parameters", "mixed", "rotated", "inverted"), ("---", *["---:"] * 4)]
     head, lora, full = (runs[f"{method} digits-mixed"] for method in METHODS)
-    names = ROWS[columns[0]]
-    rows.append((names[0], "0", *(percent([runs[f"lora {s}"]["before"]]) for s in shifts)))
-    for name, method, run in ((names[1], "head", head), (names[2], "lora", lora), (names[3], "full", full)):
+    rows.append(("nothing: the frozen model", "0", *(percent([runs[f"lora {s}"]["before"]]) for s in shifts)))
+    names = ("the head alone", "**LoRA, head frozen**", "everything")
+    for name, method, run in zip(names, METHODS, (head, lora, full)):
         rows.append((name, f"{run['trainable']:,}", *(percent(runs[f"{method} {s}"]["after"]) for s in shifts)))
-    rows.append((names[4], f"{full['trainable']:,}", *(percent(baselines[s]["from_nothing"]) for s in shifts)))
-    rows.append((names[5], "650", *(percent([baselines[s]["logistic_on_pixels"]]) for s in shifts)))
+    nothing = (percent(baselines[s]["from_nothing"]) for s in shifts)
+    rows.append(("*everything, from random numbers*", f"{full['trainable']:,}", *nothing))
+    pixels = (percent([baselines[s]["logistic_on_pixels"]]) for s in shifts)
+    rows.append(("*logistic regression on pixels*", "650", *pixels))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
@@ -129,7 +132,7 @@ def without_coretype(part):
 
 
 def last_of(rows):
-    """Return the row of the processor that the README calls the second."""
+    """Return the row of the processor that the guide calls the second."""
     return list(rows.values())[-1]
 
 
@@ -233,10 +236,41 @@ def checked():
         found |= {f"{suite}_wrong": f"{total['wrong'] // CHECKED['seeds']:,}"}
     sums = {what: sum(CHECKED[suite].get(what, 0) for suite in SUITES) for what in ("wrong", "found", "right")}
     found["missed"] = f"{sums['wrong'] - sums['found']:,} of {sums['wrong']:,}"
-    found["right"] = f"{sums['right'] // CHECKED['seeds']}"
     found["alarms"] = f"{sum(CHECKED[suite].get('false alarms', 0) for suite in SUITES)} of {sums['right']:,}"
     found["rivals"] = "\n" + rivals_table() + "\n"
+    found["corpus"] = "\n" + corpus_table() + "\n"
+    found["judged"] = "\n" + answers_table() + "\n"
     return found
+
+
+def answer_suites():
+    return {name: found for name, found in COURSE.items() if "labelled" in found}
+
+
+def corpus_table():
+    """Return how many entries there are of each kind and suite."""
+    rows = [("entries", "suite", "wrong", "right"), ("---", "---", "---:", "---:")]
+    for suite in SUITES:
+        counts = (CHECKED[suite][what] // CHECKED["seeds"] for what in ("wrong", "right"))
+        rows.append(("backwards", suite, *map(str, counts)))
+    rows += [("answers", name, str(found["wrong"]), str(found["right"])) for name, found in answer_suites().items()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def answers_table():
+    """Return how the answers of each suite are judged, and what is named of those that have a label."""
+    rows = [("suite", "rejected", "accepted", "labelled", "cause", "group", "wrong group", "nothing")]
+    rows.append(("---", *["---:"] * 7))
+    for name, found in answer_suites().items():
+        judged = (f"{found['rejected']} of {found['wrong']}", f"{found['accepted']} of {found['right']}")
+        rows.append((name, *judged, str(found["labelled"]), *shares(found, found["labelled"])))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def shares(counts, of):
+    """Return the shares of causes, of groups at least, of wrong groups and of nothing named."""
+    cause, group, other, none = (counts.get(what, 0) for what in ("cause", "group", "other", "none"))
+    return [f"{100 * count / of:.1f} %" for count in (cause, cause + group, other, none)]
 
 
 def causes_table():
@@ -244,9 +278,7 @@ def causes_table():
     rows = [("suite", "tried", "found", "cause", "group", "wrong group", "nothing"), ("---", *["---:"] * 6)]
     for suite in SUITES:
         total = CHECKED[suite]
-        shares = [total.get("cause", 0), total.get("cause", 0) + total.get("group", 0), total.get("other", 0)]
-        shares = [f"{100 * count / total['wrong']:.1f} %" for count in (*shares, total.get("none", 0))]
-        rows.append((suite, f"{total['wrong']:,}", f"{total['found']:,}", *shares))
+        rows.append((suite, f"{total['wrong']:,}", f"{total['found']:,}", *shares(total, total["wrong"])))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
@@ -275,44 +307,21 @@ def rivals_table():
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-ROWS = {
-    "trained": (
-        "nothing: the frozen model",
-        "the head alone",
-        "**LoRA, head frozen**",
-        "everything",
-        "*everything, from random numbers*",
-        "*logistic regression on pixels*",
-    ),
-    "训练什么": (
-        "什么都不训练：冻结的模型",
-        "只训练分类头",
-        "**LoRA，分类头冻结**",
-        "全部参数",
-        "*全部参数，从随机数开始*",
-        "*像素上的逻辑回归*",
-    ),
-}
-
-
 def values():
-    """Return the figures that a README may quote, by the name of their marker."""
+    """Return the figures that a page may quote, by the name of their marker."""
     lora = RECORD["runs"]["lora digits-mixed"]
     size = lora["bytes"]
     errors = next(value for key, value in REFERENCE.items() if key != "versions")
     return {
-        "accuracies": "\n" + table("trained", "parameters", "mixed", "rotated", "inverted") + "\n",
-        "准确率": "\n" + table("训练什么", "参数", "mixed", "rotated", "inverted") + "\n",
+        "accuracies": "\n" + accuracies_table() + "\n",
         "shown": f"\n```text\n{RECORD['shown']}\n```\n",
         "seconds": f"{sorted(lora['seconds'])[1]:.0f}",  # of three
         "before": percent([lora["before"]]),
-        "after": percent(lora["after"]),
         "share": f"{100 * lora['trainable'] / lora['total']:.1f}",
         "trainable": f"{lora['trainable']:,}",
         "adapter_bytes": f"{size['adapter'] / 1000:.0f} kB",
         "model_bytes": f"{size['model'] / 1000:.0f} kB",
         "merge": f"{lora['merge_difference']:.0e}",
-        "gradient": f"{lora['largest_gradient_error']:.0e}",
         "upright_base": percent([lora["upright_base"]]),
         "upright_after": percent(RECORD["runs"]["lora digits-rotated"]["upright_after"]),
         "upright_mixed": percent(lora["upright_after"]),
@@ -346,7 +355,7 @@ def values():
     }
 
 
-def filled(text, name="the README"):
+def filled(text, name="the page"):
     """Return a page with every marked figure written anew: `<!-- name -->figure<!-- / -->`."""
     known = values()
 
@@ -383,11 +392,12 @@ def torn(text):
 
 
 def block(name):
-    """Return the code block that follows `<!-- block: name -->` in the README."""
-    found = re.search(rf"<!-- block: {name} -->\s*```\w*\n(.*?)```", README.read_text(), re.DOTALL)
-    if not found:
-        raise SystemExit(f"the README has no block {name!r}")
-    return found[1].strip()
+    """Return the code block that follows `<!-- block: name -->`, in the README or a guide."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (README, *GUIDES))
+    found = re.findall(rf"<!-- block: {name} -->\s*```\w*\n(.*?)```", text, re.DOTALL)
+    if len(found) != 1:
+        raise SystemExit(f"expected one block {name!r} in the README and the guides, but there are {len(found)}")
+    return found[0].strip()
 
 
 def main(argv):

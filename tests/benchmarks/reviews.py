@@ -6,7 +6,7 @@
     python tests/benchmarks/reviews.py cost        time and peak memory of an epoch of each (on an idle machine)
 
 Each part replaces its own section of tests/benchmarks/results/reviews.json, from which tests/benchmarks/readme.py
-writes the README's figures. The seeds of the choice are not those of the result.
+writes the figures of README and guides. The seeds of the choice are not those of the result.
 """
 
 import itertools
@@ -23,11 +23,11 @@ import numpy as np
 from pairs import machine
 
 import lora_np as lnp
-from lora_np.cli.finetune import make_models
-from lora_np.cli.options import settled
+from lora_np.experiments import Recipe
+from lora_np.experiments.run import make_models
 from lora_np.train.evaluate import accuracy, predict
 from lora_np.train.features import features, head_alone, is_fixed_below_head
-from lora_np.train.loop import Plan, Training
+from lora_np.train.loop import Training
 from lora_np.train.parallel import worker_pool
 
 RESULT = Path(__file__).parent / "results" / "reviews.json"
@@ -54,24 +54,23 @@ def choose():
                 continue
             row = {"method": method, "lr": lr, "epochs": epochs, "dev": []}
             for seed in CHOICE_SEEDS:
-                options = settled({"model": "minilm", **{k: row[k] for k in ("method", "lr", "epochs")}, "seed": seed})
-                _, model = make_models(options, train.classes)
+                recipe = Recipe(model="minilm", method=method, lr=lr, epochs=epochs, seed=seed)
+                _, model = make_models(recipe, train.classes)
                 given = texts
                 if is_fixed_below_head(model):  # then its features are the same for each recipe
                     given = frozen = frozen or [features(model, part) for part in texts]
                     model = head_alone(model)
-                steps(model, given[0], train.labels, options)
-                with worker_pool(options["workers"]) as run:
+                steps(model, given[0], train.labels, recipe)
+                with worker_pool(recipe.workers) as run:
                     row["dev"].append(accuracy(predict(model, given[1], run), dev.labels))
             rows.append(row)
             print(row, flush=True)
             save("choose", {"seeds": list(CHOICE_SEEDS), "dev_rows": len(dev), "tried": rows})
 
 
-def steps(model, sequences, labels, options):
+def steps(model, sequences, labels, recipe):
     """Take all steps of a run."""
-    names = ("lr", "epochs", "batch_size", "seed", "workers")
-    for _ in Training(model, sequences, labels, Plan(**{name: options[name] for name in names})).steps():
+    for _ in Training(model, sequences, labels, recipe.plan()).steps():
         pass
 
 
@@ -184,15 +183,15 @@ def measure_cost():
 def epoch(method):
     """Train for one epoch and print what it took; the memory is that of the whole process, libraries and data too."""
     train = lnp.load_data(DATA)[0]
-    options = settled({"model": "minilm", "method": method, "epochs": 1})
+    recipe = Recipe(model="minilm", method=method, epochs=1)
     tokenizer = lnp.load_tokenizer("minilm")
-    tokens = tokenizer(train.inputs, options["max_length"])
-    _, model = make_models(options, train.classes)
+    tokens = tokenizer(train.inputs)
+    _, model = make_models(recipe, train.classes)
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    with worker_pool(options["workers"]) as run:
+    with worker_pool(recipe.workers) as run:
         given = features(model, tokens, run) if method == "head" else tokens
-    steps(head_alone(model) if method == "head" else model, given, train.labels, options)
+    steps(head_alone(model) if method == "head" else model, given, train.labels, recipe)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count = sum(map(len, tokens))

@@ -29,7 +29,7 @@ import numpy as np
 from pairs import interleaved, machine, summary
 
 import lora_np as lnp
-from lora_np.cli.options import settled
+from lora_np.experiments import Recipe
 from lora_np.formats.pretrained import model_folder
 from lora_np.gradcheck import check
 from lora_np.model.tree import with_arrays
@@ -40,8 +40,8 @@ from lora_np.train.optimisers import AdamW
 from lora_np.train.parallel import cores, loss_and_gradients, worker_pool
 
 RESULT = Path(__file__).parent / "results" / "speed.json"
-DEFAULTS = settled({"model": "minilm"})  # of `lora_np finetune`
-BATCH, LR, MAX_TOKENS, ROUNDS = *(DEFAULTS[name] for name in ("batch_size", "lr", "max_tokens")), 9
+RECIPE = Recipe(model="minilm")  # with the defaults of `lora_np finetune`
+BATCH, LR, MAX_TOKENS, ROUNDS = RECIPE.batch_size, RECIPE.lr, RECIPE.max_tokens, 9
 BOUND = 3.0  # a step over its products: 1.4 to 1.5 when this was written
 FULL = {"32 x 128": (32, 128), "16 x 256": (16, 256)}
 PROCESSES = 4  # of each side, one after the other: some are lucky with their memory, some are not, by 5 % and more

@@ -1,5 +1,6 @@
 """The commands, run as a user runs them: what they print, write and refuse."""
 
+import importlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import lora_np as lnp
 from lora_np.cli.commands import COMMANDS, main
 from lora_np.cli.terminal import size
 
+running = importlib.import_module("lora_np.experiments.run")  # which the function of that name hides
 QUICK = ["--epochs", "2", "--r", "2", "--data", "digits-rotated"]
 
 
@@ -63,7 +65,7 @@ def test_every_command_has_help(name, capsys):
 
 
 def test_a_run_shows_what_was_promised_in_order_and_writes_it(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("lora_np.cli.finetune.SAVE_EVERY", 0.0)  # checkpoints are written, and gone at the end
+    monkeypatch.setattr("lora_np.experiments.record.SAVE_EVERY", 0.0)  # checkpoints are written, and gone at the end
     assert main(["finetune", *QUICK]) == 0
     shown = capsys.readouterr().out
     folder = tmp_path / "runs" / "digits-lora-001"
@@ -202,7 +204,8 @@ def test_ctrl_c_saves_the_work_and_resume_ends_with_the_same_bits(capsys, tmp_pa
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL to a child process")
 def test_a_killed_run_leaves_a_checkpoint_that_resumes(tmp_path, monkeypatch):
-    code = "from lora_np.cli import finetune, commands; finetune.SAVE_EVERY = 0.0; commands.main()"
+    code = "from lora_np.cli import commands; from lora_np.experiments import record;"
+    code += "record.SAVE_EVERY = 0.0; commands.main()"
     argv = ["finetune", "--r", "2", "--epochs", "200", "--data", "digits-rotated", "--out", "killed"]
     process = subprocess.Popen([sys.executable, "-c", code, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not (tmp_path / "killed" / "checkpoint.safetensors").exists():
@@ -211,18 +214,17 @@ def test_a_killed_run_leaves_a_checkpoint_that_resumes(tmp_path, monkeypatch):
     time.sleep(0.3)
     process.kill()
     process.communicate()
-    options = json.loads((tmp_path / "killed" / "run.json").read_text())
-    from lora_np.cli.finetune import make_models
     from lora_np.datasets.named import load_data
     from lora_np.datasets.tokenizers import load_tokenizer
+    from lora_np.experiments import read_recipe
+    from lora_np.experiments.run import make_models
     from lora_np.train.checkpoints import load_checkpoint
-    from lora_np.train.loop import Plan, Training
+    from lora_np.train.loop import Training
 
-    train = load_data(options["data"])[0]
-    plan = Plan(lr=options["lr"], epochs=options["epochs"], batch_size=options["batch_size"])
-    training = Training(
-        make_models(options, train.classes)[1], list(load_tokenizer("digits")(train.inputs)), train.labels, plan
-    )
+    recipe = read_recipe(tmp_path / "killed")
+    train = load_data(recipe.data)[0]
+    sequences, (_, model) = list(load_tokenizer("digits")(train.inputs)), make_models(recipe, train.classes)
+    training = Training(model, sequences, train.labels, recipe.plan())
     history = load_checkpoint(training, tmp_path / "killed" / "checkpoint.safetensors")
     assert training.done == len(history["loss"]) > 0
 
@@ -238,14 +240,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(capsys, monkeypat
         return (float("nan") if len(calls) == 20 else loss), grads
 
     monkeypatch.setattr(loop, "loss_and_gradients", breaks)
-    monkeypatch.setattr("lora_np.cli.finetune.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("lora_np.experiments.record.SAVE_EVERY", 0.0)
     text = error_of(capsys, "finetune", *QUICK, "--out", "run")
     assert "step 20" in text and "lower learning rate" in text and "last good state" in text
     assert os.path.exists("run/checkpoint.safetensors")
 
 
 def test_a_wrong_model_is_named_before_data_are_fetched(capsys, monkeypatch):
-    monkeypatch.setattr("lora_np.cli.finetune.load_data", lambda name: pytest.fail("data were loaded"))
+    monkeypatch.setattr(running, "load_data", lambda name: pytest.fail("data were loaded"))
     assert "'digitz'" in error_of(capsys, "finetune", "--model", "digitz")
 
 
@@ -326,15 +328,13 @@ def test_a_place_where_no_folder_can_be_made_is_named(capsys, tmp_path):
 
 
 def test_work_survives_a_failure_while_results_are_written(capsys, monkeypatch, tmp_path):
-    from lora_np.cli import finetune
-
     def full(*_):
         raise OSError("no room")
 
-    right = finetune.save_adapter
-    monkeypatch.setattr(finetune, "save_adapter", full)
+    right = running.save_adapter
+    monkeypatch.setattr(running, "save_adapter", full)
     assert "no room" in error_of(capsys, "finetune", *QUICK, "--out", "run")
-    monkeypatch.setattr(finetune, "save_adapter", right)
+    monkeypatch.setattr(running, "save_adapter", right)
     assert main(["finetune", "--resume", "run"]) == 0
     assert "after step 32 of 32" in capsys.readouterr().out  # nothing had to be trained again
     assert (tmp_path / "run" / "metrics.json").exists()

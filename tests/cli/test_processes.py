@@ -143,7 +143,8 @@ def test_of_two_new_runs_in_one_folder_one_is_refused(tmp_path):
 @pytest.mark.thorough
 def test_a_killed_run_can_be_resumed_but_not_twice_at_once(tmp_path):
     """The lock of a process that was killed is gone; what it had half written is swept away."""
-    code = "from lora_np.cli import finetune, commands; finetune.SAVE_EVERY = 0.0; commands.main()"
+    code = "from lora_np.cli import commands; from lora_np.experiments import record;"
+    code += "record.SAVE_EVERY = 0.0; commands.main()"
     options = ["--r", "2", "--epochs", "12", "--data", "digits-rotated", "--out"]
     process = start("finetune", *options, "run", code=code)
     read_until(process, "epoch 3")

@@ -2,6 +2,7 @@
 a folder that is tried first, hints that can be pasted, and one sentence for what is damaged or absurd."""
 
 import dataclasses
+import importlib
 import json
 import os
 import shlex
@@ -244,8 +245,9 @@ def test_a_file_that_cannot_be_read_is_named(classifier, capsys):
 @pytest.mark.parametrize("argv", [IMAGES, ["pretrain-digits", "--epochs", "1"], ["merge", "--adapter", "nowhere"]])
 def test_a_folder_that_cannot_be_written_is_named_before_the_work(argv, capsys, monkeypatch):
     """The model was trained first."""
-    for name in ("finetune", "pretrain_digits"):
-        monkeypatch.setattr(f"lora_np.cli.{name}.load_data", lambda _: pytest.fail("the work had begun"))
+    for name in ("experiments.run", "cli.pretrain_digits"):
+        module = importlib.import_module(f"lora_np.{name}")
+        monkeypatch.setattr(module, "load_data", lambda _: pytest.fail("the work had begun"))
     Path("file").write_text("")
     for out in ("file", "file/below"):
         text = error_of(capsys, *argv, "--out", out)

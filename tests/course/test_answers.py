@@ -1,35 +1,22 @@
-"""What `course.check` says of right and wrong answers, of which there are two suites.
+"""What `course.check` says of right and wrong answers: those of tests/corpus, and some that stand here."""
 
-seen      `answers*.py`: looked at while the rules were written
-unseen    `unseen*.py`: by somebody who had not seen the rules, and nobody who writes rules looks at its entries
-
-Run as a script, this file names the causes of all wrong answers and records how many are right, in
-tests/benchmarks/results/course.json: python tests/course/test_answers.py
-"""
-
-import json
-import platform
 import sys
 import types
-import warnings
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import answers
-import unseen_answers
+from corpus.entries import suites
+from try_corpus import agreement, judged, title
 
 import lora_np as lnp
 from lora_np import ops
-from lora_np.course import answers as judged
 from lora_np.course import judging
+from lora_np.course.exercise import all_exercises
 from lora_np.gradcheck import CAUSES
 
-SUITES = {"seen": answers, "unseen": unseen_answers}
-RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "course.json"
+SUITES = suites("answers")
+TESTED = ("seen", "unseen")  # blind is a measure, and may be judged wrongly
 
 
 @pytest.fixture(autouse=True)
@@ -37,62 +24,57 @@ def own_progress(tmp_path, monkeypatch):
     monkeypatch.setenv("LORA_NP_CACHE", str(tmp_path))
 
 
-def title(entry):
-    return f"{entry.exercise}: {entry.function.__module__}.{entry.function.__qualname__}"
-
-
 def both(kind):
     """Return the answers of a kind; those of the second suite take more time than a test command should."""
-    more = [pytest.param(entry, marks=pytest.mark.thorough) for entry in getattr(unseen_answers, kind)]
-    return [*getattr(answers, kind), *more]
+    marks = {"seen": (), "unseen": pytest.mark.thorough}
+    return [
+        pytest.param(entry, id=title(suite, entry), marks=marks[suite])
+        for suite in TESTED
+        for entry in getattr(SUITES[suite], kind)
+    ]
 
 
-@pytest.mark.parametrize("entry", both("WRONG"), ids=title)
+@pytest.mark.parametrize("entry", both("wrong"))
 def test_a_wrong_answer_is_rejected(entry, monkeypatch, capsys):
-    monkeypatch.setattr(judged, "likely", lambda *args: (None, args[-1]))  # causes take time; see below
-    monkeypatch.setattr(judged, "with_cause", lambda found, sentence: (None, sentence))
-    monkeypatch.setattr(judged, "explained_by_slip", lambda *args: (None, ""))
-    monkeypatch.setattr(judging, "explained", lambda exercise, function, trial, wrong, *_: wrong.args)
+    monkeypatch.setattr(
+        judging, "explained", lambda exercise, function, trial, wrong, *_: wrong.args
+    )  # takes time; see below
     verdict = lnp.course.check(entry.exercise, entry.function)
     assert not verdict.ok and verdict.sentences
     assert "not right yet" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("entry", both("RIGHT"), ids=title)
+@pytest.mark.parametrize("entry", both("right"))
 def test_a_right_answer_is_accepted(entry):
     assert lnp.course.check(entry.exercise, entry.function).ok
 
 
 def named(entry):
-    """Return what the cause of a verdict is: "cause", "group" (the right one), "other" or "none"."""
-    cause = lnp.course.check(entry.exercise, entry.function).cause
-    labels = (entry.cause, *entry.also)
-    if cause is None:
-        return "none"
-    if cause in labels:
-        return "cause"
-    return "group" if CAUSES[cause][0] in [CAUSES[label][0] for label in labels] else "other"
-
-
-def labelled(suite):
-    return [entry for entry in suite.WRONG if entry.cause is not None]
+    return agreement(entry, judged(entry).cause)
 
 
 def test_most_causes_are_named():
     """A sample: the whole takes minutes."""
-    counts = Counter(named(entry) for entry in labelled(answers)[::8])
+    counts = Counter(named(entry) for entry in [entry for entry in SUITES["seen"].wrong if entry.cause][::8])
     assert counts["cause"] >= 0.85 * counts.total(), counts
 
 
+def test_the_labels_are_those_of_the_course():
+    for wrong, right in SUITES.values():
+        assert {entry.exercise for entry in [*wrong, *right]} <= set(all_exercises())
+        for entry in wrong:
+            assert {entry.cause, *entry.also} <= {None, *CAUSES} and entry.cause not in entry.also, entry
+
+
 def test_each_exercise_has_six_wrong_and_three_right_answers():
-    for name in judged.BY_NAME:
-        for suite in SUITES.values():
-            assert sum(entry.exercise == name for entry in suite.WRONG) >= 6, name
-            assert sum(entry.exercise == name for entry in suite.RIGHT) >= 3, name
+    for name in all_exercises():
+        for wrong, right in (SUITES[suite] for suite in TESTED):
+            assert sum(entry.exercise == name for entry in wrong) >= 6, name
+            assert sum(entry.exercise == name for entry in right) >= 3, name
 
 
 def test_a_mask_that_the_forward_does_not_apply_is_named():
-    entry = next(entry for entry in answers.WRONG if entry.function.__name__ == "everything_visible")
+    entry = next(entry for entry in SUITES["seen"].wrong if entry.function.__name__ == "everything_visible")
     assert named(entry) == "cause"
 
 
@@ -231,30 +213,3 @@ def test_progress_is_kept_and_listed(tmp_path):
     assert "done" in repr(lnp.course.exercises()) and (tmp_path / "course.json").exists()
     (tmp_path / "course.json").write_text("{damaged")
     assert "done" not in repr(lnp.course.exercises())
-
-
-def figures(suite):
-    """Return how many answers of a suite are judged rightly, and how the causes of the wrong ones are named."""
-    found = [(entry, named(entry)) for entry in labelled(suite)]
-    for entry, what in found if suite is answers else ():  # those of the other suite stay unseen
-        if what != "cause":
-            print(f"{what}: {title(entry)}: {entry.cause}", file=sys.stderr)
-    return {
-        "wrong": len(suite.WRONG),
-        "rejected": sum(not lnp.course.check(entry.exercise, entry.function).ok for entry in suite.WRONG),
-        "right": len(suite.RIGHT),
-        "accepted": sum(lnp.course.check(entry.exercise, entry.function).ok for entry in suite.RIGHT),
-        "labelled": len(found),
-        **Counter(what for _, what in found),
-    }
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # some answers are complex, or divide by zero
-    record = {
-        "command": "python tests/course/test_answers.py",
-        "versions": {"numpy": np.__version__, "python": platform.python_version()},
-        **{name: figures(suite) for name, suite in SUITES.items()},
-    }
-    RESULT.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written: {RESULT.name}", file=sys.stderr)

@@ -34,10 +34,11 @@ def below(path, folder):
 
 
 def finetune(tick, arguments, save_every):
-    from lora_np.cli import commands, finetune
+    from lora_np.cli import commands
+    from lora_np.experiments import record
     from lora_np.train.optimisers import AdamW
 
-    finetune.SAVE_EVERY = save_every
+    record.SAVE_EVERY = save_every
     right = AdamW.step
 
     def step(*given):

@@ -199,9 +199,9 @@ def an_adapter(name):
 
 
 def read_run(folder, _):
-    from lora_np.cli.options import read_options
+    from lora_np.experiments import read_recipe
 
-    return read_options(folder / "run.json")
+    return read_recipe(folder)
 
 
 IMAGE = (tiny.VIT["image_size"], tiny.VIT["image_size"], tiny.VIT["num_channels"])

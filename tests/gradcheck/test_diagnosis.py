@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_wrong_functions import MISTAKES, broken, lora, lora_inputs
+from gradcheck.test_wrong_functions import MISTAKES, broken, lora, lora_inputs
 
 from lora_np.gradcheck import CAUSES, assert_gradients, check, mutants
 from lora_np.gradcheck.causes import GROUPS
@@ -70,10 +68,10 @@ def test_a_repair_quotes_the_learners_own_line():
     )
 
 
-def test_the_readme_shows_what_its_example_prints(tmp_path):
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_guide_shows_what_its_example_prints(tmp_path):
+    text = (Path(__file__).parents[2] / "chapters" / "guide" / "gradients.md").read_text(encoding="utf-8")
     code, shown = re.search(
-        r"<!-- block: check -->\n```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL
+        r"<!-- block: check -->\n```python\n(.*?)```\n\nIt prints:\n\n```text\n(.*?)```", text, re.DOTALL
     ).groups()
     (tmp_path / "example.py").write_text(code, encoding="utf-8")  # a file, so that its source can be read
     done = subprocess.run([sys.executable, tmp_path / "example.py"], capture_output=True, text=True, check=True)

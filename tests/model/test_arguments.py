@@ -188,9 +188,10 @@ def test_builders_count_by_positive_integers(kind, name, value):
     config = {**CONFIGS[kind], name: value}
     if value == "missing" and name != "n_inner":
         del config[name]
-    refused(
-        lambda: getattr(lnp, kind)(config), f"{name} must be a positive integer, but it is {re.escape(repr(value))}"
-    )
+    words = f"{name} = {re.escape(repr(value))}; expected a positive integer"
+    if value == "missing" and name != "n_inner":
+        words = f"lacks {name!r}"
+    refused(lambda: getattr(lnp, kind)(config), words)
 
 
 @pytest.mark.parametrize(
@@ -200,12 +201,15 @@ def test_builders_count_by_positive_integers(kind, name, value):
         (lambda: lnp.bert(tiny.BERT, labels=0), "labels .* 0"),
         (lambda: lnp.vit(tiny.VIT, labels=-2), "labels .* -2"),
         (lambda: lnp.bert(tiny.BERT, rng=0), "rng must be a generator"),
-        (lambda: lnp.bert({**tiny.BERT, "layer_norm_eps": -1.0}), "epsilon of layer norm .* -1.0"),
-        (lambda: lnp.bert({**tiny.BERT, "layer_norm_eps": np.nan}), "epsilon of layer norm .* nan"),
+        (
+            lambda: lnp.bert({**tiny.BERT, "layer_norm_eps": -1.0}),
+            "layer_norm_eps = -1.0; .* small positive number",
+        ),
+        (lambda: lnp.bert({**tiny.BERT, "layer_norm_eps": np.nan}), "layer_norm_eps = nan"),
         (lambda: lnp.bert({**tiny.BERT, "initializer_range": "small"}), "initializer_range .* 'small'"),
-        (lambda: lnp.bert({**tiny.BERT, "hidden_act": ["gelu"]}), "activation"),
-        (lambda: lnp.vit({**tiny.VIT, "class_token": "no"}), "class_token must be true or false.*'no'"),
-        (lambda: lnp.vit({**tiny.VIT, "qkv_bias": 1}), "qkv_bias must be true or false"),
+        (lambda: lnp.bert({**tiny.BERT, "hidden_act": ["gelu"]}), "hidden_act = .*expected a name"),
+        (lambda: lnp.vit({**tiny.VIT, "class_token": "no"}), "class_token = 'no'; expected true or false"),
+        (lambda: lnp.vit({**tiny.VIT, "qkv_bias": 1}), "qkv_bias = 1; expected true or false"),
         (lambda: lnp.vit({**tiny.VIT, "image_size": 7}), "patches of 2 do not fill images of 7"),
         (lambda: lnp.with_dropout(tiny.build("bert"), True), "the dropout probability .* True"),
         (lambda: lnp.with_dropout(tiny.build("bert"), np.nan), "nan"),

@@ -29,8 +29,7 @@ def test_erf_of_large_numbers_overflows_nowhere():
         assert np.array_equal(ops.erf(x), np.sign(x))
 
 
-def test_gelu_in_single_precision_is_that_in_double(monkeypatch):
-    monkeypatch.setattr("lora_np.ops.gelu.BLOCK", 1000)
+def test_gelu_in_single_precision_is_that_in_double():
     x = np.concatenate([np.linspace(-12, 12, 20001), [-1e30, -1e4, 1e4, 1e30]])
     with np.errstate(over="raise", invalid="raise"):
         y, cache = ops.gelu_forward(x.astype(np.float32))
@@ -49,8 +48,7 @@ def test_derivative_of_erf_by_complex_step_is_its_true_derivative():
     assert np.abs(slope - 2 / math.sqrt(math.pi) * np.exp(-x * x)).max() < 1e-13
 
 
-def test_erf_and_gelu_of_any_shape_and_layout_and_of_many_blocks(monkeypatch):
-    monkeypatch.setattr("lora_np.ops.gelu.BLOCK", 1000)
+def test_erf_and_gelu_of_any_shape_and_layout():
     x = rng.standard_normal((70, 301)).T[::2]
     assert np.allclose(ops.erf(x), np.vectorize(math.erf)(x), atol=1e-15, rtol=0)
     cdf = 0.5 * (1.0 + np.vectorize(math.erf)(x / math.sqrt(2.0)))
@@ -105,8 +103,7 @@ def test_embedding_adds_up_repeated_ids():
     dy = rng.standard_normal((200, 3))
     ids = rng.integers(0, 7, 200)
     _, cache = ops.embedding_forward(np.zeros((9, 3)), ids)
-    expected = np.zeros((9, 3))
-    np.add.at(expected, ids, dy)
+    expected = np.array([dy[ids == row].sum(axis=0) for row in range(9)])
     assert np.allclose(ops.embedding_backward(dy, cache), expected, rtol=1e-13, atol=1e-13)
     assert (expected[7:] == 0).all()
 

@@ -1,4 +1,4 @@
-"""Print the coefficients of `lora_np.ops.gelu.erf`:  python tests/reference/erf_coefficients.py   (needs mpmath).
+"""Print the coefficients of `lora_np.ops.erf`:  python tests/reference/erf_coefficients.py   (needs mpmath).
 
 float64. With t = 1 - 2 K / (z + K), the function R(t) = exp(z^2) erfc(z) is smooth on z >= 0. Its Chebyshev series on
 0 <= z <= `end` is cut where the rest, times exp(-z^2), is below the rounding, and rewritten in powers of t. Beyond

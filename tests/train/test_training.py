@@ -16,6 +16,7 @@ from lora_np.train.checkpoints import load_checkpoint, save_checkpoint
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.loop import NonFiniteLoss, Plan, Training
 from lora_np.train.parallel import loss_and_gradients, split_by_tokens, worker_pool
+from lora_np.train.purposes import Purpose
 from lora_np.train.schedules import linear_schedule
 
 ROWS = [np.random.default_rng(k).integers(0, 23, 1 + k % 6) for k in range(22)]
@@ -208,7 +209,7 @@ def test_the_masks_of_a_step_depend_on_its_number(monkeypatch):
     monkeypatch.setattr(loop, "loss_and_gradients", lambda *a: (keys.append(a[3]), right(*a))[1])
     for _ in fresh(dataclasses.replace(PLAN, epochs=1)).steps():
         pass
-    assert keys == [(3, loop.DROPOUT, step) for step in range(5)]
+    assert keys == [(3, Purpose.DROPOUT, step) for step in range(5)]
 
 
 def test_shares_hold_every_row_once_and_about_equally_many_tokens():

@@ -27,14 +27,18 @@ BRANCHES = {
     "nothing is trained": lambda model: not trained(model),
     "something is trained": lambda model: bool(trained(model)),
     "the head is trained, beside the adapter": lambda model: any(name.startswith("head") for name in trained(model)),
+    "the head alone is trained": lambda model: {name.split(".")[0] for name in trained(model)} == {"head"},
+    "everything is trained": lambda model: len(trained(model)) == len(lnp.parameters(model)),
     "the head is frozen": lambda model: not any(name.startswith("head") for name in trained(model)),
 }
 
 
 def draw(rng, dtype, trial):
-    if trial in (1, 4):  # without an adapter
-        return {"model": frozen_model(rng, dtype, num_hidden_layers=trial)}
-    if trial in (2, 3):
+    if trial in (1, 3, 4):  # without an adapter
+        model = frozen_model(rng, dtype, num_hidden_layers=trial)
+        wanted = [name for name in lnp.parameters(model) if trial == 4 or (trial == 3 and name.startswith("head"))]
+        return {"model": lnp.unfreeze(model, wanted) if wanted else model}
+    if trial == 2:
         options = config(trial, modules_to_save=["classifier"])
         return {"model": moved(lnp.inject(frozen_model(rng, dtype), options, rng), rng)}
     return {"model": adapted_model(rng, dtype, trial)}

@@ -30,7 +30,6 @@ BRANCHES = {
     "x has more columns than rows": lambda x, **_: 1 < x.shape[0] < x.shape[1],
     "x has as many rows as columns": lambda x, **_: x.shape[0] == x.shape[1],
     "a row is constant": lambda x, **_: (x == x[:, :1]).all(axis=1).any(),
-    "the mean of a row is far larger than its deviation": lambda x, **_: x.mean() > 1e6,
     "eps is tiny": lambda eps, **_: eps < 1e-9,
 }
 
@@ -38,8 +37,6 @@ BRANCHES = {
 def draw(rng, dtype, trial):
     n, d = ((4, 7), (1, 2), (9, 5), (3, 8), (6, 6), (5, 7))[trial]
     x = np.array([[1.0, 3.0]], dtype) if trial == 1 else drawn(rng, dtype, n, d)  # the chapter's example
-    if trial == 3:  # eighths, of which the mean is exact; that of their squares is not
-        x = (2.0**26 + np.rint(8 * x) / 8).astype(dtype)
     if trial in (2, 4):
         x[2] = 3
     eps = (0.1, 1e-12, 1e-5, 1e-12, 1e-5, 0.2)[trial]  # large, so that its place shows
@@ -123,11 +120,6 @@ SLIPS = [
         "wrong_cached_value",
         "the variance is the mean of the squares of what is centred, not of x",
         (SQUARES, "(x * x)"),
-    ),
-    (
-        "factor_order",
-        "mean of the squares less square of the mean loses its digits where the mean is large; centre, then square",
-        (f"{SQUARES}.mean(axis=1, keepdims=True)", f"(x * x).mean(axis=1, keepdims=True) - {MEAN} ** 2"),
     ),
     (
         "wrong_derivative",

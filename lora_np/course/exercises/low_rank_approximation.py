@@ -34,6 +34,8 @@ BRANCHES = {
 
 
 def draw(rng, dtype, trial):
+    if trial == 1:  # the chapter's example
+        return {"W": np.array([[2, 1], [1, 2]], dtype), "r": 1}
     d_in, d_out, r = ((9, 6, 2), (6, 9, 3), (7, 7, 4), (5, 8, 1), (4, 6, 4), (9, 6, 3))[trial]
     return {"W": drawn(rng, dtype, d_in, d_out), "r": r}
 
@@ -55,8 +57,6 @@ def judge(given, right, arguments):
     mine, best = (result["A"] @ result["B"] for result in (given, right))
     if not close(mine, best, 1e-4 if W.dtype == np.float32 else 1e-9):
         yield Finding("product", "A", {"r": r, "largest": largest(mine, best)})
-    elif mine.dtype != W.dtype:
-        yield Finding("dtype", "A", {"given": mine.dtype, "expected": W.dtype})
 
 
 SLIPS = [

@@ -37,6 +37,7 @@ BRANCHES = {
     "x has one axis": lambda x, **_: x.ndim == 1,
     "x has two axes": lambda x, **_: x.ndim == 2,
     "x has three axes or more": lambda x, **_: x.ndim > 2,
+    "x is not contiguous": lambda x, **_: not x.flags.c_contiguous,
     "x is a single number": lambda x, **_: x.size == 1,
     "an entry of x is 0": lambda x, **_: not x.all(),
 }
@@ -47,16 +48,19 @@ def draw(rng, dtype, trial):
         return {"function": lambda x: float(np.sum(x**3)), "x": np.array([2.0])}
     x = drawn(rng, np.float64, *((4, 3), (), (5,), (2, 3, 4), (3, 2), (2, 3, 1, 2))[trial])
     a, b = (drawn(rng, np.float64, *x.shape) for _ in range(2))
-    if trial == 4:  # at 0, where a relative step is none, and where order 2 shows: order 4 has no error there
+    if trial >= 4:  # at 0 a relative step is none
+        steep = 1e6 if dtype == np.float32 else 1e3  # once a check: there order 2 shows, however small its step
 
         def function(x):
-            return float(np.sum(a * x + 1e3 * b * x**3))
+            return float(np.sum(a * x + steep * b * x**3))
 
         return {"function": function, "x": np.zeros_like(x)}
 
     def function(x):
         return float(np.sum(b * np.tanh(3 * x * a)) + 3 * np.sum(x**3) + 5 * np.sin(np.sum(x) / 4))  # entries meet
 
+    if trial == 3:  # whose reshape(-1) is a copy
+        x, a, b = x.T, a.T, b.T
     return {"function": function, "x": x}
 
 

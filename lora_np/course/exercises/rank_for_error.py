@@ -35,6 +35,7 @@ BRANCHES = {
     "the error is 1 or more, and no rank is needed": lambda error, **_: error >= 1,
     "the error is above 1": lambda error, **_: error > 1,
     "the error is exactly that of a rank": is_tie,
+    "W has a lower rank than its sides": lambda W, **_: np.linalg.matrix_rank(W) < min(W.shape),
     "the error is between 0 and 1": lambda error, **_: 0 < error < 1,
     "W has more rows than columns": lambda W, **_: W.shape[0] > W.shape[1],
     "W has more columns than rows": lambda W, **_: W.shape[0] < W.shape[1],
@@ -47,11 +48,15 @@ def draw(rng, dtype, trial):
         return {"W": 2 * np.eye(4, 6, dtype=dtype), "error": 0.5}
     if trial == 2:
         return {"W": drawn(rng, dtype, 5, 4), "error": float(rng.uniform(1.1, 2))}
-    if trial in (3, 5):
+    if trial in (3, 7):
         W = np.eye(3, 5, dtype=dtype) * np.array([2, 4, 1, 0, 0], dtype)
         return {"W": W if trial == 3 else W.T, "error": 0.0}
     if trial == 4:
         return {"W": np.diag(np.array([1, 4, 2], dtype)), "error": 1.0}
+    if trial == 6:  # of rank 2
+        return {"W": drawn(rng, dtype, 6, 2) @ drawn(rng, dtype, 2, 4), "error": 1e-4}
+    if trial == 8:  # the chapter's example, but for a little, which some sums round away
+        return {"W": np.diag(np.array([4, 2, 2, 1], dtype)), "error": 0.6 * (1 + 1e-6)}
     shape = sorted((17, 22), reverse=trial % 2 == 0)
     while True:
         W = drawn(rng, dtype, *shape) * (np.arange(1.0, shape[1] + 1) ** -rng.uniform(0.3, 2)).astype(dtype)
@@ -136,6 +141,11 @@ SLIPS = [
         "mean_vs_sum",
         "a mean of squares is compared with a sum",
         ("energy[r:].sum()", "energy[r:].sum() / len(energy)"),
+    ),
+    (
+        "mean_vs_sum",
+        "a mean over all entries is compared with a sum",
+        ("energy[r:].sum()", "energy[r:].sum() / W.size"),
     ),
     (
         None,

@@ -1,0 +1,143 @@
+"""Chapter 8: how sure a measured share is."""
+
+import math
+
+import numpy as np
+
+from lora_np.course.findings import Finding, difference
+from lora_np.train.evaluate import wilson_interval
+
+CHAPTER, PLACE, MINUTES, LEVEL = 8, 1, 15, "medium"
+OUTPUTS = ("low", "high")
+HINTS = (
+    "Wilson's middle is not the share itself, but is drawn towards 1/2 by z^2 / (2 n).",
+    "Both the middle and the half width are divided by 1 + z^2 / n; z is 1.959963984540054.",
+)
+TOLERANCE = 1e-4  # 1.96 is as good
+ALIKE = 1e-3  # of two slips, as 1.645 is as good for 90 %
+
+
+def library(correct, total):
+    return wilson_interval(correct / total, total, 1.959963984540054)
+
+
+def accuracy_interval(correct, total):
+    """Return (low, high), the 95 % Wilson interval of a share."""
+    z = 1.959963984540054
+    share = correct / total
+    middle = share + z * z / (2 * total)
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    below = 1 + z * z / total
+    return (middle - half) / below, (middle + half) / below
+
+
+BRANCHES = {
+    "nothing is right": lambda correct, **_: correct == 0,
+    "all is right": lambda correct, total: correct == total,
+    "total is 1": lambda total, **_: total == 1,
+    "more than half is right": lambda correct, total: total / 2 < correct < total,
+    "less than half is right": lambda correct, total: 0 < correct < total / 2,
+    "total is large": lambda total, **_: total > 1000,
+}
+
+
+def draw(rng, dtype, trial):
+    total = int(rng.integers(20, 90))
+    correct = {0: total * 2 // 3, 1: 8, 2: 0, 3: total // 5, 4: 1, 5: 2900}[trial]
+    return {"correct": correct, "total": {1: 10, 4: 1, 5: 4000}.get(trial, total)}
+
+
+def numbers(results):
+    low, high = results["low"], results["high"]
+    return {"low": np.array([low, high]), "high": np.array([high, low])}  # an end may be 0, but for rounding
+
+
+def judge(given, right, arguments):
+    for name, value in right.items():
+        found = difference(name, given[name], value, np.inf)  # shape and type: a share has an absolute error
+        if found is None and abs(given[name] - value) > TOLERANCE:
+            found = Finding("number", name, {"given": given[name], "expected": value})
+        if found:
+            yield found
+
+
+Z, BELOW = "z = 1.959963984540054", "below = 1 + z * z / total"
+MIDDLE, ROOT = "share + z * z / (2 * total)", "math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))"
+ENDS = "return (middle - half) / below, (middle + half) / below"
+SLIPS = [
+    (
+        "swapped",
+        "low and high are returned in each other's place",
+        (ENDS, "return (middle + half) / below, (middle - half) / below"),
+    ),
+    (
+        None,
+        "these are the middle and the half width; low and high are asked for",
+        (ENDS, "return middle / below, half / below"),
+    ),
+    ("constant_factor", "z is 1.96 for 95 %; this is that of 90 %", (Z, "z = 1.6448536269514722")),
+    ("constant_factor", "z is 1.96 for 95 %; this is that of 99 %", (Z, "z = 2.5758293035489004")),
+    ("constant_factor", "z is 1.96 for 95 %, not 2", (Z, "z = 2.0")),
+    ("constant_factor", "z is 1.96 for 95 %, not 1", (Z, "z = 1.0")),
+    ("constant_factor", "neither the middle nor the half width is divided by 1 + z^2 / n", (BELOW, "below = 1")),
+    (
+        "factor_order",
+        "the half width is not divided by 1 + z^2 / n",
+        (ENDS, "return middle / below - half, middle / below + half"),
+    ),
+    (
+        "factor_order",
+        "the middle is not divided by 1 + z^2 / n",
+        (ENDS, "return middle - half / below, middle + half / below"),
+    ),
+    (
+        "missing_term",
+        "the middle is the share itself; Wilson's is drawn towards 1/2",
+        (ENDS, "return share - half / below, share + half / below"),
+    ),
+    ("missing_term", "the middle lacks z^2 / (2 n)", (MIDDLE, "share")),
+    ("missing_term", "the root lacks z^2 / (4 n^2)", (" + z * z / (4 * total * total)", "")),
+    ("constant_factor", "the middle has z^2 / (2 n); the 2 is missing", ("/ (2 * total)", "/ total")),
+    ("constant_factor", "the root has z^2 / (4 n^2); the 4 is missing", ("(4 * total * total)", "(total * total)")),
+    ("constant_factor", "the root has z^2 / (4 n^2); n is not squared", ("(4 * total * total)", "(4 * total)")),
+    ("constant_factor", "the root has z^2 / (4 n^2); the 4 is a 2", ("(4 * total * total)", "(2 * total * total)")),
+    ("constant_factor", "z is not squared in z^2 / n", ("z * z", "z")),
+    ("sign", "the divisor is 1 + z^2 / n", (BELOW, "below = 1 - z * z / total")),
+    ("sign", "the middle is drawn towards 1/2: z^2 / (2 n) is added", ("share + z", "share - z")),
+    (
+        "missing_term",
+        "this is the interval around the share itself, share +- z sqrt(share (1 - share) / n), not Wilson's",
+        (MIDDLE, "share"),
+        (ROOT, "math.sqrt(share * (1 - share) / total)"),
+        (BELOW, "below = 1"),
+    ),
+    (
+        "missing_term",
+        "this is the interval around the share itself, cut off at 0 and 1, not Wilson's",
+        (BELOW, "half = z * math.sqrt(share * (1 - share) / total)"),
+        (ENDS, "return max(share - half, 0.0), min(share + half, 1.0)"),
+    ),
+    ("constant_factor", "z is missing before the root", ("half = z * ", "half = ")),
+    (
+        "wrong_derivative",
+        "the root is missing in the half width",
+        ("math.sqrt(share", "(share"),
+    ),
+    (
+        "elementwise_factor",
+        "the variance of a share is share * (1 - share); the second factor is missing",
+        ("share * (1 - share)", "share"),
+    ),
+    (
+        "constant_factor",
+        "it is in percent; a share lies between 0 and 1",
+        (BELOW, "below = (1 + z * z / total) / 100"),
+    ),
+    (
+        None,
+        "two more of each kind (Agresti and Coull) come near; Wilson's interval is asked for",
+        (BELOW, "below = 1"),
+        (MIDDLE, "(correct + 2) / (total + 4)"),
+        (ROOT, "math.sqrt((correct + 2) * (total - correct + 2) / (total + 4) ** 3)"),
+    ),
+]

@@ -1,0 +1,140 @@
+"""Chapter 6: the loop, one step a batch."""
+
+import numpy as np
+
+import lora_np as lnp
+from lora_np.course.findings import Finding
+from lora_np.course.models import adapted_model, frozen_model, patch_rows
+from lora_np.gradcheck.suspect import close
+
+CHAPTER, PLACE, MINUTES, LEVEL = 6, 3, 15, "medium"
+OUTPUTS = ("losses",)
+CHANGES = ("model",)
+HINTS = (
+    "Forward, loss, gradient of the loss, backward, step: five lines for each batch.",
+    "Make one AdamW before the loop: it remembers its running means from step to step.",
+)
+
+
+def train(model, batches, lr):
+    """Take one AdamW step for each (batch, labels), and return the list of losses."""
+    optimiser = lnp.AdamW(lnp.parameters(model, trainable_only=True), lr=lr)
+    losses = []
+    for batch, labels in batches:
+        logits, cache = model.forward(batch)
+        loss, c = lnp.cross_entropy_forward(logits, labels)
+        optimiser.step(model.backward(lnp.cross_entropy_backward(1.0, c), cache))
+        losses.append(float(loss))
+    return losses
+
+
+def trained(model):
+    return lnp.parameters(model, trainable_only=True)
+
+
+BRANCHES = {
+    "an adapter is trained": lambda model, **_: any(name.endswith(".A") for name in trained(model)),
+    "no adapter is trained": lambda model, **_: not any(name.endswith(".A") for name in trained(model)),
+    "the head alone is trained": lambda model, **_: all(name.startswith("head") for name in trained(model)),
+    "everything is trained": lambda model, **_: len(trained(model)) == len(lnp.parameters(model)),
+    "there is one batch": lambda batches, **_: len(batches) == 1,
+    "the batches differ in size": lambda batches, **_: len({len(labels) for _, labels in batches}) > 1,
+    "a batch has one image": lambda batches, **_: any(len(labels) == 1 for _, labels in batches),
+    "a batch comes twice": lambda batches, **_: len({id(batch) for batch, _ in batches}) < len(batches),
+}
+
+
+def draw(rng, dtype, trial):
+    model = adapted_model(rng, dtype, trial)
+    if trial in (1, 3):
+        model = lnp.unfreeze(frozen_model(rng, dtype), "head" if trial == 1 else "all")
+    counts = {0: (4, 4, 4, 4), 2: (3, 5, 2), 3: (4, 1), 4: (5,)}.get(trial, (2, 3, 1, 2, 2))
+    batches = [(lnp.Batch.of(patch_rows(rng, n, dtype)), rng.integers(0, 3, n)) for n in counts]
+    if trial == 2:
+        batches.append(batches[0])
+    return {"model": model, "batches": batches, "lr": (0.02, 0.1, 0.005, 0.01, 0.02, 0.03)[trial]}
+
+
+def numbers(results):
+    return {"losses": np.asarray(results["losses"], float)}
+
+
+KINDS = {
+    "count": ("shape", "train returns {given} losses, expected one for each of {expected} batches"),
+    "first": (None, "the loss before any step is {given:.6f}, expected {expected:.6f}"),
+    "later": (None, "the loss after {steps} is {given:.6f}, expected {expected:.6f}"),
+}
+
+
+def judge(given, right, arguments):
+    given, right = np.asarray(given["losses"], float), np.asarray(right["losses"])
+    if given.shape != right.shape:
+        yield Finding("count", "losses", {"given": given.size, "expected": len(right)})
+        return
+    tolerance = 1e-3 if arguments["model"].head.classifier.W.dtype == np.float32 else 1e-6
+    if not close(given, right, tolerance):
+        k = int(np.argmax(~(np.abs(given - right) <= tolerance * np.abs(right))))
+        values = {"steps": f"{k} step{'s' * (k > 1)}", "given": given[k], "expected": right[k]}
+        yield Finding("later" if k else "first", "losses", values)
+
+
+MADE, STEP = "lr=lr)", "optimiser.step(model.backward(lnp.cross_entropy_backward(1.0, c), cache))"
+APPEND, AGAIN = "losses.append(float(loss))", "logits, cache = model.forward(batch)"
+OPTIMISER = "optimiser = lnp.AdamW(lnp.parameters(model, trainable_only=True), lr=lr)"
+OWN_RATE = "lr is not handed to AdamW"
+SLIPS = [
+    (
+        "mean_vs_sum",
+        "the loss is a sum over the batch; cross_entropy_forward's mean is asked for",
+        ("(logits, labels)", '(logits, labels, reduction="sum")'),
+    ),
+    (
+        "sign",
+        "the gradients are those of minus the loss: the steps go uphill",
+        ("backward(1.0, c)", "backward(-1.0, c)"),
+    ),
+    (
+        "constant_factor",
+        "the upstream number of the loss is 1.0, not the loss itself",
+        ("backward(1.0, c)", "backward(float(loss), c)"),
+    ),
+    ("constant_factor", OWN_RATE, (MADE, "lr=1e-3)")),
+    ("constant_factor", OWN_RATE, (MADE, "lr=1e-2)")),
+    ("constant_factor", OWN_RATE, (MADE, "lr=1e-4)")),
+    ("missing_term", "weight_decay is 0; leave AdamW's own", (MADE, "lr=lr, weight_decay=0.0)")),
+    (
+        "not_accumulated",
+        "a new AdamW for each batch has forgotten its running means; make one before the loop",
+        (AGAIN, f"{OPTIMISER}; {AGAIN}"),
+    ),
+    (
+        None,
+        "plain gradient descent, p -= lr * g; AdamW is asked for",
+        (
+            STEP,
+            "g = model.backward(lnp.cross_entropy_backward(1.0, c), cache);"
+            " [p.__isub__(lr * g[n]) for n, p in lnp.parameters(model, trainable_only=True).items()]",
+        ),
+    ),
+    (None, "no step is taken between the losses; one belongs to each batch", (STEP, "pass")),
+    (
+        None,
+        "the loss is that after the step; take it before",
+        (APPEND, "losses.append(float(lnp.cross_entropy_forward(model.forward(batch)[0], labels)[0]))"),
+    ),
+    (
+        "extra_term",
+        "two steps are taken for each batch",
+        (STEP, f"g = {STEP[15:-1]}; optimiser.step(g); optimiser.step(g)"),
+    ),
+    (
+        None,
+        "a step is taken on the first batch only",
+        (STEP, f"losses or {STEP}"),
+    ),
+    (
+        None,
+        "the learning rate shrinks from step to step; it is lr at each",
+        (STEP, f"{STEP}; optimiser.lr *= 1 - 1 / len(batches)"),
+    ),
+]

@@ -1,0 +1,311 @@
+"""A run, from its recipe to its record: data and base, a check of the gradients, training, the results, the files.
+
+It prints nothing and handles no signal. An `Observer` is told what happens and may ask it to stop; the command
+`finetune` is one.
+"""
+
+import contextlib
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lora_np.adapt.lora import inject, merge
+from lora_np.datasets.named import load_data
+from lora_np.datasets.tokenizers import PatchTokenizer, copy_tokenizer, load_tokenizer
+from lora_np.experiments.recipe import Recipe
+from lora_np.experiments.record import (
+    CHECKPOINT,
+    METRICS,
+    RUN,
+    Checkpoint,
+    check_origins,
+    holds_run,
+    origins,
+    read_recipe,
+    versions,
+)
+from lora_np.files import folder_bytes, write_json
+from lora_np.files.claim import claimed
+from lora_np.formats.huggingface import save_model
+from lora_np.formats.peft import load_adapter, save_adapter
+from lora_np.formats.pretrained import check_source, load_pretrained, model_folder
+from lora_np.model.batch import Batch
+from lora_np.model.check import check_model
+from lora_np.model.transformer import Transformer
+from lora_np.model.tree import count_parameters, freeze, unfreeze
+from lora_np.model.variants import with_dropout, with_head
+from lora_np.train.checkpoints import check_run
+from lora_np.train.evaluate import accuracy, predict, wilson_interval
+from lora_np.train.features import features, head_alone, is_fixed_below_head
+from lora_np.train.loop import NonFiniteLoss, Training
+from lora_np.train.memory import bytes_by_kind
+from lora_np.train.parallel import worker_pool
+from lora_np.train.purposes import Purpose
+
+
+class RunThere(ValueError):
+    """The folder of a new run holds one already."""
+
+
+class Observer:
+    """Is told what a run does, in this order, and says nothing: derive from it what shows a run, or stops it.
+
+    What one of its methods raises ends the run as any error does; while it trains, all work is saved first.
+    """
+
+    def note(self, text): ...  # that a person should know
+    def loaded(self, experiment): ...  # data, base and model are there: see Experiment
+    def checked(self, report): ...  # the gradients, against numerical derivatives; if they are wrong, the run ends
+    def computing_features(self, experiment): ...  # a head alone is trained: all passes through the frozen network once
+    def ready(self, training, held): ...  # with the bytes that a step holds, as train.memory.bytes_by_kind has them
+    def resumed(self, training): ...  # it stands where the interrupted run left it
+
+    def training(self, training):
+        """Return a context in which the steps are taken."""
+        return contextlib.nullcontext()
+
+    def stepped(self, step): ...
+    def ended_epoch(self, training, history): ...  # history["dev"][-1] is the step and the accuracy on dev
+
+    def stop_asked(self):
+        """Return whether to save all work and stop; asked after each step."""
+        return False
+
+    def stopped(self, training): ...  # as was asked; nothing else comes
+    def found(self, name, value): ...  # of the record: before, after, upright, bytes, merge_difference
+    def predicted(self, experiment, logits, history): ...  # on test, before and after; the record is not written yet
+    def finished(self, record): ...  # and it is written
+
+
+@dataclass
+class Experiment:
+    """What a run works with."""
+
+    recipe: Recipe  # with the tokenizer's max_length, if none was given
+    folder: Path
+    data: dict  # "train", "dev", "test": a Dataset
+    tokens: dict  # the same, as the model reads them
+    truncated: int  # texts that lose their end
+    trained_length: int | None  # tokens of a text that the base was trained with, if it says so
+    base: Transformer  # frozen
+    model: Transformer  # to be trained; shares what it can with the base
+
+
+def run(recipe: Recipe, folder, observer: Observer | None = None, resume: bool = False) -> dict | None:
+    """Do a run and return its record, which is what `metrics.json` in the folder holds.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    folder : path
+        Of the run, made if need be. The adapter, or the model, lies in it.
+    observer : Observer, optional
+        Without one the run is silent.
+    resume : bool
+        Go on with the interrupted run in the folder: it ends with the bits of an unbroken one. The recipe is that
+        run's, `read_recipe(folder)`.
+
+    Returns
+    -------
+    dict or None
+        None if the observer stopped it.
+
+    Raises
+    ------
+    ValueError
+        If something does not fit together, the gradients of the model are wrong, or the loss is not finite.
+    OSError
+        If the folder cannot be written.
+    """
+    observer, folder = observer or Observer(), Path(folder)
+    check_source(recipe.model)
+    with claimed(folder, observer.note):  # before anything is fetched for nothing
+        if resume:
+            check_run(folder / RUN, read_recipe(folder).options(), recipe.options())
+            if (folder / METRICS).exists():
+                (folder / CHECKPOINT).unlink(missing_ok=True)  # killed just before it was removed
+                raise ValueError(
+                    f"the run in {folder} is complete; there is nothing to resume. Its results are in"
+                    f" {folder / METRICS}."
+                )
+        elif holds_run(folder):
+            raise RunThere(f"{folder} holds a run already; choose another folder, or go on with it by resume=True.")
+        return work(recipe, folder, observer, resume)
+
+
+def work(recipe, folder, observer, resume):
+    """Do a run in a folder that is held."""
+    started = time.perf_counter()
+    experiment = load(recipe, folder)
+    recipe, data, tokens = experiment.recipe, experiment.data, experiment.tokens
+    base, model, plan = experiment.base, experiment.model, recipe.plan()
+    stands_on = origins(recipe, data, tokens, base)
+    if resume and (text := check_origins(folder, stands_on)):
+        observer.note(text)
+    observer.loaded(experiment)
+    report = checked_gradients(model, tokens["train"][:4], recipe.seed, observer)
+    if not resume:
+        write_json(folder / RUN, {**recipe.options(), "origins": stands_on, "versions": versions()})
+    with worker_pool(plan.workers) as pool:
+        trained, rows = model, tokens
+        if is_fixed_below_head(model):
+            observer.computing_features(experiment)
+            rows = {name: features(model, tokens[name], pool) for name in ("train", "dev")}
+            trained = head_alone(model)
+        training = Training(trained, rows["train"], data["train"].labels, plan)
+        held = bytes_of_a_step(training)
+        observer.ready(training, held)
+
+        def on_dev(model, rows):
+            return accuracy(predict(model, rows, pool), data["dev"].labels)
+
+        checkpoint = Checkpoint(folder, {**recipe.options(), **stands_on})
+        history = checkpoint.load(training) if resume else None
+        if resume:
+            observer.resumed(training)
+        if history is None:
+            history = {"loss": [], "lr": [], "dev": [], "dev_before": on_dev(base, tokens["dev"])}
+        if not train(training, history, checkpoint, observer, lambda: on_dev(trained, rows["dev"])):
+            return None
+        logits = {"before": predict(base, tokens["test"], pool), "after": predict(model, tokens["test"], pool)}
+        results = dict(reached(experiment, logits, observer, pool))
+    observer.predicted(experiment, logits, history)
+    total, trainable = count_parameters(model)
+    record = {
+        "options": recipe.options(),
+        "parameters": {"total": total, "trainable": trainable},
+        "gradient_check": {"arrays": len(report.rows), "largest_error": float(report.max_error)},
+        **results,
+        "memory_bytes": held,
+        "history": history,
+        "seconds": round(time.perf_counter() - started, 2),
+        "versions": versions(),
+    }
+    write_json(folder / METRICS, record)
+    checkpoint.path.unlink(missing_ok=True)  # the run is complete: nothing to resume
+    observer.finished(record)
+    return record
+
+
+def load(recipe, folder):
+    """Return the Experiment of a recipe."""
+    data = dict(zip(("train", "dev", "test"), load_data(recipe.data)))
+    tokenizer = load_tokenizer(recipe.model)
+    if isinstance(tokenizer, PatchTokenizer) != (recipe.kind == "images"):
+        reads, holds = ("images", "texts") if isinstance(tokenizer, PatchTokenizer) else ("texts", "images")
+        raise ValueError(
+            f"the model {recipe.model} reads {reads}, but {recipe.data} holds {holds}; choose others by"
+            f" {recipe.spelled('data')}."
+        )
+    truncated, trained_length = 0, None
+    if recipe.kind == "texts":
+        recipe = dataclasses.replace(recipe, max_length=tokenizer.checked(recipe.max_length))
+        counted = {name: tokenizer.counted(part.inputs, recipe.max_length) for name, part in data.items()}
+        tokens = {name: ids for name, (ids, _) in counted.items()}
+        truncated, trained_length = sum(lost for _, lost in counted.values()), tokenizer.trained
+    else:
+        tokens = {name: list(tokenizer(part.inputs)) for name, part in data.items()}
+    models = make_models(recipe, data["train"].classes)
+    return Experiment(recipe, folder, data, tokens, truncated, trained_length, *models)
+
+
+def make_models(recipe: Recipe, classes) -> tuple[Transformer, Transformer]:
+    """Return the frozen base, and the model to train; texts get a new head on the mean of their tokens."""
+    base = load_pretrained(recipe.model)
+    if recipe.kind == "texts":
+        base = freeze(with_head(base, len(classes), "mean", np.random.default_rng([recipe.seed, Purpose.HEAD])))
+        known = {"id2label": dict(enumerate(classes)), "max_seq_length": recipe.max_length}
+        base = dataclasses.replace(base, config={**base.config, **known})
+    elif getattr(base.head, "classifier", None) is None:
+        raise ValueError(
+            f"the model {recipe.model} has no classifier; expected one that tells the classes of {recipe.data} apart."
+        )
+    model = with_dropout(base, recipe.dropout)
+    if recipe.method == "lora":
+        return base, inject(model, recipe.lora(), np.random.default_rng([recipe.seed, Purpose.ADAPTER]))
+    return base, unfreeze(model, "all" if recipe.method == "full" else "head.classifier")
+
+
+def checked_gradients(model, sequences, seed, observer):
+    """Return the report of `check_model`; a wrong gradient ends the run before it trains on it."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a report that is not finite is not ok
+        report = check_model(model, Batch.of(sequences), seed)
+    observer.checked(report)
+    if not report.ok:
+        raise ValueError(f"the backward pass of this model is wrong:\n{report}")
+    return report
+
+
+def bytes_of_a_step(training):
+    """Return the bytes that a step holds, by kind, as its first batch has it."""
+    plan, sequences = training.plan, training.batch(0)
+    share = sequences[: max(1, len(sequences) // plan.workers)]
+    return bytes_by_kind(training.model, training.optimiser, share, plan.max_tokens)
+
+
+def train(training, history, checkpoint, observer, dev_accuracy):
+    """Take the steps and complete the history; return whether all of them were taken."""
+
+    def measure(step):
+        if step.ends_epoch and [number for number, _ in history["dev"][-1:]] != [step.number]:
+            history["dev"].append([step.number, dev_accuracy()])
+
+    with observer.training(training):
+        try:
+            for step in training.steps():
+                history["loss"].append(step.loss)
+                history["lr"].append(step.lr)
+                last = step.number == training.total
+                try:
+                    observer.stepped(step)
+                    measure(step)
+                    if step.ends_epoch:
+                        observer.ended_epoch(training, history)
+                    stop = observer.stop_asked()
+                except Exception:  # nobody reads any more what is printed, say
+                    measure(step)
+                    checkpoint.save(training, history)
+                    raise
+                if stop or last or checkpoint.is_due():
+                    checkpoint.save(training, history)
+                if stop and not last:
+                    observer.stopped(training)
+                    return False
+        except NonFiniteLoss as error:
+            path = checkpoint.path
+            kept = f"The last good state is in {path}." if path.exists() else "Nothing had been saved yet."
+            raise ValueError(f"{error} {kept}") from error
+    return True
+
+
+def reached(experiment, logits, observer, pool):
+    """Yield the entries of the record that tell what was reached on the test data; save the adapter or the model."""
+
+    def found(name, value):
+        observer.found(name, value)
+        return name, value
+
+    recipe, base, model, test = experiment.recipe, experiment.base, experiment.model, experiment.data["test"]
+    for when in ("before", "after"):
+        share = accuracy(logits[when], test.labels)
+        yield found(when, {"accuracy": share, "interval": list(wilson_interval(share, len(test)))})
+    if recipe.model == "digits":
+        home = load_data("digits")[2]
+        tokens = list(load_tokenizer("digits")(home.inputs))
+        on, off = (accuracy(predict(m, tokens, pool), home.labels) for m in (model, base))
+        yield found("upright", {"adapted": on, "base": off})
+    if recipe.method == "lora":
+        folder = experiment.folder / "adapter"
+        save_adapter(model, folder, recipe.model)
+        whole = folder_bytes(model_folder(recipe.model), "model.safetensors", "config.json")
+        yield found("bytes", {"adapter": folder_bytes(folder), "model": whole})
+        merged = predict(merge(load_adapter(base, folder)), experiment.tokens["test"], pool)
+        yield found("merge_difference", float(np.abs(merged - logits["after"]).max()))
+    else:
+        folder = experiment.folder / "model"
+        save_model(model, folder)
+        copy_tokenizer(recipe.model, folder)
+        yield found("bytes", {"model": folder_bytes(folder)})

@@ -1,0 +1,102 @@
+"""BERT: bidirectional, a norm after each half of a block, token types.
+
+A configuration is a dict with the words of Hugging Face's config.json. Each node that holds parameters carries its
+Hugging Face module name, `hf`. All weights are (d_in, d_out). A model starts frozen and without dropout: see `unfreeze`
+and `with_dropout`. Matrices start from N(0, initializer_range^2), 0.02 unless the configuration says otherwise.
+
+Source: Devlin et al. 2018, arXiv:1810.04805.
+"""
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from lora_np.model.architectures.architecture import Architecture
+from lora_np.model.architectures.maker import Maker, activation, check_heads
+from lora_np.model.attention import Attention
+from lora_np.model.blocks import PostNormBlock
+from lora_np.model.embeddings import TokenEmbeddings
+from lora_np.model.heads import ClassifierHead
+from lora_np.model.mlp import MLP
+from lora_np.model.transformer import Transformer
+from lora_np.model.tree import freeze
+
+
+def bert_block(make, config, name):
+    d, inner = config["hidden_size"], config["intermediate_size"]
+    attention = Attention(
+        query=make.linear(d, d, f"{name}.attention.self.query"),
+        key=make.linear(d, d, f"{name}.attention.self.key"),
+        value=make.linear(d, d, f"{name}.attention.self.value"),
+        output=make.linear(d, d, f"{name}.attention.output.dense"),
+        heads=check_heads(d, config["num_attention_heads"]),
+    )
+    norm1 = make.norm(d, f"{name}.attention.output.LayerNorm")
+    mlp = MLP(
+        make.linear(d, inner, f"{name}.intermediate.dense"),
+        make.linear(inner, d, f"{name}.output.dense"),
+        activation(config["hidden_act"]),
+    )
+    return PostNormBlock(attention, norm1, mlp, make.norm(d, f"{name}.output.LayerNorm"))
+
+
+def bert(
+    config: dict,
+    labels: int | None = None,
+    pooler: bool = False,
+    rng: np.random.Generator | None = None,
+    dtype: DTypeLike = np.float32,
+) -> Transformer:
+    """Return a BERT: bidirectional, norms after each half, token types; optional pooler and classifier.
+
+    Parameters
+    ----------
+    config : dict
+        The words of Hugging Face's config.json, with `model_type`: hidden_size, ...
+    labels : int, optional
+        Number of classes of a classifier on the pooler, as `BertForSequenceClassification` has it; None: no classifier.
+    pooler : bool
+        Keep the pooler without a classifier: the output is one row a sequence.
+    rng : numpy.random.Generator, optional
+        Draws the matrices; without it they are NaN, for a file's to take their place.
+    dtype : numpy dtype
+
+    Returns
+    -------
+    Transformer
+        Wholly frozen; see `unfreeze`.
+    """
+    BERT.check(config, labels=labels)
+    d = config["hidden_size"]
+    make = Maker(config, rng, dtype, config["layer_norm_eps"])
+    embeddings = TokenEmbeddings(
+        word=make.table(config["vocab_size"], d, "embeddings.word_embeddings"),
+        position=make.table(config["max_position_embeddings"], d, "embeddings.position_embeddings"),
+        type=make.table(config["type_vocab_size"], d, "embeddings.token_type_embeddings"),
+        norm=make.norm(d, "embeddings.LayerNorm"),
+    )
+    layer = tuple(bert_block(make, config, f"encoder.layer.{k}") for k in range(config["num_hidden_layers"]))
+    head = None
+    if pooler or labels is not None:
+        classifier = None if labels is None else make.linear(d, labels, "classifier")
+        head = ClassifierHead(make.linear(d, d, "pooler.dense"), classifier, "first")
+    prefix = "" if labels is None else "bert."
+    return freeze(Transformer(embeddings, layer, None, head, dict(config), prefix))
+
+
+BERT = Architecture(
+    model_type="bert",
+    build=bert,
+    counts="vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings"
+    " type_vocab_size",
+    epsilon="layer_norm_eps",
+    activation="hidden_act",
+    fixed={"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"},
+    prefix="bert.",
+    bare="BertModel",
+    with_head="BertForSequenceClassification",
+    encoders=("BertForPreTraining", "BertForMaskedLM", "BertForNextSentencePrediction"),
+    pooled=True,
+    extras=r"embeddings\.position_ids|pooler\.dense\.(weight|bias)|cls\..*",
+    copies={"cls.predictions.decoder.weight": "embeddings.word_embeddings.weight"},
+    targets=("query", "value"),
+)

@@ -1,0 +1,95 @@
+"""GPT-2: causal, a norm before each half of a block, one fused map for Q, K and V, words tied to the output.
+
+A configuration is a dict with the words of Hugging Face's config.json. Each node that holds parameters carries its
+Hugging Face module name, `hf`. All weights are (d_in, d_out). A model starts frozen and without dropout: see `unfreeze`
+and `with_dropout`. Matrices start from N(0, initializer_range^2), 0.02 unless the configuration says otherwise.
+
+Source: Radford et al. 2019, "Language models are unsupervised multitask learners".
+"""
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from lora_np.model.architectures.architecture import Architecture
+from lora_np.model.architectures.maker import Maker, activation, check_heads
+from lora_np.model.attention import FusedAttention
+from lora_np.model.blocks import PreNormBlock
+from lora_np.model.embeddings import TokenEmbeddings
+from lora_np.model.heads import TiedHead
+from lora_np.model.mlp import MLP
+from lora_np.model.transformer import Transformer
+from lora_np.model.tree import freeze
+
+
+def gpt_block(make, config, name):
+    d, inner = config["n_embd"], config.get("n_inner") or 4 * config["n_embd"]
+    attention = FusedAttention(
+        c_attn=make.linear(d, 3 * d, f"{name}.attn.c_attn"),
+        output=make.linear(d, d, f"{name}.attn.c_proj"),
+        heads=check_heads(d, config["n_head"]),
+    )
+    mlp = MLP(
+        make.linear(d, inner, f"{name}.mlp.c_fc"),
+        make.linear(inner, d, f"{name}.mlp.c_proj"),
+        activation(config["activation_function"]),
+    )
+    return PreNormBlock(make.norm(d, f"{name}.ln_1"), attention, make.norm(d, f"{name}.ln_2"), mlp)
+
+
+def gpt(
+    config: dict, lm_head: bool = True, rng: np.random.Generator | None = None, dtype: DTypeLike = np.float32
+) -> Transformer:
+    """Return a GPT-2: causal, norms before each half, one fused map for Q, K, V; `lm_head` is tied to the words.
+
+    Parameters
+    ----------
+    config : dict
+        The words of Hugging Face's config.json, with `model_type`: n_embd, ...
+    lm_head : bool
+        Whether the output is logits over the words, or hidden rows.
+    rng : numpy.random.Generator, optional
+        Draws the matrices; without it they are NaN, for a file's to take their place.
+    dtype : numpy dtype
+
+    Returns
+    -------
+    Transformer
+        Wholly frozen; see `unfreeze`.
+    """
+    GPT2.check(config)
+    d = config["n_embd"]
+    make = Maker(config, rng, dtype, config["layer_norm_epsilon"])
+    embeddings = TokenEmbeddings(
+        word=make.table(config["vocab_size"], d, "wte"),
+        position=make.table(config["n_positions"], d, "wpe"),
+        type=None,
+        norm=None,
+    )
+    layer = tuple(gpt_block(make, config, f"h.{k}") for k in range(config["n_layer"]))
+    head = TiedHead() if lm_head else None
+    prefix = "transformer." if lm_head else ""
+    return freeze(Transformer(embeddings, layer, make.norm(d, "ln_f"), head, dict(config), prefix))
+
+
+GPT2 = Architecture(
+    model_type="gpt2",
+    build=gpt,
+    counts="vocab_size n_embd n_layer n_head n_positions",
+    epsilon="layer_norm_epsilon",
+    activation="activation_function",
+    fixed={
+        "add_cross_attention": False,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "tie_word_embeddings": True,
+    },
+    prefix="transformer.",
+    bare="GPT2Model",
+    with_head="GPT2LMHeadModel",
+    tied=True,
+    transposed=False,
+    extras=r"h\.\d+\.attn\.(masked_)?bias",
+    copies={"lm_head.weight": "wte.weight"},
+    targets=("c_attn",),
+    reads="ids",  # by a tokenizer of your own
+)

@@ -1,0 +1,61 @@
+"""A model with another head, or with dropout: a new model that shares the rest."""
+
+import dataclasses
+
+import numpy as np
+
+from lora_np.files import is_whole
+from lora_np.model.architectures.maker import Maker
+from lora_np.model.attention import Attention, FusedAttention
+from lora_np.model.blocks import PostNormBlock, PreNormBlock
+from lora_np.model.embeddings import PatchEmbeddings, TokenEmbeddings
+from lora_np.model.heads import POOLING, ClassifierHead
+from lora_np.model.transformer import Transformer
+from lora_np.model.tree import freeze, rebuild, unfreeze
+from lora_np.ops.dropout import probability
+
+
+def with_head(
+    model: Transformer, labels: int, pooling: str = "mean", rng: np.random.Generator | None = None
+) -> Transformer:
+    """Return a new model with a new, trained classifier on top, in place of any head it had; the rest is shared.
+
+    Parameters
+    ----------
+    model : Transformer
+    labels : int
+        Number of classes.
+    pooling : {"mean", "first", "pooler"}
+        What is classified: the mean of a sequence's tokens, its first token, or BERT's pooler over the first token
+        (if the model has one).
+    rng : numpy.random.Generator
+        Draws the classifier's weights from N(0, initializer_range^2); its bias starts at zero.
+
+    Raises
+    ------
+    ValueError
+        If labels is not a positive integer, the pooling is unknown, there is no pooler, or `rng` is missing.
+    """
+    pooler = getattr(model.head, "pooler", None)
+    if pooling not in (*POOLING, "pooler") or (pooling == "pooler" and pooler is None):
+        raise ValueError(
+            f"pooling must be 'mean' or 'first' (or 'pooler', for a model that has one), but it is {pooling!r}."
+        )
+    if not is_whole(labels) or not isinstance(rng, np.random.Generator):
+        raise ValueError(
+            "with_head needs labels, a positive integer, and rng, numpy.random.default_rng(seed); it was given"
+            f" {labels!r} and {rng!r}."
+        )
+    make = Maker(model.config, rng, model.dtype)
+    # Only the pooler's is a class of transformers, BertForSequenceClassification: it has a name there.
+    native, first = ("bert.", "first") if pooling == "pooler" else ("", pooling)
+    classifier = make.linear(model.hidden_size, labels, "classifier" if native else "")
+    head = ClassifierHead(pooler if native else None, freeze(classifier), first)
+    return unfreeze(dataclasses.replace(model, head=head, hf_prefix=native), "head.classifier")
+
+
+def with_dropout(model: Transformer, p: float) -> Transformer:
+    """Return a new model with dropout where BERT has it: embeddings, attention weights, both halves' outputs."""
+    p = probability(p)
+    base = (TokenEmbeddings, PatchEmbeddings, Attention, FusedAttention, PostNormBlock, PreNormBlock)
+    return rebuild(model, lambda _, node: dataclasses.replace(node, dropout=p) if isinstance(node, base) else node)

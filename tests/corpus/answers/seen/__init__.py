@@ -1,0 +1,1 @@
+"""Answers to the exercises. The rules were made with these in sight."""
