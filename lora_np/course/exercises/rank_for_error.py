@@ -48,14 +48,14 @@ def draw(rng, dtype, trial):
         return {"W": 2 * np.eye(4, 6, dtype=dtype), "error": 0.5}
     if trial == 2:
         return {"W": drawn(rng, dtype, 5, 4), "error": float(rng.uniform(1.1, 2))}
-    if trial in (3, 5):
+    if trial in (3, 7):
         W = np.eye(3, 5, dtype=dtype) * np.array([2, 4, 1, 0, 0], dtype)
         return {"W": W if trial == 3 else W.T, "error": 0.0}
     if trial == 4:
         return {"W": np.diag(np.array([1, 4, 2], dtype)), "error": 1.0}
     if trial == 6:  # of rank 2
         return {"W": drawn(rng, dtype, 6, 2) @ drawn(rng, dtype, 2, 4), "error": 1e-4}
-    if trial == 7:  # the chapter's example, but for a little, which some sums round away
+    if trial == 8:  # the chapter's example, but for a little, which some sums round away
         return {"W": np.diag(np.array([4, 2, 2, 1], dtype)), "error": 0.6 * (1 + 1e-6)}
     shape = sorted((17, 22), reverse=trial % 2 == 0)
     while True:
