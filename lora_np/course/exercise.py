@@ -189,13 +189,15 @@ class Trial:
         returned, names = function(*own.values()), exercise.outputs
         if exercise.is_backward:
             return {f"d{name}": gradient for name, gradient in by_name(returned, self.inputs).items()}
-        if set(names) <= set(exercise.changes):
-            return {name: own[name] for name in names}
+        changed = {name: own[name] for name in names if name in exercise.changes}
+        names = tuple(name for name in names if name not in changed)
+        if not names:
+            return changed
         if len(names) == 1:
-            return {names[0]: returned}
+            return {names[0]: returned, **changed}
         if not isinstance(returned, (tuple, list)) or len(returned) != len(names):
             raise Wrong(Finding("count", names[0], {"given": returned, "expected": names}))
-        return dict(zip(names, returned))
+        return {**dict(zip(names, returned)), **changed}
 
     def branches(self, exercise):
         """Return the names of the exercise's branches that it is on."""

@@ -8,7 +8,7 @@ from lora_np.course.models import adapted_model, frozen_model, patch_rows
 from lora_np.gradcheck import close
 
 CHAPTER, PLACE, MINUTES, LEVEL = 6, 3, 15, "medium"
-OUTPUTS = ("losses",)
+OUTPUTS = ("losses", "model")
 CHANGES = ("model",)
 HINTS = (
     "Forward, loss, gradient of the loss, backward, step: five lines for each batch.",
@@ -60,6 +60,11 @@ def numbers(results):
 
 
 KINDS = {
+    "model": (
+        "missing_term",
+        "the losses are right, but the model is not the trained one: a step belongs to the last batch, too, and all"
+        " steps to the given model's own arrays, not to those of a copy",
+    ),
     "count": ("shape", "train returns {given} losses, expected one for each of {expected} batches"),
     "first": (None, "the loss before any step is {given:.6f}, expected {expected:.6f}"),
     "later": (None, "the loss after {steps} is {given:.6f}, expected {expected:.6f}"),
@@ -67,6 +72,7 @@ KINDS = {
 
 
 def judge(given, right, arguments):
+    mine, wanted = (np.concatenate([p.ravel() for p in trained(r["model"]).values()]) for r in (given, right))
     given, right = np.asarray(given["losses"], float), np.asarray(right["losses"])
     if given.shape != right.shape:
         yield Finding("count", "losses", {"given": given.size, "expected": len(right)})
@@ -76,6 +82,8 @@ def judge(given, right, arguments):
         k = int(np.argmax(~(np.abs(given - right) <= tolerance * np.abs(right))))
         values = {"steps": f"{k} step{'s' * (k > 1)}", "given": given[k], "expected": right[k]}
         yield Finding("later" if k else "first", "losses", values)
+    if not close(mine, wanted, tolerance):
+        yield Finding("model", "model")
 
 
 MADE, STEP = "lr=lr)", "optimiser.step(model.backward(lnp.cross_entropy_backward(1.0, c), cache))"
