@@ -123,7 +123,7 @@ def attend_scales_queries_first(Q, K, V, visible=None, mask=None):
     return O, AttentionCache(Q, K, V, P, mask)
 
 
-@right_answer("attention_forward")
+@wrong_answer("attention_forward", cause=None)  # relabelled: it takes no maximum, and overflows at large scores
 def attend_divides_last(Q, K, V, visible=None, mask=None):
     E = np.exp(Q @ K.swapaxes(2, 3) / Q.shape[3] ** 0.5)
     if visible is not None:
