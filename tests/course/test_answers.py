@@ -68,9 +68,10 @@ def test_the_labels_are_those_of_the_course():
 
 def test_each_exercise_has_six_wrong_and_three_right_answers():
     for name in all_exercises():
-        for wrong, right in (SUITES[suite] for suite in TESTED):
-            assert sum(entry.exercise == name for entry in wrong) >= 6, name
-            assert sum(entry.exercise == name for entry in right) >= 3, name
+        for group in (("seen",), ("unseen", "blind")):
+            for kind, least in (("wrong", 6), ("right", 3)):
+                entries = [entry for suite in group for entry in getattr(SUITES[suite], kind)]
+                assert sum(entry.exercise == name for entry in entries) >= least, (name, kind, group)
 
 
 def test_a_mask_that_the_forward_does_not_apply_is_named():
