@@ -23,7 +23,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from lora_np.files import write_bytes
+from lora_np.files import package, write_bytes
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 # What a model may have beside: shards, a head of ours, how its images are prepared.
@@ -157,10 +157,9 @@ def fetch_hub(repo_id):
     ValueError
         If it cannot be had, for whatever reason, or lacks a model's files.
     """
+    hub = package("huggingface_hub", "a model of the hub")
     try:
-        from huggingface_hub import snapshot_download
-
-        folder = Path(snapshot_download(repo_id, allow_patterns=[*MODEL_FILES, *OTHER_FILES]))
+        folder = Path(hub.snapshot_download(repo_id, allow_patterns=[*MODEL_FILES, *OTHER_FILES]))
     except Exception as error:  # the library, the network and the server each fail in their own ways
         reason = (" ".join(str(error).split()) or "no reason given").rstrip(".")
         raise ValueError(
@@ -179,9 +178,7 @@ def cache_folder():
     """Return the folder that LORA_NP_CACHE names, or the one that the system has for such things."""
     if named := os.environ.get("LORA_NP_CACHE"):
         return Path(named).expanduser()
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("lora_np", appauthor=False))
+    return Path(package("platformdirs", "the place of fetched files").user_cache_dir("lora_np", appauthor=False))
 
 
 def fetch(pin):

@@ -375,7 +375,7 @@ def test_each_failure_of_the_hub_is_one_sentence(error, monkeypatch):
 
 def test_without_the_library_of_the_hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ValueError, match="ModuleNotFoundError"):
+    with pytest.raises(ValueError, match="pip install huggingface_hub"):
         fetch.fetch_hub("owner/name")
 
 

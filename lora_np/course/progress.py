@@ -26,7 +26,7 @@ def remember(name, ok):
     """Note a right answer. Where that cannot be kept, the exercise is just as right."""
     known = solved()
     if ok and name not in known:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             cache_folder().mkdir(parents=True, exist_ok=True)
             text = json.dumps({"solved": sorted({*known, name})}, indent=1)
             write_bytes(cache_folder() / FILE, text.encode())

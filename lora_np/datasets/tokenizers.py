@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.files import is_number, read_json, write_bytes
+from lora_np.files import is_number, package, read_json, write_bytes
 from lora_np.formats.pretrained import model_folder
 from lora_np.model import architectures
 from lora_np.ops import patches_forward
@@ -34,7 +34,7 @@ class TextTokenizer:
         path = Path(folder) / "tokenizer.json"
         if not path.is_file():
             raise ValueError(f"there is no file {path}; a model that reads texts needs its tokenizer.")
-        from tokenizers import Tokenizer
+        Tokenizer = package("tokenizers", "a model that reads texts").Tokenizer
 
         try:
             self.tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))

@@ -7,6 +7,7 @@ so that the next writer can tell, and remove, what a killed one has left. The ar
 
 import contextlib
 import glob
+import importlib
 import json
 import os
 import secrets
@@ -192,6 +193,16 @@ def is_number(value):
 def is_names(value):
     """Return whether a value is a list of texts."""
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def package(name, what):
+    """Return a package that is there only where somebody needs it; else a ValueError says `what` needs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"{what} needs the package {name}, which is not here; install it: pip install {name}"
+        ) from error
 
 
 class NamedTwice(ValueError):

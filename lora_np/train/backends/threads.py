@@ -9,6 +9,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from lora_np.files import package
 from lora_np.train.backends import here
 
 
@@ -24,16 +25,12 @@ def worker_pool(workers):
     With `spread`, a call that is alone has as many BLAS threads as there are workers: a single sentence to predict.
     """
     try:
-        from threadpoolctl import ThreadpoolController
-    except ImportError as error:
+        blas = package("threadpoolctl", "a run on several cores (workers)").ThreadpoolController()
+    except ValueError:
         if workers > 1:
-            raise ValueError(
-                f"{workers} workers need the package threadpoolctl, which keeps each to one core; install it, or take 1"
-                " worker."
-            ) from error
+            raise
         yield here
         return
-    blas = ThreadpoolController()
     with ThreadPoolExecutor(workers) as pool:
 
         def run(function, items, spread=False):
