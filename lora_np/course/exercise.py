@@ -69,12 +69,14 @@ class Exercise:
         for node in ast.parse(self.text).body:
             if isinstance(node, ast.Assign) and len(node.targets) == 1:
                 target = node.targets[0]
+                many = isinstance(target, ast.Tuple)
+                names = target.elts if many else [target]
                 try:
                     value = ast.literal_eval(node.value)
-                except ValueError:
+                    values = list(value) if many else [value]
+                except (ValueError, TypeError):  # told only by running it, or not at all
                     continue
-                many = isinstance(target, ast.Tuple)
-                found |= dict(zip([name.id for name in target.elts], value)) if many else {target.id: value}
+                found |= {name.id: one for name, one in zip(names, values) if isinstance(name, ast.Name)}
         return found
 
     chapter = property(lambda self: self.constants["CHAPTER"])

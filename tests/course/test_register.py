@@ -193,3 +193,11 @@ def test_without_a_copy_the_notebooks_are_told_where_it_is(own, tmp_path):
         command = [sys.executable, str(ROOT / "chapters/build.py"), "--check", "2", "--exercise", str(path)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert (words in done.stderr) is (path != own), done.stderr
+
+
+@pytest.mark.parametrize("line", ["numpy.x = 5", "a[0] = 5", "X = {[]: 1}", "A, b.c = 1, 2", "A, B = 5"])
+def test_a_line_that_is_no_plain_constant_is_passed_over(line, tmp_path):
+    """What is missing is still told in a sentence."""
+    (tmp_path / "double.py").write_text(f'"""A file."""\n{line}\n')
+    with pytest.raises(ValueError, match="CHAPTER is missing"):
+        lnp.course.register(tmp_path / "double.py")
