@@ -629,3 +629,18 @@ def test_an_adapter_knows_the_settings_of_its_base(change, tmp_path):
     lnp.load_adapter(lnp.bert(tiny.BERT, rng=np.random.default_rng(0)), tmp_path)
     with pytest.raises(ValueError, match="trained on other weights or settings"):
         lnp.load_adapter(lnp.bert({**tiny.BERT, **change}, rng=np.random.default_rng(0)), tmp_path)
+
+
+def test_a_temporary_file_in_use_is_not_swept_by_another_writer(tmp_path):
+    """The second writer comes while the first one is at work: both end, and nothing is left."""
+    path, left = tmp_path / "a.bin", tmp_path / ".a.bin.0123abcd.part"
+    left.write_bytes(b"of one that was killed")
+
+    def pieces():
+        yield b"first "
+        files.write_bytes(path, b"second")
+        assert path.read_bytes() == b"second" and not left.exists()
+        yield b"writer"
+
+    files.write_together({path: pieces()})
+    assert path.read_bytes() == b"first writer" and os.listdir(tmp_path) == ["a.bin"]

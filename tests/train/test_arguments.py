@@ -12,7 +12,7 @@ from lora_np.train.evaluate import accuracy, predict
 from lora_np.train.features import features
 from lora_np.train.loop import NonFiniteLoss, Plan, Training
 from lora_np.train.schedules import linear_schedule
-from lora_np.train.step import loss_and_gradients
+from lora_np.train.step import NextToken, loss_and_gradients
 
 PLAN = Plan(lr=1e-2, epochs=3, batch_size=5, seed=3)
 ROWS = tiny.sequences("bert")
@@ -158,3 +158,16 @@ def test_nothing_to_predict_and_nothing_that_was_predicted():
         predict(tiny.build("bert mean head"), [])
     with pytest.raises(ValueError, match="none of them NaN"):
         accuracy(np.array([[0.0, math.nan]]), [0])
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "labels", "words"),
+    [
+        ("bert mean head", ROWS, None, "needs a GPT-2"),
+        ("gpt", ROWS, LABELS, "no labels beside"),
+        ("gpt", [np.array([3])], None, "at least two tokens"),
+    ],
+)
+def test_what_comes_next_is_learned_by_a_gpt_from_its_tokens_alone(name, rows, labels, words):
+    with pytest.raises(ValueError, match=words):
+        Training(lnp.unfreeze(tiny.build(name), "all"), rows, labels, PLAN, loss=NextToken())
