@@ -30,6 +30,7 @@ class Attention:
     causal: bool = False
     dropout: float = 0.0  # of the attention weights
     trainable: tuple[str, ...] = ()
+    attend = (attention_forward, attention_backward)
 
     def forward(self, x, groups, rng=None):
         Q, c_query = self.query.forward(x, rng)  # (1)
@@ -48,7 +49,7 @@ class Attention:
         dO, grads["output"] = self.output.backward(dy, c_output, needs_dx=bool(needs))  # (3)
         if not needs:
             return None, grads
-        dQ, dK, dV = heads_backward(dO, c_heads, needs)  # (2)
+        dQ, dK, dV = heads_backward(dO, c_heads, self, needs)  # (2)
         parts = []
         for name, dH, c in (("query", dQ, c_query), ("key", dK, c_key), ("value", dV, c_value)):  # (1)
             if dH is not None:
@@ -65,6 +66,7 @@ class FusedAttention:
     causal: bool = True
     dropout: float = 0.0
     trainable: tuple[str, ...] = ()
+    attend = (attention_forward, attention_backward)
 
     def forward(self, x, groups, rng=None):
         QKV, c_attn = self.c_attn.forward(x, rng)  # (1)
@@ -79,13 +81,13 @@ class FusedAttention:
         dO, grads["output"] = self.output.backward(dy, c_output, needs_dx=below)  # (3)
         if not below:
             return None, grads
-        dQKV = np.concatenate(heads_backward(dO, c_heads, ("Q", "K", "V")), axis=1)  # (2)
+        dQKV = np.concatenate(heads_backward(dO, c_heads, self, ("Q", "K", "V")), axis=1)  # (2)
         dx, grads["c_attn"] = self.c_attn.backward(dQKV, c_attn, needs_dx)  # (1)
         return dx, grads
 
 
 def heads_forward(Q, K, V, groups, node, rng):
-    """Return O (N, d) and the cache, for Q, K, V (N, d) in packed order; `node` has heads, causal and dropout."""
+    """Return O (N, d) and the cache, for Q, K, V (N, d) in packed order; `node` has heads, causal, dropout, attend."""
     check_groups(groups, len(Q))
     O = np.empty(Q.shape, np.result_type(Q, K, V))
     caches = []
@@ -94,23 +96,24 @@ def heads_forward(Q, K, V, groups, node, rng):
         q, k, v = (split_heads(X[rows], n, T, node.heads) for X in (Q, K, V))
         visible = np.tri(T, dtype=bool) if node.causal else None
         mask = dropout_mask((n, node.heads, T, T), node.dropout, rng, Q.dtype)
-        o, cache = attention_forward(q, k, v, visible, mask)
+        o, cache = node.attend[0](q, k, v, visible, mask)
         O[rows] = join_heads(o)
-        caches.append((rows, cache))
+        caches.append((rows, q.shape, cache))
     return O, tuple(caches)
 
 
-def heads_backward(dO, caches, needs):
+def heads_backward(dO, caches, node, needs):
     """Return dQ, dK, dV (N, d) in packed order; None for those that `needs` does not name."""
     fit("attention", "dO (N, d)", dO, N=caches[-1][0].stop)
-    dtype = np.result_type(dO, caches[0][1].Q)
-    results = [np.empty(dO.shape, dtype) if name in needs else None for name in "QKV"]
-    for rows, cache in caches:
-        n, heads, T, _ = cache.Q.shape
-        for result, dH in zip(results, attention_backward(split_heads(dO[rows], n, T, heads), cache, needs)):
-            if dH is not None:
-                result[rows] = join_heads(dH)
-    return results
+    results = dict.fromkeys("QKV")
+    for rows, (n, heads, T, _), cache in caches:
+        gradients = node.attend[1](split_heads(dO[rows], n, T, heads), cache, needs)
+        for name, dH in zip("QKV", gradients):
+            if name in needs:
+                if results[name] is None:
+                    results[name] = np.empty(dO.shape, dH.dtype)
+                results[name][rows] = join_heads(dH)
+    return list(results.values())
 
 
 def pieces(groups, heads):

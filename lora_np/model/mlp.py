@@ -21,10 +21,11 @@ class MLP:
     down: LinearNode
     activation: str
     trainable: tuple[str, ...] = ()
+    bend = property(lambda self: ACTIVATIONS[self.activation])
 
     def forward(self, x, rng=None):
         h, c_up = self.up.forward(x, rng)  # (1)
-        a, c_a = ACTIVATIONS[self.activation][0](h)  # (2)
+        a, c_a = self.bend[0](h)  # (2)
         y, c_down = self.down.forward(a, rng)  # (3)
         return y, (c_up, c_a, c_down)
 
@@ -35,6 +36,6 @@ class MLP:
         da, grads["down"] = self.down.backward(dy, c_down, needs_dx=below)  # (3)
         if not below:
             return None, grads
-        dh = ACTIVATIONS[self.activation][1](da, c_a)  # (2)
+        dh = self.bend[1](da, c_a)  # (2)
         dx, grads["up"] = self.up.backward(dh, c_up, needs_dx)  # (1)
         return dx, grads

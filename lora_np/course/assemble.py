@@ -1,0 +1,455 @@
+"""A model that runs on the learner's functions: `assemble` puts them into its nodes, and says whose each one is.
+
+A node is replaced by one of the same kind with the same arrays, which calls an `Operation`: the learner's forward and
+backward where they are right, the library's elsewhere. A pair counts as the learner's if the two are right *together*,
+whatever lies in their cache. A forward alone gives the output, and the library's makes the cache; a backward alone gets
+the library's cache. A learner's backward computes all gradients, and those of frozen arrays are dropped.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+from unittest import mock
+
+import numpy as np
+
+import lora_np
+from lora_np import ops
+from lora_np.adapt.lora import LoRALinear
+from lora_np.course.draws import drawn
+from lora_np.course.exercise import Trial, all_exercises, find
+from lora_np.course.findings import Wrong
+from lora_np.course.judging import examine, is_ours, staying
+from lora_np.course.kept import kept
+from lora_np.formats.pretrained import load_pretrained
+from lora_np.model.attention import Attention
+from lora_np.model.batch import Batch
+from lora_np.model.blocks import PreNormBlock
+from lora_np.model.heads import ClassifierHead
+from lora_np.model.mlp import MLP
+from lora_np.model.nodes import LayerNorm, Linear
+from lora_np.model.transformer import Transformer
+from lora_np.model.tree import astype, flatten, rebuild, unfreeze, walk
+from lora_np.ops import dropout_mask
+from lora_np.train import optimisers
+
+FORWARD, BACKWARD = "forward", "backward"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A forward and its backward, as a node calls them.
+
+    Attributes
+    ----------
+    library : tuple of two functions
+        Its forward and backward.
+    forward, backward : callable or None
+        The learner's, where they are right.
+    together : bool
+        The learner's backward takes what the learner's forward keeps.
+    """
+
+    library: tuple
+    forward: Callable | None = None
+    backward: Callable | None = None
+    together: bool = False
+
+    def run(self, *arguments):
+        """Return the output, and a cache for `back`."""
+        if self.forward is None:
+            return self.library[0](*arguments)
+        y, cache = self.forward(*arguments)
+        return y, (cache if self.together else self.library[0](*arguments)[1])
+
+    def back(self, *arguments):
+        return (self.backward or self.library[1])(*arguments)
+
+
+def asked(node, needs_dx, dx, **gradients):
+    """Return of a learner's gradients what a node's backward is asked for."""
+    return (dx if needs_dx else None), {name: gradients[name] for name in node.trainable}
+
+
+@dataclass
+class YourLinear(Linear):
+    operation: Operation | None = None
+
+    def forward(self, x, rng=None):
+        return self.operation.run(x, self.W, self.b)
+
+    def backward(self, dy, cache, needs_dx=True):
+        dx, dW, db = self.operation.back(dy, cache)
+        return asked(self, needs_dx, dx, W=dW, b=db)
+
+
+@dataclass
+class YourLayerNorm(LayerNorm):
+    operation: Operation | None = None
+
+    def forward(self, x):
+        return self.operation.run(x, self.gamma, self.beta, self.eps)
+
+    def backward(self, dy, cache, needs_dx=True):
+        dx, dgamma, dbeta = self.operation.back(dy, cache)
+        return asked(self, needs_dx, dx, gamma=dgamma, beta=dbeta)
+
+
+@dataclass
+class YourLoRALinear(LoRALinear):
+    operation: Operation | None = None
+
+    def forward(self, x, rng=None):
+        mask = dropout_mask(x.shape, self.dropout, rng, x.dtype)
+        return self.operation.run(x, self.W, self.b, self.A, self.B, self.scale, mask)
+
+    def backward(self, dy, cache, needs_dx=True):
+        dx, dA, dB = self.operation.back(dy, cache)
+        return asked(self, needs_dx, dx, A=dA, B=dB)
+
+
+@dataclass
+class YourMLP(MLP):
+    operation: Operation | None = None
+    bend = property(lambda self: (self.operation.run, self.operation.back))
+
+
+@dataclass
+class YourAttention(Attention):
+    operation: Operation | None = None
+    attend = property(lambda self: (self.operation.run, lambda dO, cache, needs: self.operation.back(dO, cache)))
+
+
+@dataclass
+class YourPreNormBlock(PreNormBlock):
+    operation: Operation | None = None
+
+    def forward(self, x, groups, rng=None):
+        if rng is not None and drops(self):  # the exercises' blocks know no dropout
+            return super().forward(x, groups, rng)
+        y, cache = self.operation.run(self, x, groups)
+        return y, WithoutDropout(cache)
+
+    def backward(self, dy, cache, needs_dx=True):
+        if not isinstance(cache, WithoutDropout):
+            return super().backward(dy, cache, needs_dx)
+        dx, grads = self.operation.back(self, dy, cache.kept)
+        return (dx if needs_dx else None), grads
+
+
+class WithoutDropout(NamedTuple):
+    """What a forward has kept that drew no masks."""
+
+    kept: object
+
+
+def drops(node):
+    return any(getattr(part, "dropout", 0) for _, part in walk(node))
+
+
+KINDS = {  # of node: its operation, and the node that takes its place
+    Linear: ("linear", YourLinear),
+    LayerNorm: ("layer_norm", YourLayerNorm),
+    LoRALinear: ("lora_linear", YourLoRALinear),
+    MLP: ("gelu", YourMLP),
+    Attention: ("attention", YourAttention),
+    PreNormBlock: ("block", YourPreNormBlock),
+}
+TRAINING = ("lora_init", "inject", "adamw_step", "train", "merge")  # what an adapter needs beside
+
+
+def operation_of(node):
+    """Return (operation, the node that takes its place), None for a node that no exercise asks for."""
+    found = next((KINDS[kind] for kind in KINDS if isinstance(node, kind)), None)
+    return None if found == KINDS[MLP] and node.activation != "gelu" else found
+
+
+def assemble(model: Transformer | str = "digits", answers: dict[str, Callable] | None = None) -> "Assembled":
+    """Put a learner's right answers into a model, in the place of the library's operations.
+
+    Parameters
+    ----------
+    model : Transformer or str
+        Any model, adapted or not, or what `lnp.load_pretrained` takes. It is not changed.
+    answers : dict of str to callable, optional
+        By exercise. Without it, those that `check` has found right: in this notebook, and in `my_answers.py` beside it.
+        Each is checked again.
+
+    Returns
+    -------
+    Assembled
+        Printed, it says whose each operation is. `.model` is the model.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `model` is no model, or an answer no function of an exercise.
+    """
+    model = load_pretrained(model) if isinstance(model, str) else model
+    if not isinstance(model, Transformer):
+        raise TypeError(f"assemble takes a Transformer or the name of one, such as 'digits'; it was given {model!r}.")
+    if answers is None:
+        answers = {name: function for name in all_exercises() if (function := kept(name)) is not None}
+    for name, function in answers.items():
+        find(name)
+        if not callable(function):
+            raise TypeError(f"answers[{name!r}] needs the function itself, but it is {function!r}.")
+    names = {found[0] for _, node in walk(model) if (found := operation_of(node))}
+    plain = {name for kind, (name, _) in KINDS.items() if name in names}
+    used = [name for name in all_exercises() if name.rpartition("_")[0] in plain]
+    used += ["cross_entropy_backward"] * isinstance(model.head, ClassifierHead)
+    used += [name for name in TRAINING if "lora_linear" in names]
+    operations, whose = {}, dict.fromkeys(used, MISSING)
+    for name in sorted(names):
+        operations[name] = pair(name, answers, whose)
+    for name in used:
+        if whose[name] == MISSING and name in answers:
+            whose[name] = YOURS if is_right(name, answers[name]) else WRONG
+
+    def change(_, node):
+        found = operation_of(node)
+        if found is None:
+            return node
+        name, kind = found
+        fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(node) if field.init}
+        return kind(**{**fields, "operation": operations[name]})
+
+    mine = {name: function for name, function in answers.items() if whose.get(name) == YOURS}
+    return Assembled(rebuild(model, change), whose, mine)
+
+
+def pair(name, answers, whose):
+    """Return the Operation of a name, and note in `whose` whose its two functions are."""
+    there, back = f"{name}_forward", f"{name}_backward"
+    forward, backward = answers.get(there), answers.get(back)
+    if forward is not None:
+        whose[there] = YOURS if is_right(there, forward) else WRONG
+        forward = forward if whose[there] == YOURS else None
+    together = False
+    if backward is not None:
+        together = forward is not None and is_right(back, backward, forward)
+        whose[back] = YOURS if together or is_right(back, backward) else WRONG
+        backward = backward if whose[back] == YOURS else None
+    library = BLOCK if name == "block" else (getattr(ops, there), getattr(ops, back))
+    return Operation(library, forward, backward, together)
+
+
+YOURS, WRONG, MISSING = "yours", "the library's: yours is not right", "the library's: no right answer yet"
+BLOCK = (PreNormBlock.forward, PreNormBlock.backward)
+
+
+@functools.cache
+def is_right(name, function, forward=None):
+    """Is an answer right; is a backward right, given what this forward keeps?"""
+    try:
+        with staying():
+            if is_ours(function):
+                return False
+            if name == "block_backward" and forward is not None:
+                return are_right_together(function, forward)
+            if forward is not None:
+                names = find(name.replace(BACKWARD, FORWARD)).parameters  # which the learner may call otherwise
+                positional = lambda **values: forward(*(values[name] for name in names))  # noqa: E731
+            examine(find(name), function, forward and positional)
+    except Wrong:
+        return False
+    return True
+
+
+def are_right_together(backward, forward):
+    """Does a block's backward give the library's gradients, from what this forward keeps?"""
+    exercise = find("block_forward")
+    for number in range(exercise.trials):
+        trial = Trial.of(exercise, number)
+        block, x, groups = trial.arguments.values()
+        block, dy = unfreeze(block, "all"), drawn(np.random.default_rng(number), trial.dtype, *x.shape)
+        right = block.backward(dy, block.forward(x, groups)[1])
+        try:
+            given = backward(block, dy, forward(block, x, groups)[1])
+            results = [dict(zip(("dx", "grads"), pair, strict=True)) for pair in (given, right)]
+            if next(iter(find("block_backward").judge(*results, {})), None) is not None:
+                return False
+        except Exception:  # what one keeps, the other cannot read
+            return False
+    return True
+
+
+@dataclass(repr=False)
+class Assembled:
+    """A model on a learner's functions.
+
+    Attributes
+    ----------
+    model : Transformer
+    whose : dict of str to str
+        For each operation that the model runs: "yours", or "the library's" and why.
+    answers : dict of str to callable
+        The learner's, by exercise: those that are right.
+    """
+
+    model: Transformer
+    whose: dict
+    answers: dict
+
+    def __repr__(self):
+        count = sum(said == YOURS for said in self.whose.values())
+        rows = [f"  {name:24}{said}" for name, said in self.whose.items()]
+        return "\n".join([f"{count} of {len(self.whose)} operations are yours", *rows])
+
+    def compare(self, batch: Batch, labels: np.ndarray | None = None) -> "Comparison":
+        """Run it beside the library's model, in float64 and without dropout, and compare each stage.
+
+        Parameters
+        ----------
+        batch : Batch
+        labels : (S,) integers, optional
+            With them the way back is compared too: from the gradient of the cross entropy at the logits, down to each
+            trainable array.
+        """
+        if batch.content.dtype.kind == "f":
+            batch = batch._replace(content=batch.content.astype(np.float64))
+        mine, theirs = {}, {}
+        own = recorded(astype(self.model, np.float64), mine)
+        library = recorded(rebuild(astype(self.model, np.float64), plain), theirs)
+        loss_backward = self.answers.get("cross_entropy_backward", ops.cross_entropy_backward)
+        for model, log, back in ((library, theirs, ops.cross_entropy_backward), (own, mine, loss_backward)):
+            logits, cache = model.forward(batch)
+            if labels is not None:
+                log["the loss", BACKWARD] = {"dlogits": back(1.0, ops.cross_entropy_forward(logits, labels)[1])}
+                model.backward(log["the loss", BACKWARD]["dlogits"], cache)
+        return Comparison(tuple(stages(self.model, mine, theirs)))
+
+    def train(self, batches: list, lr: float) -> list[float]:
+        """Train the model in place by the learner's loop, whose AdamW and loss take the learner's functions.
+
+        Parameters
+        ----------
+        batches : list of (Batch, labels)
+        lr : float
+
+        Returns
+        -------
+        list of float
+            The losses.
+        """
+        loop = self.answers.get("train") or find("train").solution
+        back = self.answers.get("cross_entropy_backward", ops.cross_entropy_backward)
+        step = self.answers.get("adamw_step", optimisers.adamw_step)
+        with contextlib.ExitStack() as stack:
+            for home, name, function in (
+                (lora_np, "cross_entropy_backward", back),
+                (ops, "cross_entropy_backward", back),
+                (optimisers, "adamw_step", step),
+            ):
+                stack.enter_context(mock.patch.object(home, name, function))
+            return loop(self.model, batches, lr)
+
+
+def plain(_, node):
+    """Return the library's node in the place of one that runs a learner's operation."""
+    kind = next((kind for kind, (_, yours) in KINDS.items() if type(node) is yours), None)
+    fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(kind)} if kind else {}
+    return kind(**fields) if kind else node
+
+
+def recorded(model, log):
+    """Return a model that notes in `log` what each node's forward and backward return, by (path, direction)."""
+
+    def change(path, node):
+        kind = type(node)
+
+        def forward(self, *arguments, **options):
+            log[path, FORWARD] = kind.forward(self, *arguments, **options)
+            return log[path, FORWARD]
+
+        def backward(self, *arguments, **options):
+            log[path, BACKWARD] = kind.backward(self, *arguments, **options)
+            return log[path, BACKWARD]
+
+        node = copy.copy(node)
+        node.__class__ = type(kind.__name__, (kind,), {FORWARD: forward, BACKWARD: backward})
+        return node
+
+    return rebuild(model, change)
+
+
+class Stage(NamedTuple):
+    """What one node gave, one way.
+
+    Attributes
+    ----------
+    name : str
+        Of the node, such as "layer.0.norm1", or "the loss".
+    way : str
+        "forward" or "backward".
+    operation : str
+        The exercise whose function it runs, "" where it runs none.
+    error : float
+        The largest difference from the library's, relative to the largest number of the stage; inf for another shape.
+    """
+
+    name: str
+    way: str
+    operation: str
+    error: float
+
+    @property
+    def differs(self):
+        return not self.error <= SAME
+
+
+SAME = 1e-9
+
+
+def stages(model, mine, theirs):
+    """Yield the stages in the order in which the library comes through them."""
+    operations = {path: found[0] for path, node in walk(model) if (found := operation_of(node))}
+    mine, theirs = (
+        {(path, way): arrays_of(way, result) for (path, way), result in log.items()} for log in (mine, theirs)
+    )
+    largest = max(np.max(np.abs(array)) for arrays in theirs.values() for array in arrays)
+    for (path, way), wanted in theirs.items():
+        name = "cross_entropy" if path == "the loss" else operations.get(path, "")
+        errors = [0.0]
+        given = mine.get((path, way), [])
+        if [np.shape(a) for a in given] != [np.shape(a) for a in wanted]:
+            errors = [np.inf]
+        for a, b in zip(given, wanted):
+            size = max(np.max(np.abs(b), initial=0), 1e-6 * largest)  # a key's bias has a gradient of roundings alone
+            errors.append(np.max(np.abs(a - b), initial=0) / size)
+        yield Stage(path or "the model", way, f"{name}_{way}" if name else "", float(max(errors)))
+
+
+def arrays_of(way, result):
+    """Return the arrays of what a node returned: its output; or its dx, and its gradients by name."""
+    if way == FORWARD:
+        return [result[0]]
+    dx, grads = result if isinstance(result, tuple) else (None, result)
+    return [*([] if dx is None else [dx]), *flatten(grads).values()]
+
+
+class Comparison(NamedTuple):
+    """A model on a learner's functions, and the library's, stage by stage; printed, the first that differs is named."""
+
+    stages: tuple
+
+    @property
+    def first(self):
+        """The first stage that differs, None if none does."""
+        return next((stage for stage in self.stages if stage.differs), None)
+
+    def __repr__(self):
+        count, first = len(self.stages), self.first
+        if first is None:
+            largest = max(stage.error for stage in self.stages)
+            return f"all {count} stages agree; the largest difference is {largest:.0e} of a stage's largest number"
+        before = self.stages.index(first)
+        by = f", by your {first.operation}" if first.operation else ""
+        return (
+            f"{before} of {count} stages agree; the first that differs is {first.name}, {first.way}{by}: by"
+            f" {first.error:.1e} of its largest number"
+        )
