@@ -269,7 +269,7 @@ inputs = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
 fixed = {"W": rng.standard_normal((4, 3)), "b": rng.standard_normal(3), "scale": 1.7}
 fixed["mask"] = ops.dropout_mask((5, 4), 0.3, rng, np.float64)
 
-report = lnp.gradcheck.check(ops.lora_linear_forward, ops.lora_linear_backward, inputs, fixed)
+report = lnp.gradcheck.check(ops.lora_linear_forward, lora_linear_backward, inputs, fixed)
 for row in report.rows:
     print(f"d{row.argument} {row.shape}: {row.verdict}")
 assert report.ok
@@ -290,7 +290,7 @@ assert report.ok
 x2, A2, B2 = inputs["x"], inputs["A"], inputs["B"]
 dy2 = rng.standard_normal((5, 3))
 _, cache = ops.lora_linear_forward(x2, fixed["W"], None, A2, B2, 1.7)
-_, dA, dB = ops.lora_linear_backward(dy2, cache)
+_, dA, dB = lora_linear_backward(dy2, cache)
 
 G = x2.T @ dy2  # only to compare
 assert np.abs(dA - 1.7 * G @ B2.T).max() < 1e-12
@@ -413,7 +413,7 @@ def descend(A, B, steps=150, lr=0.5):
         y, cache = ops.lora_linear_forward(x3, W3, None, A, B, 1.0)
         error = y - target
         losses.append((error * error).mean())
-        _, dA, dB = ops.lora_linear_backward(2 * error / error.size, cache)
+        _, dA, dB = lora_linear_backward(2 * error / error.size, cache)
         A -= lr * dA
         B -= lr * dB
     return losses
@@ -493,7 +493,7 @@ def first_change(scale, adam):
     """Return how far one step from B = 0 moves the map: the norm of scale * A B after it."""
     A, B = A0.copy(), np.zeros((2, 8))
     y, cache = ops.lora_linear_forward(x3, W3, None, A, B, scale)
-    _, dA, dB = ops.lora_linear_backward(2 * (y - target) / y.size, cache)
+    _, dA, dB = lora_linear_backward(2 * (y - target) / y.size, cache)
     if adam:
         lnp.AdamW({"A": A, "B": B}, lr=0.01, weight_decay=0.0).step({"A": dA, "B": dB})
     else:

@@ -171,7 +171,7 @@ lnp.course.check("merge", merge)
 # ## Merged: what changed, and what did not
 
 # %% tags=["measured"]
-merged = lnp.merge(rotated)
+merged = merge(rotated)
 for name, m in (("base", model), ("with adapter", rotated), ("merged", merged)):
     detours = sum(isinstance(node, LoRALinear) for _, node in walk(m))
     print(f"{name:13} {lnp.count_parameters(m).total:,} numbers, {detours:2} maps with a detour")
@@ -191,9 +191,21 @@ assert difference < 1e-4
 # %%
 rotated64 = lnp.astype(rotated, np.float64)
 rows = lnp.Batch.of(tokens(DATA["digits-rotated"][2].inputs.astype(np.float64)))
-difference = np.abs(rotated64.forward(rows)[0] - lnp.merge(rotated64).forward(rows)[0]).max()
+difference = np.abs(rotated64.forward(rows)[0] - merge(rotated64).forward(rows)[0]).max()
 assert difference < 1e-11
 print("largest difference in float64: below 1e-11")
+
+# %% [markdown]
+# And by your own code alone: the adapted model on your operations, merged by your `merge`, and the merged model on your
+# operations again.
+
+# %% tags=["measured"]
+mine = lnp.course.assemble(rotated)
+merged_by_you = lnp.course.assemble(merge(mine.model))
+print(merged_by_you)
+difference = np.abs(logits_of(merged_by_you.model, "digits-rotated") - logits_of(rotated, "digits-rotated")).max()
+print(f"largest difference of a logit from the library's adapted model: {difference:.0e}")
+assert difference < 1e-4
 
 # %% [markdown]
 # ## Swapping adapters: do not subtract

@@ -126,6 +126,20 @@ assert report.ok and report.max_error < 1e-8
 print(f"{len(report.rows)} gradients are right, each within 1e-08")
 
 # %% [markdown]
+# ## Your code runs the BERT
+#
+# The operations that you wrote for the digits are those of a BERT. `assemble` puts them into this one, 22 million
+# numbers, and compares it with the library's, node by node, forwards and backwards. (Its block is post-norm, so it is
+# the library's that calls your parts.)
+
+# %% tags=["measured"]
+mine = lnp.course.assemble(model)
+print(mine)
+comparison = mine.compare(lnp.Batch.of(tokens(["a good film", "not bad", "an hour too long"])), np.array([1, 1, 0]))
+print(comparison)
+assert comparison.first is None
+
+# %% [markdown]
 # ## How sure is an accuracy?
 #
 # Suppose a model is right on 8 of 10 sentences. Is it an 80 % model? Perhaps it would be right on 60 % of all
