@@ -27,9 +27,29 @@ ORDINARY = 0  # the trial at which all is on and nothing special
 
 
 class Slip(NamedTuple):
-    cause: object  # one of lora_np.gradcheck.CAUSES, or None where none of them fits
+    cause: str | None  # one of lora_np.gradcheck.CAUSES; None, "other" in the file, where none of them fits
     words: str
-    edits: tuple  # (text of the solution, the text in its place), ...
+    edits: list  # of (text of the solution, the text in its place)
+
+
+def slips_of(text):
+    """Return the Slips that SLIPS tells: lines `cause: sentence`, and indented below each its edits, `old => new`."""
+    if not isinstance(text, str):
+        raise ValueError(f"SLIPS is a {type(text).__name__}; expected a text, as CONTRIBUTING.md describes it")
+    found = []
+    for line in filter(str.strip, text.splitlines()):
+        is_edit = line[0].isspace()
+        first, mark, second = (part.strip() for part in line.partition(" =>" if is_edit else ": "))
+        if not first or not mark or (is_edit and not found):
+            raise ValueError(
+                f"the line {line.strip()!r} of SLIPS is neither `cause: sentence`"
+                " nor, indented below one, `text of the solution => text in its place`"
+            )
+        if is_edit:
+            found[-1].edits.append((first, second))
+        else:
+            found.append(Slip(None if first == "other" else first, second, []))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -139,7 +159,7 @@ class Exercise:
 
     @functools.cached_property
     def slips(self):
-        return tuple(Slip(cause, words, edits) for cause, words, *edits in self.module.SLIPS)
+        return slips_of(self.module.SLIPS)
 
     def edited(self, edits):
         """Return the solution with its text changed, None if a text to change is not there."""

@@ -90,7 +90,7 @@ def faults_of_form(exercise):
     elif ast.get_docstring(exercise.functions[exercise.name]) is None:
         yield f"{exercise.name} has no docstring; it says to the learner what is to be returned"
     for name, words in (
-        ("SLIPS", "SLIPS = []"),
+        ("SLIPS", 'SLIPS = ""'),
         ("BRANCHES", "BRANCHES = {}"),
         ("draw", "def draw(rng, dtype, trial)"),
     ):
@@ -129,13 +129,25 @@ def faults_of_branches(exercise):
 
 def faults_of_slips(exercise):
     """Yield the slips that cannot be made, are not wrong on any trial, or are not told by their own words."""
-    calls = [numbers_of(exercise, trial) for trial in more_trials(exercise)] if exercise.slips else []
+    try:
+        slips = exercise.slips
+    except ValueError as error:
+        yield str(error)
+        return
+    calls = [numbers_of(exercise, trial) for trial in more_trials(exercise)] if slips else []
     right = [outcome(exercise.solution, call) for call in calls]
-    for slip in exercise.slips:
+    for slip in slips:
         words = f"the slip {slip.words!r}"
         if slip.cause is not None and slip.cause not in CAUSES:
             yield f"{words} has the cause {slip.cause!r}, which is none of lora_np.gradcheck.CAUSES"
-        function = exercise.edited(slip.edits)
+        if not slip.edits:
+            yield f"{words} has no edit; write `text of the solution => text in its place` below it, indented"
+            continue
+        try:
+            function = exercise.edited(slip.edits)
+        except SyntaxError as error:
+            yield f"{words} makes what is no Python: {error.msg}"
+            continue
         if function is None:
             yield f"{words} changes a text that the solution does not have"
             continue

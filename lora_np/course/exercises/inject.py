@@ -192,13 +192,7 @@ def of_detour(own, node, config):
         yield "hf", {"given": own.hf, "expected": node.hf}
 
 
-SLIPS = [
-    (
-        "constant_factor",
-        "the bound of A has d_out in place of d_in",
-        (
-            "lora_init(*node.W.shape, config.r, rng, node.W.dtype)",
-            "lora_init(*node.W.shape, config.r, rng, node.W.dtype); A = A * np.sqrt(node.W.shape[0] / node.W.shape[1])",
-        ),
-    ),
-]
+SLIPS = """
+constant_factor: the bound of A has d_out in place of d_in
+    node.W.dtype) => node.W.dtype); A = A * np.sqrt(node.W.shape[0] / node.W.shape[1])
+"""

@@ -38,23 +38,16 @@ def draw(rng, dtype, trial):
     return {"x": drawn(rng, dtype, n, d_in), "W": drawn(rng, dtype, d_in, d_out), "b": drawn(rng, dtype, d_out)}, {}
 
 
-SLIPS = [
-    ("mean_vs_sum", "db is a mean over the rows; it is their sum", ("dy.sum(", "dy.mean(")),
-    ("mean_vs_sum", "dW is a sum over the rows, not a mean", ("x.T @ dy", "x.T @ dy / len(x)")),
-    (
-        "mean_vs_sum",
-        "dW and db are sums over the rows, not means",
-        ("x.T @ dy", "x.T @ dy / len(x)"),
-        ("dy.sum(", "dy.mean("),
-    ),
-    (
-        "ignores_upstream",
-        "the upstream gradient is missing: it is taken for ones",
-        ("= cache", "= cache; dy = np.ones_like(dy)"),
-    ),
-    (
-        "ignores_upstream",
-        "db is the number of rows; it is the sum of dy over the rows",
-        ("dy.sum(axis=0)", "np.full_like(dy[0], len(dy))"),
-    ),
-]
+SLIPS = """
+mean_vs_sum: db is a mean over the rows; it is their sum
+    dy.sum( => dy.mean(
+mean_vs_sum: dW is a sum over the rows, not a mean
+    x.T @ dy => x.T @ dy / len(x)
+mean_vs_sum: dW and db are sums over the rows, not means
+    x.T @ dy => x.T @ dy / len(x)
+    dy.sum( => dy.mean(
+ignores_upstream: the upstream gradient is missing: it is taken for ones
+    = cache => = cache; dy = np.ones_like(dy)
+ignores_upstream: db is the number of rows; it is the sum of dy over the rows
+    dy.sum(axis=0) => np.full_like(dy[0], len(dy))
+"""

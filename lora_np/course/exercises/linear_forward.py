@@ -43,13 +43,13 @@ def draw(rng, dtype, trial):
     return {"x": drawn(rng, dtype, n, d_in), "W": drawn(rng, dtype, d_in, d_out), "b": b}
 
 
-SLIPS = [
-    ("missing_term", "b is not added", ("x @ W + b", "x @ W")),
-    ("extra_term", "b is added twice", ("x @ W + b", "x @ W + b + b")),
-    ("sign", "b is subtracted; it is added", ("x @ W + b", "x @ W - b")),
-    (
-        "mean_vs_sum",
-        "it is divided by the number of entries of a row; x @ W is a sum",
-        ("x @ W", "x @ W / x.shape[1]"),
-    ),
-]
+SLIPS = """
+missing_term: b is not added
+    x @ W + b => x @ W
+extra_term: b is added twice
+    x @ W + b => x @ W + b + b
+sign: b is subtracted; it is added
+    x @ W + b => x @ W - b
+mean_vs_sum: it is divided by the number of entries of a row; x @ W is a sum
+    x @ W => x @ W / x.shape[1]
+"""

@@ -85,28 +85,25 @@ def judge(given, right, arguments):
         yield Finding("spread", "A", {"bound": bound, "given": spread, "expected": even})
 
 
-BOUND, UNIFORM = "1.0 / np.sqrt(d_in)", "rng.uniform(-bound, bound, (d_in, r))"
-SLIPS = [
-    ("constant_factor", "the bound is 1 / sqrt(d_in), not 1 / sqrt(r)", (BOUND, "1.0 / np.sqrt(r)")),
-    ("constant_factor", "the bound is 1 / sqrt(d_in), not 1 / r", (BOUND, "1.0 / r")),
-    ("constant_factor", "the root is missing in the bound: 1 / sqrt(d_in)", (BOUND, "1.0 / d_in")),
-    ("constant_factor", "the bound is 1 / sqrt(d_in), not 1 / sqrt(d_out)", (BOUND, "1.0 / np.sqrt(d_out)")),
-    ("constant_factor", "the bound is 1 / sqrt(d_in), not sqrt(d_in)", (BOUND, "np.sqrt(d_in)")),
-    ("constant_factor", "the bound is 1 / sqrt(d_in), not 1", (BOUND, "1.0")),
-    (
-        "constant_factor",
-        "this is the bound of Xavier's start, sqrt(6 / (d_in + d_out)); PEFT's is 1 / sqrt(d_in)",
-        (BOUND, "np.sqrt(6 / (d_in + d_out))"),
-    ),
-    (
-        "constant_factor",
-        "the bound of a start for ReLU is sqrt(6 / d_in); PEFT's is 1 / sqrt(d_in)",
-        (BOUND, "np.sqrt(6 / d_in)"),
-    ),
-    (None, "A is drawn from 0 upwards; it lies on both sides of 0", ("(-bound", "(0")),
-    (
-        None,
-        "A is drawn from the normal distribution; PEFT's is the uniform one, rng.uniform",
-        (UNIFORM, "rng.normal(0, bound, (d_in, r))"),
-    ),
-]
+SLIPS = """
+constant_factor: the bound is 1 / sqrt(d_in), not 1 / sqrt(r)
+    1.0 / np.sqrt(d_in) => 1.0 / np.sqrt(r)
+constant_factor: the bound is 1 / sqrt(d_in), not 1 / r
+    1.0 / np.sqrt(d_in) => 1.0 / r
+constant_factor: the root is missing in the bound: 1 / sqrt(d_in)
+    1.0 / np.sqrt(d_in) => 1.0 / d_in
+constant_factor: the bound is 1 / sqrt(d_in), not 1 / sqrt(d_out)
+    1.0 / np.sqrt(d_in) => 1.0 / np.sqrt(d_out)
+constant_factor: the bound is 1 / sqrt(d_in), not sqrt(d_in)
+    1.0 / np.sqrt(d_in) => np.sqrt(d_in)
+constant_factor: the bound is 1 / sqrt(d_in), not 1
+    1.0 / np.sqrt(d_in) => 1.0
+constant_factor: this is the bound of Xavier's start, sqrt(6 / (d_in + d_out)); PEFT's is 1 / sqrt(d_in)
+    1.0 / np.sqrt(d_in) => np.sqrt(6 / (d_in + d_out))
+constant_factor: the bound of a start for ReLU is sqrt(6 / d_in); PEFT's is 1 / sqrt(d_in)
+    1.0 / np.sqrt(d_in) => np.sqrt(6 / d_in)
+other: A is drawn from 0 upwards; it lies on both sides of 0
+    (-bound => (0
+other: A is drawn from the normal distribution; PEFT's is the uniform one, rng.uniform
+    rng.uniform(-bound, bound, (d_in, r)) => rng.normal(0, bound, (d_in, r))
+"""

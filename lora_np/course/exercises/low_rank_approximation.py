@@ -59,32 +59,19 @@ def judge(given, right, arguments):
         yield Finding("product", "A", {"r": r, "largest": largest(mine, best)})
 
 
-SLIPS = [
-    (
-        "elementwise_factor",
-        "the singular values are left out of both factors",
-        ("U[:, :r] * s[:r]", "U[:, :r]"),
-    ),
-    (
-        "elementwise_factor",
-        "each singular value is in the product twice; put it into one factor, or its root into both",
-        ("Vt[:r]", "s[:r, None] * Vt[:r]"),
-    ),
-    (
-        "elementwise_factor",
-        "the root of each singular value is in one factor only; its other half is missing",
-        ("* s[:r]", "* np.sqrt(s[:r])"),
-    ),
-    (
-        "wrong_cached_value",
-        "these are the smallest singular values; they come last, the largest first",
-        ("U[:, :r] * s[:r], Vt[:r]", "U[:, -r:] * s[-r:], Vt[-r:]"),
-    ),
-    ("transpose", "np.linalg.svd gives V transposed already: take its first r rows", ("Vt[:r]", "Vt[:, :r].T")),
-    ("transpose", "the singular vectors are the columns of U, not its rows", ("U[:, :r]", "U[:r].T")),
-    (
-        "extra_term",
-        "the columns are centred first, as in PCA; W itself is approximated",
-        ("svd(W,", "svd(W - W.mean(axis=0),"),
-    ),
-]
+SLIPS = """
+elementwise_factor: the singular values are left out of both factors
+    U[:, :r] * s[:r] => U[:, :r]
+elementwise_factor: each singular value is in the product twice; put it into one factor, or its root into both
+    Vt[:r] => s[:r, None] * Vt[:r]
+elementwise_factor: the root of each singular value is in one factor only; its other half is missing
+    * s[:r] => * np.sqrt(s[:r])
+wrong_cached_value: these are the smallest singular values; they come last, the largest first
+    U[:, :r] * s[:r], Vt[:r] => U[:, -r:] * s[-r:], Vt[-r:]
+transpose: np.linalg.svd gives V transposed already: take its first r rows
+    Vt[:r] => Vt[:, :r].T
+transpose: the singular vectors are the columns of U, not its rows
+    U[:, :r] => U[:r].T
+extra_term: the columns are centred first, as in PCA; W itself is approximated
+    svd(W, => svd(W - W.mean(axis=0),
+"""

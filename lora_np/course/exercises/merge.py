@@ -119,30 +119,23 @@ def judge(given, right, arguments):
         yield Finding("adapter", "model")
 
 
-SLIPS = [
-    ("constant_factor", "the scale is missing", ("node.scale * (", "(")),
-    ("constant_factor", "the scale is there twice", ("node.scale * (", "node.scale**2 * (")),
-    ("constant_factor", "it is divided by the scale; the scale multiplies", ("node.scale * (", "1 / node.scale * (")),
-    ("sign", "the update is subtracted; it is added", ("node.W + ", "node.W - ")),
-    (
-        "missing_term",
-        "the detour is thrown away; its update is added to W",
-        (" + node.scale * (node.A.astype(np.float64) @ node.B)", ""),
-    ),
-    ("missing_term", "W is missing: it is the update alone", ("node.W + node", "node")),
-    (
-        "factor_order",
-        "the scale multiplies W, too",
-        ("node.W + node.scale * (node.A.astype(np.float64) @ node.B)", "node.scale * (node.W + node.A @ node.B)"),
-    ),
-    (
-        "factor_order",
-        "the scale multiplies W, and not the update",
-        ("node.W + node.scale * (", "node.scale * node.W + ("),
-    ),
-    (
-        "transpose",
-        "the update is transposed",
-        ("(node.A.astype(np.float64) @ node.B)", "(u.T if (u := node.A @ node.B).shape == u.T.shape else u)"),
-    ),
-]
+SLIPS = """
+constant_factor: the scale is missing
+    node.scale * ( => (
+constant_factor: the scale is there twice
+    node.scale * ( => node.scale**2 * (
+constant_factor: it is divided by the scale; the scale multiplies
+    node.scale * ( => 1 / node.scale * (
+sign: the update is subtracted; it is added
+    node.W + => node.W -
+missing_term: the detour is thrown away; its update is added to W
+    + node.scale * (node.A.astype(np.float64) @ node.B) =>
+missing_term: W is missing: it is the update alone
+    node.W + node => node
+factor_order: the scale multiplies W, too
+    node.W + node.scale * (node.A.astype(np.float64) @ node.B) => node.scale * (node.W + node.A @ node.B)
+factor_order: the scale multiplies W, and not the update
+    node.W + node.scale * ( => node.scale * node.W + (
+transpose: the update is transposed
+    (node.A.astype(np.float64) @ node.B) => (u.T if (u := node.A @ node.B).shape == u.T.shape else u)
+"""
