@@ -10,8 +10,9 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from unittest import mock
 
@@ -77,67 +78,96 @@ def asked(node, needs_dx, dx, **gradients):
 
 @dataclass
 class YourLinear(Linear):
-    operation: Operation | None = None
+    operations: dict = field(default_factory=dict)
 
     def forward(self, x, rng=None):
-        return self.operation.run(x, self.W, self.b)
+        return self.operations["linear"].run(x, self.W, self.b)
 
     def backward(self, dy, cache, needs_dx=True):
-        dx, dW, db = self.operation.back(dy, cache)
+        dx, dW, db = self.operations["linear"].back(dy, cache)
         return asked(self, needs_dx, dx, W=dW, b=db)
 
 
 @dataclass
 class YourLayerNorm(LayerNorm):
-    operation: Operation | None = None
+    operations: dict = field(default_factory=dict)
 
     def forward(self, x):
-        return self.operation.run(x, self.gamma, self.beta, self.eps)
+        return self.operations["layer_norm"].run(x, self.gamma, self.beta, self.eps)
 
     def backward(self, dy, cache, needs_dx=True):
-        dx, dgamma, dbeta = self.operation.back(dy, cache)
+        dx, dgamma, dbeta = self.operations["layer_norm"].back(dy, cache)
         return asked(self, needs_dx, dx, gamma=dgamma, beta=dbeta)
 
 
 @dataclass
 class YourLoRALinear(LoRALinear):
-    operation: Operation | None = None
+    operations: dict = field(default_factory=dict)
 
     def forward(self, x, rng=None):
         mask = dropout_mask(x.shape, self.dropout, rng, x.dtype)
-        return self.operation.run(x, self.W, self.b, self.A, self.B, self.scale, mask)
+        return self.operations["lora_linear"].run(x, self.W, self.b, self.A, self.B, self.scale, mask)
 
     def backward(self, dy, cache, needs_dx=True):
-        dx, dA, dB = self.operation.back(dy, cache)
+        dx, dA, dB = self.operations["lora_linear"].back(dy, cache)
         return asked(self, needs_dx, dx, A=dA, B=dB)
 
 
-@dataclass
-class YourMLP(MLP):
-    operation: Operation | None = None
-    bend = property(lambda self: (self.operation.run, self.operation.back))
+class OwnBackward:
+    """A node of several parts whose backward is an exercise of its own, `BACKWARD`."""
+
+    def backward(self, dy, cache, needs_dx=True):
+        whole = self.operations[self.BACKWARD]
+        if whole.backward is None:
+            return super().backward(dy, cache, needs_dx)
+        dx, grads = whole.backward(self, dy, cache)
+        return (dx if needs_dx else None), grads
 
 
 @dataclass
-class YourAttention(Attention):
-    operation: Operation | None = None
-    attend = property(lambda self: (self.operation.run, lambda dO, cache, needs: self.operation.back(dO, cache)))
+class YourMLP(OwnBackward, MLP):
+    operations: dict = field(default_factory=dict)
+    BACKWARD = "mlp"
+
+    @property
+    def bend(self):
+        gelu = self.operations["gelu"]
+        if self.operations["mlp"].backward is not None:  # which reads the library's cache
+            gelu = replace(gelu, together=False)
+        return gelu.run, gelu.back
+
+
+@dataclass
+class YourAttention(OwnBackward, Attention):
+    operations: dict = field(default_factory=dict)
+    BACKWARD = "attention_layer"
+
+    @property
+    def attend(self):
+        attention = self.operations["attention"]
+        return attention.run, lambda dO, cache, needs: attention.back(dO, cache)
+
+
+@dataclass
+class YourHead(ClassifierHead):
+    operations: dict = field(default_factory=dict)
+    pool = property(lambda self: (self.operations["pool_mean"].run, self.operations["pool_mean"].back))
 
 
 @dataclass
 class YourPreNormBlock(PreNormBlock):
-    operation: Operation | None = None
+    operations: dict = field(default_factory=dict)
 
     def forward(self, x, groups, rng=None):
         if rng is not None and drops(self):  # the exercises' blocks know no dropout
             return super().forward(x, groups, rng)
-        y, cache = self.operation.run(self, x, groups)
+        y, cache = self.operations["block"].run(self, x, groups)
         return y, WithoutDropout(cache)
 
     def backward(self, dy, cache, needs_dx=True):
         if not isinstance(cache, WithoutDropout):
             return super().backward(dy, cache, needs_dx)
-        dx, grads = self.operation.back(self, dy, cache.kept)
+        dx, grads = self.operations["block"].back(self, dy, cache.kept)
         return (dx if needs_dx else None), grads
 
 
@@ -151,21 +181,27 @@ def drops(node):
     return any(getattr(part, "dropout", 0) for _, part in walk(node))
 
 
-KINDS = {  # of node: its operation, and the node that takes its place
-    Linear: ("linear", YourLinear),
-    LayerNorm: ("layer_norm", YourLayerNorm),
-    LoRALinear: ("lora_linear", YourLoRALinear),
-    MLP: ("gelu", YourMLP),
-    Attention: ("attention", YourAttention),
-    PreNormBlock: ("block", YourPreNormBlock),
+KINDS = {  # of node: what takes its place, and its operations
+    Linear: (YourLinear, "linear"),
+    LayerNorm: (YourLayerNorm, "layer_norm"),
+    LoRALinear: (YourLoRALinear, "lora_linear"),
+    MLP: (YourMLP, "gelu", "mlp"),
+    Attention: (YourAttention, "attention", "attention_layer"),
+    PreNormBlock: (YourPreNormBlock, "block"),
+    ClassifierHead: (YourHead, "pool_mean"),
+}
+LIBRARY = {
+    "mlp": (MLP.forward, MLP.backward),
+    "attention_layer": (Attention.forward, Attention.backward),
+    "block": (PreNormBlock.forward, PreNormBlock.backward),
 }
 TRAINING = ("lora_init", "inject", "adamw_step", "train", "merge")  # what an adapter needs beside
 
 
-def operation_of(node):
-    """Return (operation, the node that takes its place), None for a node that no exercise asks for."""
-    found = next((KINDS[kind] for kind in KINDS if isinstance(node, kind)), None)
-    return None if found == KINDS[MLP] and node.activation != "gelu" else found
+def place_of(node):
+    """Return (what takes a node's place, its operations ...), () for a node that no exercise asks for."""
+    other = getattr(node, "activation", "gelu") != "gelu" or getattr(node, "pooling", "mean") != "mean"
+    return () if other else next((KINDS[kind] for kind in KINDS if isinstance(node, kind)), ())
 
 
 def assemble(model: Transformer | str = "digits", answers: dict[str, Callable] | None = None) -> "Assembled":
@@ -198,28 +234,26 @@ def assemble(model: Transformer | str = "digits", answers: dict[str, Callable] |
         find(name)
         if not callable(function):
             raise TypeError(f"answers[{name!r}] needs the function itself, but it is {function!r}.")
-    names = {found[0] for _, node in walk(model) if (found := operation_of(node))}
-    plain = {name for kind, (name, _) in KINDS.items() if name in names}
-    used = [name for name in all_exercises() if name.rpartition("_")[0] in plain]
-    used += ["cross_entropy_backward"] * isinstance(model.head, ClassifierHead)
+    names = {name for _, node in walk(model) for name in place_of(node)[1:]}
+    loss = {"cross_entropy"} if isinstance(model.head, ClassifierHead) else set()
+    used = [name for name in all_exercises() if name.rpartition("_")[0] in names | loss]
     used += [name for name in TRAINING if "lora_linear" in names]
-    operations, whose = {}, dict.fromkeys(used, MISSING)
-    for name in sorted(names):
-        operations[name] = pair(name, answers, whose)
-    for name in used:
-        if whose[name] == MISSING and name in answers:
-            whose[name] = YOURS if is_right(name, answers[name]) else WRONG
+    whose = dict.fromkeys(used, MISSING)
+    operations = {name: pair(name, answers, whose) for name in sorted(names | loss)}
+    for name in set(TRAINING) & whose.keys() & answers.keys():
+        whose[name] = YOURS if is_right(name, answers[name]) else WRONG
 
     def change(_, node):
-        found = operation_of(node)
-        if found is None:
-            return node
-        name, kind = found
-        fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(node) if field.init}
-        return kind(**{**fields, "operation": operations[name]})
+        kind, *own = place_of(node) or (type(node),)
+        return kind(**fields_of(node), operations={name: operations[name] for name in own}) if own else node
 
     mine = {name: function for name, function in answers.items() if whose.get(name) == YOURS}
-    return Assembled(rebuild(model, change), whose, mine)
+    return Assembled(rebuild(model, change), whose, mine, operations.get("cross_entropy", CROSS_ENTROPY))
+
+
+def fields_of(node):
+    """Return a node's fields, without the operations that another `assemble` has given it."""
+    return {own.name: getattr(node, own.name) for own in dataclasses.fields(node) if own.name != "operations"}
 
 
 def pair(name, answers, whose):
@@ -234,12 +268,11 @@ def pair(name, answers, whose):
         together = forward is not None and is_right(back, backward, forward)
         whose[back] = YOURS if together or is_right(back, backward) else WRONG
         backward = backward if whose[back] == YOURS else None
-    library = BLOCK if name == "block" else (getattr(ops, there), getattr(ops, back))
+    library = LIBRARY.get(name) or (getattr(ops, there), getattr(ops, back))
     return Operation(library, forward, backward, together)
 
 
 YOURS, WRONG, MISSING = "yours", "the library's: yours is not right", "the library's: no right answer yet"
-BLOCK = (PreNormBlock.forward, PreNormBlock.backward)
 
 
 @functools.cache
@@ -289,15 +322,18 @@ class Assembled:
         For each operation that the model runs: "yours", or "the library's" and why.
     answers : dict of str to callable
         The learner's, by exercise: those that are right.
+    loss : Operation
+        The cross entropy.
     """
 
     model: Transformer
     whose: dict
     answers: dict
+    loss: Operation
 
     def __repr__(self):
         count = sum(said == YOURS for said in self.whose.values())
-        rows = [f"  {name:24}{said}" for name, said in self.whose.items()]
+        rows = [f"  {name:26}{said}" for name, said in self.whose.items()]
         return "\n".join([f"{count} of {len(self.whose)} operations are yours", *rows])
 
     def compare(self, batch: Batch, labels: np.ndarray | None = None) -> "Comparison":
@@ -315,13 +351,13 @@ class Assembled:
         mine, theirs = {}, {}
         own = recorded(astype(self.model, np.float64), mine)
         library = recorded(rebuild(astype(self.model, np.float64), plain), theirs)
-        loss_backward = self.answers.get("cross_entropy_backward", ops.cross_entropy_backward)
-        for model, log, back in ((library, theirs, ops.cross_entropy_backward), (own, mine, loss_backward)):
+        for model, log, loss in ((library, theirs, CROSS_ENTROPY), (own, mine, self.loss)):
             logits, cache = model.forward(batch)
             if labels is not None:
-                log["the loss", BACKWARD] = {"dlogits": back(1.0, ops.cross_entropy_forward(logits, labels)[1])}
-                model.backward(log["the loss", BACKWARD]["dlogits"], cache)
-        return Comparison(tuple(stages(self.model, mine, theirs)))
+                log[LOSS, FORWARD] = value, kept = loss.run(logits, labels)
+                log[LOSS, BACKWARD] = dlogits, _ = loss.back(1.0, kept), {}
+                model.backward(dlogits, cache)
+        return Comparison(tuple(stages(self, mine, theirs)))
 
     def train(self, batches: list, lr: float) -> list[float]:
         """Train the model in place by the learner's loop, whose AdamW and loss take the learner's functions.
@@ -337,23 +373,23 @@ class Assembled:
             The losses.
         """
         loop = self.answers.get("train") or find("train").solution
-        back = self.answers.get("cross_entropy_backward", ops.cross_entropy_backward)
         step = self.answers.get("adamw_step", optimisers.adamw_step)
         with contextlib.ExitStack() as stack:
-            for home, name, function in (
-                (lora_np, "cross_entropy_backward", back),
-                (ops, "cross_entropy_backward", back),
-                (optimisers, "adamw_step", step),
-            ):
+            stack.enter_context(mock.patch.object(optimisers, "adamw_step", step))
+            for home, name in itertools.product((lora_np, ops), ("cross_entropy_forward", "cross_entropy_backward")):
+                function = self.loss.run if name.endswith(FORWARD) else self.loss.back
                 stack.enter_context(mock.patch.object(home, name, function))
             return loop(self.model, batches, lr)
 
 
+CROSS_ENTROPY = Operation((ops.cross_entropy_forward, ops.cross_entropy_backward))
+LOSS = "the loss"
+
+
 def plain(_, node):
     """Return the library's node in the place of one that runs a learner's operation."""
-    kind = next((kind for kind, (_, yours) in KINDS.items() if type(node) is yours), None)
-    fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(kind)} if kind else {}
-    return kind(**fields) if kind else node
+    kind = next((kind for kind, (yours, *_) in KINDS.items() if type(node) is yours), None)
+    return kind(**fields_of(node)) if kind else node
 
 
 def recorded(model, log):
@@ -387,7 +423,7 @@ class Stage(NamedTuple):
     way : str
         "forward" or "backward".
     operation : str
-        The exercise whose function it runs, "" where it runs none.
+        The exercise whose answer it runs, "" where it runs none.
     error : float
         The largest difference from the library's, relative to the largest number of the stage; inf for another shape.
     """
@@ -405,15 +441,16 @@ class Stage(NamedTuple):
 SAME = 1e-9
 
 
-def stages(model, mine, theirs):
+def stages(assembled, mine, theirs):
     """Yield the stages in the order in which the library comes through them."""
-    operations = {path: found[0] for path, node in walk(model) if (found := operation_of(node))}
+    operations = {path: place_of(node)[1:] for path, node in walk(assembled.model)} | {LOSS: ("cross_entropy",)}
     mine, theirs = (
         {(path, way): arrays_of(way, result) for (path, way), result in log.items()} for log in (mine, theirs)
     )
     largest = max(np.max(np.abs(array)) for arrays in theirs.values() for array in arrays)
     for (path, way), wanted in theirs.items():
-        name = "cross_entropy" if path == "the loss" else operations.get(path, "")
+        exercises = [f"{name}_{way}" for name in operations[path]]
+        run = next((name for name in exercises[::-1] if assembled.whose.get(name) == YOURS), "")
         errors = [0.0]
         given = mine.get((path, way), [])
         if [np.shape(a) for a in given] != [np.shape(a) for a in wanted]:
@@ -421,7 +458,7 @@ def stages(model, mine, theirs):
         for a, b in zip(given, wanted):
             size = max(np.max(np.abs(b), initial=0), 1e-6 * largest)  # a key's bias has a gradient of roundings alone
             errors.append(np.max(np.abs(a - b), initial=0) / size)
-        yield Stage(path or "the model", way, f"{name}_{way}" if name else "", float(max(errors)))
+        yield Stage(path or "the model", way, run, float(max(errors)))
 
 
 def arrays_of(way, result):

@@ -109,7 +109,7 @@ class Exercise:
     lent = property(lambda self: self.constants.get("LENT", ()))  # that it may change while it runs, if it puts it back
     tolerance = property(lambda self: self.constants.get("TOLERANCE"))  # relative; None: some roundings of the dtype
     alike = property(lambda self: self.constants.get("ALIKE", max(ALIKE, self.tolerance or 0)))  # for a slip's numbers
-    kinds = property(lambda self: self.constants.get("KINDS", {}))  # of the judge's findings: {kind: (cause, sentence)}
+    kinds = property(lambda self: self.optional("KINDS", {}))  # of the judge's findings: {kind: (cause, sentence)}
     trials = property(lambda self: self.constants.get("TRIALS", TRIALS))
 
     @property

@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from numbers import Number
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +155,8 @@ def of_cache(given, right):
         for field, value in right._asdict().items():
             mine = getattr(given, field)
             nothing = mine is None or value is None
-            if mine is not value if nothing else difference(field, mine, value):
+            plain = nothing or not isinstance(value, (np.ndarray, Number))
+            if mine != value if plain else difference(field, mine, value):
                 return Finding("cache", "cache", {"field": field})
     return None
 

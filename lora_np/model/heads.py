@@ -35,9 +35,10 @@ class ClassifierHead:
     classifier: LinearNode | None  # None: the pooled rows are the output
     pooling: str
     trainable: tuple[str, ...] = ()
+    pool = property(lambda self: POOLING[self.pooling])
 
     def forward(self, x, batch, rng=None):
-        h, c_pool = POOLING[self.pooling][0](x, batch.groups)  # (1)
+        h, c_pool = self.pool[0](x, batch.groups)  # (1)
         c_pooler = c_tanh = c_classifier = None
         if self.pooler is not None:
             h, c_pooler = self.pooler.forward(h, rng)  # (2)
@@ -60,7 +61,7 @@ class ClassifierHead:
         if self.pooler is not None:
             dy = tanh_backward(dy, c_tanh)  # (2)
             dy, grads["pooler"] = self.pooler.backward(dy, c_pooler, needs_dx)
-        return (POOLING[self.pooling][1](dy, c_pool) if needs_dx else None), grads  # (1)
+        return (self.pool[1](dy, c_pool) if needs_dx else None), grads  # (1)
 
 
 @dataclass

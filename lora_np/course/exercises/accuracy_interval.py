@@ -7,7 +7,7 @@ import numpy as np
 from lora_np.course.findings import Finding, difference
 from lora_np.train.evaluate import wilson_interval
 
-CHAPTER, PLACE, MINUTES, LEVEL = 8, 1, 15, "medium"
+CHAPTER, PLACE, MINUTES, LEVEL = 8, 3, 15, "medium"
 OUTPUTS = ("low", "high")
 HINTS = (
     "Wilson's middle is not the share itself, but is drawn towards 1/2 by z^2 / (2 n).",

@@ -6,7 +6,7 @@ from lora_np import ops
 from lora_np.course.draws import drawn, dropout
 from lora_np.course.exercises.attention_forward import attention_forward as forward  # noqa: F401
 
-CHAPTER, PLACE, MINUTES, LEVEL = 4, 5, 25, "hard"
+CHAPTER, PLACE, MINUTES, LEVEL = 4, 7, 25, "hard"
 OUTPUTS = ("dQ", "dK", "dV")
 HINTS = (
     "Undo the steps from the last to the first: product, mask, softmax, scaled product.",

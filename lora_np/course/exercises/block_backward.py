@@ -9,7 +9,7 @@ from lora_np.course.models import GROUPS, frozen_model
 from lora_np.model.blocks import PreNormBlock
 from lora_np.model.tree import flatten, parameters
 
-CHAPTER, PLACE, MINUTES, LEVEL = 4, 7, 25, "hard"
+CHAPTER, PLACE, MINUTES, LEVEL = 4, 11, 25, "hard"
 OUTPUTS = ("dx", "grads")
 HINTS = (
     "x goes two ways in each half: past it and through it. What comes back on the two is added.",

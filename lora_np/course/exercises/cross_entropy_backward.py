@@ -6,7 +6,7 @@ from lora_np import ops
 from lora_np.course.draws import drawn
 from lora_np.ops.cross_entropy import CrossEntropyCache
 
-CHAPTER, PLACE, MINUTES, LEVEL = 4, 6, 15, "medium"
+CHAPTER, PLACE, MINUTES, LEVEL = 4, 10, 15, "medium"
 OUTPUTS = ("dlogits",)
 HINTS = (
     "Softmax and logarithm together: the probability given minus the one asked for.",

@@ -5,7 +5,7 @@ import numpy as np
 from lora_np import ops
 from lora_np.course.draws import drawn
 
-CHAPTER, PLACE, MINUTES, LEVEL = 4, 3, 25, "hard"
+CHAPTER, PLACE, MINUTES, LEVEL = 4, 4, 25, "hard"
 OUTPUTS = ("dx", "dgamma", "dbeta")
 HINTS = (
     "dxhat = gamma * dy. x reaches xhat on three ways: itself, through the mean, through the deviation.",

@@ -4,7 +4,7 @@ import numpy as np
 
 from lora_np.course.draws import any_shape, drawn
 
-CHAPTER, PLACE, MINUTES, LEVEL = 4, 4, 15, "medium"
+CHAPTER, PLACE, MINUTES, LEVEL = 4, 6, 15, "medium"
 OUTPUTS = ("dS",)
 HINTS = (
     "Adding a constant to a row of S changes nothing: each row of dS sums to zero.",

@@ -1,0 +1,60 @@
+"""Chapter 4: the way back through the feed-forward half of a block."""
+
+import lora_np as lnp
+from lora_np import ops
+from lora_np.course.draws import drawn
+from lora_np.course.exercises.block_backward import KINDS, judge, numbers  # noqa: F401 - dx and grads, as there
+from lora_np.course.models import frozen_model
+from lora_np.model.mlp import MLP
+from lora_np.model.tree import parameters
+
+CHAPTER, PLACE, MINUTES, LEVEL = 4, 3, 10, "easy"
+OUTPUTS = ("dx", "grads")
+HINTS = (
+    "The forward went up, gelu, down; so go back through down, then gelu, then up.",
+    "mlp.down.backward(dy, c_down) returns a pair: what it hands down, and the gradients of its own arrays.",
+)
+library = MLP.backward
+
+
+def mlp_backward(mlp, dy, cache):
+    """Return dx (N, d) and the gradients of the parameters, a dict by part."""
+    c_up, c_gelu, c_down = cache
+    grads = {}
+    da, grads["down"] = mlp.down.backward(dy, c_down)
+    dh = ops.gelu_backward(da, c_gelu)
+    dx, grads["up"] = mlp.up.backward(dh, c_up)
+    return dx, grads
+
+
+BRANCHES = {
+    "x has one row": lambda dy, **_: len(dy) == 1,
+    "x has more rows than columns": lambda dy, **_: dy.shape[0] > dy.shape[1],
+    "x has fewer rows than columns": lambda dy, **_: 1 < dy.shape[0] < dy.shape[1],
+}
+
+
+def draw(rng, dtype, trial):
+    whole = frozen_model(rng, dtype)
+    mlp = lnp.unfreeze(whole, [name for name in parameters(whole) if ".mlp." in name]).layer[trial % 2].mlp
+    rows = {1: 1, 3: 20}.get(trial, 5)
+    y, cache = mlp.forward(drawn(rng, dtype, rows, 12))
+    return {"mlp": mlp, "dy": drawn(rng, dtype, *y.shape), "cache": cache}
+
+
+SLIPS = """
+missing_term: gelu is not gone through on the way down
+    ops.gelu_backward(da, c_gelu) => da
+swapped: the gradients of up and down are stored under each other's name
+    grads["down"] => grads["other"]
+    grads["up"] => grads["down"]
+    grads["other"] => grads["up"]
+extra_term: what comes past the MLP belongs to the block; here it is added already
+    return dx, grads => return dx + dy, grads
+constant_factor: the upstream gradient that enters down is dy as it is
+    mlp.down.backward(dy, => mlp.down.backward(2 * dy,
+wrong_cached_value: gelu_backward gives a gradient already; the chain rule does not multiply by da once more
+    ops.gelu_backward(da, c_gelu) => da * ops.gelu_backward(da, c_gelu)
+wrong_derivative: what multiplies da is the slope of gelu, not Phi alone
+    ops.gelu_backward(da, c_gelu) => da * c_gelu.cdf
+"""

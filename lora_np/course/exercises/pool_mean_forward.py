@@ -1,0 +1,60 @@
+"""Chapter 8: one row for each sentence, the mean over its tokens."""
+
+import numpy as np
+
+from lora_np import ops
+from lora_np.course.draws import drawn
+from lora_np.ops.pooling import PoolCache
+
+CHAPTER, PLACE, MINUTES, LEVEL = 8, 1, 10, "medium"
+OUTPUTS = ("y", "cache")
+HINTS = (
+    "The rows start to stop of a group are n sentences of T tokens each, one behind the other.",
+    "x[start:stop] has n * T rows. Give it three axes, (n, T, d), and take the mean over the one of the tokens.",
+)
+library = ops.pool_mean_forward
+GROUPS = (
+    ((0, 8, 2, 4), (8, 14, 2, 3)),
+    ((0, 3, 1, 3),),
+    ((0, 9, 3, 3),),
+    ((0, 6, 1, 6), (6, 10, 4, 1)),
+    ((0, 10, 2, 5), (10, 18, 4, 2), (18, 20, 2, 1)),
+    ((0, 8, 2, 4), (8, 14, 2, 3)),
+)
+
+
+def pool_mean_forward(x, groups):
+    """Return y (S, d), one row a sequence in the order of the rows of x, and the cache PoolCache(groups, rows)."""
+    means = [x[start:stop].reshape(n, T, -1).mean(axis=1) for start, stop, n, T in groups]
+    return np.concatenate(means), PoolCache(groups, len(x))
+
+
+BRANCHES = {
+    "there is one sequence": lambda groups, **_: len(groups) == 1 and groups[0][2] == 1,
+    "all sequences have one length": lambda groups, **_: len(groups) == 1,
+    "sequences have different lengths": lambda groups, **_: len(groups) > 1,
+    "a sequence has a single token": lambda groups, **_: any(T == 1 for *_, T in groups),
+}
+
+
+def draw(rng, dtype, trial):
+    groups = GROUPS[trial]
+    return {"x": drawn(rng, dtype, groups[-1][1], 5 + trial), "groups": groups}
+
+
+SLIPS = """
+mean_vs_sum: it is the sum over the tokens, not their mean
+    .mean(axis=1) => .sum(axis=1)
+reduction_axis: the mean runs over all sequences of a group; each has its own
+    .reshape(n, T, -1).mean(axis=1) => .mean(axis=0, keepdims=True).repeat(n, axis=0)
+reduction_axis: the rows are viewed as (T, n, d); a sequence's tokens follow each other, so it is (n, T, d)
+    .reshape(n, T, -1).mean(axis=1) => .reshape(T, n, -1).mean(axis=0)
+other: it takes the first token of each sequence; the mean is asked for
+    .mean(axis=1) => [:, 0]
+other: it takes the last token of each sequence; the mean is asked for
+    .mean(axis=1) => [:, -1]
+other: it takes the largest number of each column; the mean is asked for
+    .mean(axis=1) => .max(axis=1)
+constant_factor: it is divided by the number of sequences, not by that of their tokens
+    .mean(axis=1) => .sum(axis=1) / n
+"""
