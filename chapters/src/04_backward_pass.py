@@ -8,10 +8,11 @@
 #
 # - derive a gradient by asking one question: if I nudge this entry, what moves, and by how much?
 # - write the backward of a linear map, GELU, layer norm, softmax, attention and cross entropy;
+# - derive some yourself: RMSNorm, the MLP, the attention layer with its three ways;
 # - join them to the backward of a whole transformer block, with its two residual paths;
 # - get every gradient of the pretrained model by your own code, and prove it.
 #
-# **Needs:** chapters 2 and 3. **Time:** about 150 minutes; every exercise can be skipped. **Difficulty:** hard, but
+# **Needs:** chapters 2 and 3. **Time:** about 270 minutes, in two or three sittings; every exercise can be skipped. **Difficulty:** hard, but
 # each step is small.
 #
 # It answers a part of question 3 of the course: the step "gradients". What you derive for the linear map is what
@@ -25,6 +26,8 @@ import numpy as np
 
 import lora_np as lnp
 from lora_np import ops
+from lora_np.model.attention import heads_backward
+from lora_np.ops.cross_entropy import CrossEntropyCache
 
 plt.rcParams["figure.figsize"] = (6.5, 3.4)
 plt.rcParams["figure.constrained_layout.use"] = True
@@ -220,6 +223,27 @@ plt.show()
 # and at zero. So it looks plausible, and it is wrong nearly everywhere in between.
 
 # %% [markdown]
+# ## The MLP: three backwards in a row
+#
+# The second half of a block goes up, through GELU, and down: $h = \text{up}(x)$, $a = \text{gelu}(h)$,
+# $y = \text{down}(a)$. There is no fork in it. So this is rule 1, three times, last step first.
+#
+# `mlp.up` and `mlp.down` are nodes: `mlp.down.backward(dy, c_down)` returns the gradient of its input and a dict with
+# the gradients of its own arrays.
+#
+# ### Exercise: `mlp_backward` ({{mlp_backward}})
+#
+# Return `(dx, grads)`, with `grads = {"up": ..., "down": ...}`. The cache is `(c_up, c_gelu, c_down)`; `c_gelu` is what
+# `ops.gelu_forward` keeps.
+
+
+# %% exercise="mlp_backward"
+from lora_np.course.exercises.mlp_backward import mlp_backward
+
+# %% check="mlp_backward"
+lnp.course.check("mlp_backward", mlp_backward)
+
+# %% [markdown]
 # ## Layer norm
 #
 # For each row of $d$ entries:
@@ -274,6 +298,34 @@ from lora_np.course.exercises.layer_norm_backward import layer_norm_backward
 
 # %% check="layer_norm_backward"
 lnp.course.check("layer_norm_backward", layer_norm_backward)
+
+# %% [markdown]
+# ### Now without a formula
+#
+# Llama and its relatives have no layer norm but an **RMSNorm** (Zhang and Sennrich 2019, arXiv:1910.07467): a row is
+# divided by its root mean square and multiplied by $\gamma$. No mean is taken away, and there is no $\beta$. In code:
+#
+# ```python
+# inverse_rms = ((x * x).mean(axis=1, keepdims=True) + eps) ** -0.5
+# xhat = x * inverse_rms
+# y = gamma * xhat
+# ```
+#
+# By hand, $\gamma = 1$: $x = (3, 4)$ has the root mean square $\sqrt{12.5} = 3.54$. A longer $x$ in the same direction
+# gives the same $y$. So a nudge along $x$ moves nothing, and $dx$ is at right angles to $x$, whatever $dy$ is. Use it to
+# test yours.
+#
+# ### Exercise: `rms_norm_backward` ({{rms_norm_backward}})
+#
+# Derive it, with the four steps above as your model. Return `dx, dgamma`. The cache has `xhat` (N, d), `inverse_rms`
+# (N, 1), `gamma` (d,).
+
+
+# %% exercise="rms_norm_backward"
+from lora_np.course.exercises.rms_norm_backward import rms_norm_backward
+
+# %% check="rms_norm_backward"
+lnp.course.check("rms_norm_backward", rms_norm_backward)
 
 # %% [markdown]
 # ## Softmax
@@ -409,6 +461,52 @@ assert np.all(received[np.triu_indices(6, 1)] == 0)
 # not zero, of length 1.
 
 # %% [markdown]
+# ## The attention layer: a fork with three ways
+#
+# Around the operation stand four linear maps. In the forward of chapter 2, $x$ went into `query`, `key` and `value`; the
+# heads attended; `output` mixed what they found. Draw the arrows, and go back along each.
+#
+# Two tools. `attention.query.backward(dQ, c_query)` returns a pair, as every node's does. And
+# `heads_backward(dO, c_heads, attention, "QKV")` cuts the rows into heads, calls your `attention_backward` on each
+# group, puts the heads side by side again, and returns `dQ, dK, dV` as rows (N, d).
+#
+# ### Exercise: `attention_layer_backward` ({{attention_layer_backward}})
+#
+# Return `(dx, grads)`, with `grads` a dict with the keys `"output"`, `"query"`, `"key"` and `"value"`. The cache is
+# `(c_query, c_key, c_value, c_heads, c_output)`.
+
+
+# %% exercise="attention_layer_backward"
+from lora_np.course.exercises.attention_layer_backward import attention_layer_backward
+
+# %% check="attention_layer_backward"
+lnp.course.check("attention_layer_backward", attention_layer_backward)
+
+# %% [markdown]
+# ## The loss, so that it does not overflow
+#
+# The loss of one row of logits $z$ with the right class $j$ is $-\log p_j$, with $p = \text{softmax}(z)$. It is the
+# number that says how surprised the model was. For $z = (0, \ln 3)$ and class 0: $p = (\tfrac14, \tfrac34)$, and the
+# loss is $\ln 4 = 1.386$.
+#
+# On a computer the plain way breaks twice. With logits of 1,000, $e^{1000}$ is infinite. With logits of $(1000, 0)$ and
+# class 1, $p_1$ is rounded to 0, and $\log 0$ is $-\infty$; the right answer is 1,000. Find a form in which neither can
+# happen.
+#
+# ### Exercise: `cross_entropy_forward` ({{cross_entropy_forward}})
+#
+# Return the loss, the mean over the rows that count, and the cache `CrossEntropyCache(p, q, divisor)`. A label of -100
+# marks a row that does not count. `p` are the probabilities (N, L). `q` (N, L) is 1 at the label of each row that counts
+# and 0 elsewhere. `divisor` is how many rows count.
+
+
+# %% exercise="cross_entropy_forward"
+from lora_np.course.exercises.cross_entropy_forward import cross_entropy_forward
+
+# %% check="cross_entropy_forward"
+lnp.course.check("cross_entropy_forward", cross_entropy_forward)
+
+# %% [markdown]
 # ## Cross entropy
 #
 # From logits $z$ to the loss, for each row: $p = \text{softmax}(z)$, $\text{loss} = -\sum_j q_j \log p_j$. The target
@@ -470,9 +568,8 @@ lnp.course.check("cross_entropy_backward", cross_entropy_backward)
 # Note the straight way: $dy$ itself is a summand of $dx$. However deep the stack of blocks, the upstream gradient
 # reaches the bottom undiminished by that way, and each block adds its own part to it.
 #
-# The parts of a block are small objects, and each has a backward already. `block.mlp.backward(dy, cache)` returns the
-# gradient of its input, and a dict with the gradients of its parameters. So do `block.norm1`, `block.norm2` and
-# `block.attention`.
+# The parts of a block are small objects with a backward each. You have written them all: `block.mlp.backward(dy, cache)`
+# is your `mlp_backward`, `block.attention.backward` your `attention_layer_backward`, and the norms are nodes, too.
 
 # %% [markdown]
 # ### Exercise: `block_backward` ({{block_backward}})
@@ -529,6 +626,34 @@ assert comparison.first is None
 report = lnp.check_model(mine.model, lnp.Batch.of(tokens(dev.inputs[:2])))
 print(f"your model: {sum(row.verdict == 'ok' for row in report.rows)} of {len(report.rows)} gradients are right")
 assert report.ok, report
+
+# %% [markdown]
+# ## Which array can never be trained?
+#
+# Every parameter of your model has a gradient now, and some training loops give each the same care. But there are
+# arrays in this model whose gradient is zero, for every image, every label and every loss. They stay as they were made,
+# for ever. Which?
+#
+# ### Exercise: `never_trained` ({{never_trained}})
+#
+# `never_trained(model)` returns a list of names out of `lnp.parameters(model, trainable_only=True)`. Find them by trial,
+# and then say why. Zero on a computer is "zero but for rounding".
+
+
+# %% exercise="never_trained"
+from lora_np.course.exercises.never_trained import never_trained
+
+# %% check="never_trained"
+lnp.course.check("never_trained", never_trained)
+
+# %% [markdown]
+# <details><summary>Why? Think first.</summary>
+#
+# The bias of `key` adds the same vector $b$ to every key. So it adds $q_t \cdot b$ to all scores of query $t$: the same
+# number to the whole row. The softmax does not see that. No output moves, so there is no gradient. The bias of `query`
+# is different: it adds $b \cdot k_u$, another number for each key.
+#
+# </details>
 
 # %% [markdown]
 # ## What a gradient is good for
@@ -589,6 +714,9 @@ assert 0.4 < ratio < 5
 # - `linear_backward`, `gelu_backward`, `layer_norm_backward`, `attention_backward` and `cross_entropy_backward` are the
 #   functions of the same names in `lora_np.ops`. There, an argument `needs` leaves out what nobody wants, and some
 #   lines are written for speed.
+# - `cross_entropy_forward` is `ops.cross_entropy_forward`, which also smooths labels and takes sums.
+# - `mlp_backward` and `attention_layer_backward` are the methods `backward` of `lora_np.model.mlp.MLP` and of
+#   `lora_np.model.attention.Attention`.
 # - `softmax_backward` is two lines inside `lora_np.ops.attention_backward`, those that make `dS`.
 # - `block_backward` is `PreNormBlock.backward` in `lora_np.model.blocks`, which also handles dropout and stops early
 #   where nothing below is trained.

@@ -8,7 +8,7 @@
 # - train it on images that the model fails on, by your own code from the first operation to the last;
 # - measure what that costs, against two other ways: train the head alone, train everything.
 #
-# **Needs** chapters 4 and 5. **Time** 90 minutes; the cells run for less than a minute. **Difficulty** medium.
+# **Needs** chapters 4 and 5. **Time** 110 minutes; the cells run for about two minutes. **Difficulty** medium.
 #
 # The chapter answers five of the course's questions: what LoRA is good and bad at (2), the step "update" of its five
 # steps (3), how it compares with other light ways to fine-tune (5), a code example that runs (7), and what it does for
@@ -341,13 +341,32 @@ print(f"right before {accuracy(before, test.labels):.1%}, after one epoch by you
 assert share > 0.6
 
 # %% [markdown]
-# ## Three ways to adapt, side by side
+# ## A rival: biases alone
+#
+# LoRA is not the only light way. **BitFit** (Ben Zaken, Ravfogel and Goldberg 2021, arXiv:2106.10199) trains the biases
+# that are there, and nothing else: no new arrays, no rank to choose.
+#
+# ### Exercise: `bitfit` ({{bitfit}})
+#
+# Return a new model in which every bias is trained, and nothing else. Which arrays are biases? All that are added, and
+# multiply nothing: in the linear maps, in the head, and in the layer norms.
+
+
+# %% exercise="bitfit"
+from lora_np.course.exercises.bitfit import bitfit
+
+# %% check="bitfit"
+lnp.course.check("bitfit", bitfit)
+
+# %% [markdown]
+# ## Four ways to adapt, side by side
 #
 # From here on we use `Training` of `lora_np`. It has your four lines inside, and it adds what one does in practice:
 # each epoch goes through the images in a new order, the learning rate rises for a few steps and then falls to zero, and
 # two threads share a batch.
 #
 # - **Head**: only the last linear map, from 64 numbers to 10 classes, is trained.
+# - **BitFit**: only the biases are trained.
 # - **LoRA**: only the detours are trained. The head stays frozen.
 # - **Full**: every parameter is trained.
 #
@@ -357,10 +376,11 @@ assert share > 0.6
 # %%
 models = {
     "head": unfreeze(base, "head.classifier"),
+    "BitFit": bitfit(base),
     "LoRA": lnp.inject(base, config, np.random.default_rng(0)),
     "full": unfreeze(base, "all"),
 }
-rates = {"head": 5e-2, "LoRA": 5e-3, "full": 1e-3}
+rates = {"head": 5e-2, "BitFit": 1e-2, "LoRA": 5e-3, "full": 1e-3}
 
 
 def fit(model, rows, dev_rows, lr):
@@ -384,18 +404,20 @@ with worker_pool(2) as run:
     head_rows, head_dev = (features(models["head"], rows, run) for rows in (train_rows, dev_rows))
 runs = {
     "head": fit(head_alone(models["head"]), head_rows, head_dev, rates["head"]),
+    "BitFit": fit(models["BitFit"], train_rows, dev_rows, rates["BitFit"]),
     "LoRA": fit(models["LoRA"], train_rows, dev_rows, rates["LoRA"]),
     "full": fit(models["full"], train_rows, dev_rows, rates["full"]),
 }
 first = {name: np.mean(losses[:125]) for name, (losses, _) in runs.items()}
 for name, (_, shares) in runs.items():
-    print(f"{name:4}  mean loss in epoch 1: {first[name]:.2f}   dev:", *(f" {share:.1%}" for share in shares))
+    print(f"{name:6}  mean loss in epoch 1: {first[name]:.2f}   dev:", *(f" {share:.1%}" for share in shares))
 assert 0.5 < runs["head"][1][-1] < 0.65 and min(runs["LoRA"][1][-1], runs["full"][1][-1]) > 0.9
+assert runs["head"][1][-1] < runs["BitFit"][1][-1] < runs["LoRA"][1][-1]
 assert first["full"] < first["LoRA"] and np.mean(runs["full"][0][-125:]) < np.mean(runs["LoRA"][0][-125:])
 
 # %%
-COLOURS = {"head": "black", "LoRA": "tab:orange", "full": "tab:blue"}
-STYLES = {"head": ":", "LoRA": "-", "full": "--"}
+COLOURS = {"head": "black", "BitFit": "tab:green", "LoRA": "tab:orange", "full": "tab:blue"}
+STYLES = {"head": ":", "BitFit": "-.", "LoRA": "-", "full": "--"}
 start = accuracy(predict(base, dev_rows), dev.labels)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 for name, (losses, shares) in runs.items():
@@ -409,8 +431,9 @@ left.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# *Left: the training loss of the three ways by step. The head's stays high; LoRA's and full fine-tuning's fall, full
-# first. Right: the accuracy on dev. The head stops near 60 %; the other two end close together, above 90 %.*
+# *Left: the training loss of the four ways by step. The head's stays high; BitFit's falls slowly, LoRA's and full
+# fine-tuning's fast, full first. Right: the accuracy on dev. The head stops near 60 %, BitFit in between; LoRA and full
+# fine-tuning end close together, above 90 %.*
 #
 # Now the test images, which were held out of training:
 
@@ -663,6 +686,6 @@ assert 0.6 < seconds["both"][1] / seconds["both"][2] < 1.7
 #
 # ## Further questions
 #
-# 1. Take 64 images in place of 8,000, and enough epochs for about 100 steps. Which of the three ways suffers most?
+# 1. Take 64 images in place of 8,000, and enough epochs for about 100 steps. Which of the four ways suffers most?
 # 2. Give LoRA the learning rate of full fine-tuning. How much does it lose after four epochs?
 # 3. Try $r = 1$ and $r = 16$. By how much does the accuracy change, and is that more than chance?

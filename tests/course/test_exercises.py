@@ -61,6 +61,8 @@ def test_a_backward_is_proven(exercise):
         trial = Trial.of(exercise, number, dtype=np.float64)
         report = check(exercise.forward, exercise.solution, trial.inputs, trial.fixed)
         assert report.ok, report
+        if exercise.library is None:
+            continue
         ours = getattr(lnp.ops, exercise.library.__name__.replace("backward", "forward"))
         values = {**trial.inputs, **trial.fixed}
         assert alike(exercise.forward(**values)[0], ours(**values)[0], 1e-12)
