@@ -23,7 +23,6 @@ from lora_np.gradcheck import ALIKE, by_name, leaves
 FOLDER = Path(__file__).with_name("exercises")
 LEVELS = ("easy", "medium", "hard")
 TRIALS, OWN_SEED = 6, 0x657865
-ORDINARY = 0  # the trial at which all is on and nothing special
 
 
 class Slip(NamedTuple):
@@ -202,28 +201,20 @@ class Trial:
 
     def results(self, exercise, function, **changed):
         """Call a function and return its results by name: what it returns, and the arguments that it is to change."""
-        own = {
-            name: copy.deepcopy(value)
-            if name in (*exercise.changes, *exercise.lent) or isinstance(value, np.random.Generator)
-            else value
-            for name, value in {**self.arguments, **changed}.items()
-        }
+        own = {**self.arguments, **changed}
+        for name, value in own.items():
+            if name in (*exercise.changes, *exercise.lent) or isinstance(value, np.random.Generator):
+                own[name] = copy.deepcopy(value)
         returned, names = function(*own.values()), exercise.outputs
         if exercise.is_backward:
             return {f"d{name}": gradient for name, gradient in by_name(returned, self.inputs).items()}
         changed = {name: own[name] for name in names if name in exercise.changes}
         names = tuple(name for name in names if name not in changed)
-        if not names:
-            return changed
-        if len(names) == 1:
-            return {names[0]: returned, **changed}
-        if not isinstance(returned, (tuple, list)) or len(returned) != len(names):
+        if len(names) < 2:
+            returned = (returned,)
+        elif not isinstance(returned, (tuple, list)) or len(returned) != len(names):
             raise Wrong(Finding("count", names[0], {"given": returned, "expected": names}))
         return {**dict(zip(names, returned)), **changed}
-
-    def branches(self, exercise):
-        """Return the names of the exercise's branches that it is on."""
-        return [name for name, holds in exercise.branches.items() if holds(**self.told)]
 
 
 def locked(value):

@@ -127,6 +127,11 @@ FAULTS = [
     ("elementwise_factor: the slope is missing below 0\n", "", "the line 'slope * x => x' of SLIPS is neither"),
     ("slope * x => x", "=> x", "the line '=> x' of SLIPS is neither"),
     ("    slope * x => x\n", "", "the slip 'the slope is missing below 0' has no edit; write `text of the solution =>"),
+    (
+        "slope * x => x",
+        "slope * x => x\nother: twice\n    slope * x => 1.0 * x",
+        "'twice' is told by other words: the slope",
+    ),
     ("slope * x => x", "slope * x => (x", "the slip 'the slope is missing below 0' makes what is no Python: "),
     ('SLIPS = """', 'SLIPS = [], """', "SLIPS is a tuple; expected a text"),
 ]

@@ -43,8 +43,8 @@ BRANCHES = {
 
 def draw(rng, dtype, trial):
     total = int(rng.integers(20, 90))
-    correct = {0: total * 2 // 3, 1: 8, 2: 0, 3: total // 5, 4: 1, 5: 2900}[trial]
-    return {"correct": correct, "total": {1: 10, 4: 1, 5: 4000}.get(trial, total)}
+    correct, total = ((total * 2 // 3, total), (8, 10), (0, total), (total // 5, total), (1, 1), (2900, 4000))[trial]
+    return {"correct": correct, "total": total}
 
 
 def numbers(results):

@@ -40,22 +40,21 @@ BRANCHES = {
 
 
 def draw(rng, dtype, trial):
-    if trial == 1:  # the chapter's first step
-        p, g, m, v = (np.array([number], dtype) for number in (1, 2, 0, 0))
-        rates = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
-        return {"p": p, "g": g, "m": m, "v": v, "t": 1, **rates}
     shape = any_shape(rng, trial)
     p, g, m, v = (drawn(rng, dtype, *shape) for _ in range(4))
     v *= v
+    if trial == 1:  # the chapter's first step
+        p, g, m, v = (np.array([number], dtype) for number in (1, 2, 0, 0))
     if trial == 4:  # what has never had a gradient stays where it is
         g.reshape(-1)[0] = m.reshape(-1)[0] = v.reshape(-1)[0] = 0
-    t = {3: 1, 4: 5000}.get(trial, int(rng.integers(2, 9)))
-    rates = {  # so large that their places show
-        "lr": {4: 1.0}.get(trial, 0.02),
-        "betas": {2: (0.0, 0.9), 3: (0.8, 0.7)}.get(trial, (0.9, 0.99)),
-        "eps": {4: 1e-8}.get(trial, 1e-3),
-        "weight_decay": {2: 0.0, 4: 0.5}.get(trial, 0.1),
-    }
+    t = {1: 1, 3: 1, 4: 5000}.get(trial, int(rng.integers(2, 9)))
+    lr, betas, eps, weight_decay = {
+        1: (0.1, (0.9, 0.999), 1e-8, 0.0),
+        2: (0.02, (0.0, 0.9), 1e-3, 0.0),
+        3: (0.02, (0.8, 0.7), 1e-3, 0.1),
+        4: (1.0, (0.9, 0.99), 1e-8, 0.5),
+    }.get(trial, (0.02, (0.9, 0.99), 1e-3, 0.1))  # so large that their places show
+    rates = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
     return {"p": p, "g": g, "m": m, "v": v, "t": t, **rates}
 
 

@@ -42,22 +42,15 @@ BRANCHES = {
 
 
 def draw(rng, dtype, trial):
-    n, h, T, U, d, d_v = {
-        1: (1, 1, 6, 6, 4, 4),  # the chapter's picture
-        2: (2, 3, 6, 4, 5, 7),
-        4: (3, 3, 3, 3, 3, 3),
-    }.get(trial, (2, 3, 4, 6, 5, 7))
+    n, h, T, U, d, d_v = {1: (1, 1, 6, 6, 4, 4), 2: (2, 3, 6, 4, 5, 7), 4: 6 * (3,)}.get(trial, (2, 3, 4, 6, 5, 7))
     visible = rng.random((n, 1, T, U)) < 0.6
     visible[..., 0], visible[..., 0, -1] = True, False
-    if trial == 1:
+    if trial == 1:  # the chapter's picture
         visible = np.tri(T, dtype=bool)
-    inputs = {
-        "Q": drawn(rng, dtype, n, h, T, d),
-        "K": drawn(rng, dtype, n, h, U, d),
-        "V": drawn(rng, dtype, n, h, U, d_v),
-    }
+    Q, K, V = (drawn(rng, dtype, n, h, *sides) for sides in ((T, d), (U, d), (U, d_v)))
     mask = dropout(rng, dtype, n, h, T, U)
-    return inputs, {"visible": None if trial in (2, 3) else visible, "mask": None if trial in (1, 2) else mask}
+    hidden = {"visible": None if trial in (2, 3) else visible, "mask": None if trial in (1, 2) else mask}
+    return {"Q": Q, "K": K, "V": V}, hidden
 
 
 SLIPS = """

@@ -43,15 +43,9 @@ BRANCHES = {
 
 
 def draw(rng, dtype, trial):
-    n, h, T, U, d, d_v = (
-        (2, 3, 4, 6, 5, 7),
-        (3, 2, 1, 5, 3, 4),
-        (2, 3, 6, 4, 7, 5),
-        (3, 2, 5, 5, 4, 6),
-        (2, 3, 6, 5, 4, 3),
-        (3, 2, 4, 6, 5, 7),
-    )[trial]
-    Q, K, V = drawn(rng, dtype, n, h, T, d), drawn(rng, dtype, n, h, U, d), drawn(rng, dtype, n, h, U, d_v)
+    n, h = 2 + trial % 2, 3 - trial % 2
+    T, U, d, d_v = ((4, 6, 5, 7), (1, 5, 3, 4), (6, 4, 7, 5), (5, 5, 4, 6), (6, 5, 4, 3), (4, 6, 5, 7))[trial]
+    Q, K, V = (drawn(rng, dtype, n, h, *sides) for sides in ((T, d), (U, d), (U, d_v)))
     if trial in (3, 4):  # scores are far below 0, or so large that exp overflows; whole numbers, so that they are exact
         Q, K = np.rint(2 * Q), np.rint(2 * K)
         Q[..., 0], K[..., 0] = 64, -400 if trial == 3 else 40
@@ -59,14 +53,8 @@ def draw(rng, dtype, trial):
     visible[..., 0], visible[0, 0, 0, -1] = True, False
     if trial == 3:
         visible = np.tri(T, dtype=bool)
-    mask = dropout(rng, dtype, n, h, T, U)
-    return {
-        "Q": Q,
-        "K": K,
-        "V": V,
-        "visible": None if trial in (2, 4) else visible,
-        "mask": None if trial in (1, 2, 3) else mask,
-    }
+    mask = None if trial in (1, 2, 3) else dropout(rng, dtype, n, h, T, U)
+    return {"Q": Q, "K": K, "V": V, "visible": None if trial in (2, 4) else visible, "mask": mask}
 
 
 ROOT, HIDE, D = "Q.shape[3] ** 0.5", "np.where(visible, S, -np.inf)", "P if mask is None else P * mask"

@@ -37,9 +37,7 @@ BRANCHES = {
 
 
 def draw(rng, dtype, trial):
-    groups = {1: ((0, 4, 2, 2),), 3: ((0, 5, 1, 5),), 4: ((0, 6, 2, 3), (6, 9, 3, 1))}.get(
-        trial, GROUPS
-    )  # 1: the chapter's
+    groups = {1: ((0, 4, 2, 2),), 3: ((0, 5, 1, 5),), 4: ((0, 6, 2, 3), (6, 9, 3, 1))}.get(trial, GROUPS)
     whole = frozen_model(rng, dtype)
     block = lnp.unfreeze(whole, [name for name in parameters(whole) if name.startswith("layer.0")]).layer[0]
     y, cache = block.forward(drawn(rng, dtype, groups[-1][1], 12), groups)
@@ -61,7 +59,6 @@ KINDS = {
 def judge(given, right, arguments):
     if isinstance(given["dx"], dict):
         yield Finding("exchanged", "dx")
-        return
     if found := difference("dx", given["dx"], right["dx"]):
         yield found
     mine, wanted = flatten(given["grads"]), flatten(right["grads"])
@@ -69,7 +66,6 @@ def judge(given, right, arguments):
     for path, gradient in wanted.items():
         if path not in mine:
             yield Finding("lacks", "grads", {"path": path})
-            continue
         own = max(np.max(np.abs(gradient)), 1e-300)  # key's b has none: all that is there are roundings
         if found := difference("grads", mine[path], gradient, TOLERANCE[gradient.dtype] * size / own):
             yield Finding(found.kind, "grads", {**found.values, "name": f"grads.{path}"})

@@ -1,7 +1,7 @@
 """Chapter 1: how many numbers a model holds, and how many are trained."""
 
 import lora_np as lnp
-from lora_np.course.models import adapted_model, config, frozen_model, moved
+from lora_np.course.models import adapted_model, config, frozen_model, moved, trained
 
 CHAPTER, PLACE, MINUTES, LEVEL = 1, 3, 5, "easy"
 OUTPUTS = ("total", "trainable")
@@ -17,10 +17,6 @@ def count_parameters(model):
     total = sum(array.size for array in lnp.parameters(model).values())
     trainable = sum(array.size for array in lnp.parameters(model, trainable_only=True).values())
     return total, trainable
-
-
-def trained(model):
-    return lnp.parameters(model, trainable_only=True)
 
 
 BRANCHES = {

@@ -31,8 +31,8 @@ BRANCHES = {
 
 def draw(rng, dtype, trial):
     if trial == 1:  # the chapter's example
-        inputs = {"x": [[1, 2], [3, 4]], "W": [[1], [10]], "b": [0]}
-        return {name: np.array(value, dtype) for name, value in inputs.items()}, {}
+        x, W, b = (np.array(value, dtype) for value in ([[1, 2], [3, 4]], [[1], [10]], [0]))
+        return {"x": x, "W": W, "b": b}, {}
     d_in, d_out = (4, 4) if trial == 4 else in_and_out(rng, trial)
     n = {2: 1, 3: 10, 4: 4}.get(trial, 8)
     return {"x": drawn(rng, dtype, n, d_in), "W": drawn(rng, dtype, d_in, d_out), "b": drawn(rng, dtype, d_out)}, {}

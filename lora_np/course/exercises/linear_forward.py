@@ -32,11 +32,8 @@ BRANCHES = {
 
 def draw(rng, dtype, trial):
     if trial == 1:  # the chapter's example
-        return {
-            "x": np.array([[1.0, 2.0]], dtype),
-            "W": np.array([[1, 0, 2], [3, 1, 0]], dtype),
-            "b": np.array([0, 0, 1], dtype),
-        }
+        x, W, b = (np.array(value, dtype) for value in ([[1, 2]], [[1, 0, 2], [3, 1, 0]], [0, 0, 1]))
+        return {"x": x, "W": W, "b": b}
     n = 8 if trial == 0 else sizes(rng, 1)[0]
     d_in, d_out = in_and_out(rng, trial)
     b = None if trial in (2, 3) else drawn(rng, dtype, d_out)

@@ -50,17 +50,13 @@ def draw(rng, dtype, trial):
     a, b = (drawn(rng, np.float64, *x.shape) for _ in range(2))
     if trial >= 4:  # at 0 a relative step is none
         steep = 1e6 if dtype == np.float32 else 1e3  # once a check: there order 2 shows, however small its step
-
-        def function(x):
-            return float(np.sum(a * x + steep * b * x**3))
-
-        return {"function": function, "x": np.zeros_like(x)}
+        return {"function": lambda x: float(np.sum(a * x + steep * b * x**3)), "x": np.zeros_like(x)}
+    if trial == 3:  # whose reshape(-1) is a copy
+        x, a, b = x.T, a.T, b.T
 
     def function(x):
         return float(np.sum(b * np.tanh(3 * x * a)) + 3 * np.sum(x**3) + 5 * np.sin(np.sum(x) / 4))  # entries meet
 
-    if trial == 3:  # whose reshape(-1) is a copy
-        x, a, b = x.T, a.T, b.T
     return {"function": function, "x": x}
 
 

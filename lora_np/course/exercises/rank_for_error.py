@@ -88,9 +88,9 @@ other: where no smaller rank is within the error, as for an error of 0, it is th
 other: where no smaller rank is within the error, as for an error of 0, it is the full one
     return len(energy) => return 0
 elementwise_factor: the singular values are not squared
-    np.linalg.svd(W, compute_uv=False).astype(np.float64) ** 2 => np.linalg.svd(W, compute_uv=False).astype(np.float64)
+    astype(np.float64) ** 2 => astype(np.float64)
 elementwise_factor: the singular values are not squared
-    np.linalg.svd(W, compute_uv=False).astype(np.float64) ** 2 => np.linalg.svd(W, compute_uv=False).astype(np.float64)
+    astype(np.float64) ** 2 => astype(np.float64)
     error**2 => error
 constant_factor: sums of squares are compared with the error; square it, too
     error**2 => error
