@@ -60,7 +60,7 @@ def register(path: str | Path) -> Exercise:
 
 
 def faults(exercise):
-    """Yield what is wrong with an exercise's file, a sentence each; what comes later cannot be told without the rest."""
+    """Yield what is wrong with an exercise's file, a sentence each: a test needs what the ones before it ask."""
     last = faults_of_branches, faults_of_slips, faults_of_given
     for tests in (faults_of_form,), (faults_of_draws,), (faults_of_solution,), last:
         found = [sentence for test in tests for sentence in test(exercise)]

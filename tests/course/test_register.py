@@ -93,6 +93,14 @@ def np_where(x, slope=0.1):
     return x * (x > 0) + slope * x * (x <= 0)
 
 
+def test_a_branch_is_told_though_float32_hides_the_fault(own):
+    """The slope is 0 on the last trial, too, where a millionth passes for rounding."""
+    own.write_text(OWN.replace("if trial == 1", "if trial in (1, 5)"), encoding="utf-8")
+    lnp.course.register(own)
+    verdict = lnp.course.check("soft_step", lambda x, slope: right(x, slope) * (1 + 1e-6 * (slope == 0)))
+    assert "only where slope is 0" in str(verdict)
+
+
 def test_it_may_be_registered_again_after_a_change(own):
     lnp.course.register(own)
     own.write_text(OWN.replace("MINUTES, LEVEL = 9, 1, 7", "MINUTES, LEVEL = 9, 1, 8"), encoding="utf-8")
@@ -116,6 +124,7 @@ FAULTS = [
         "its own solution is not right: a negative",
     ),
     ("if trial == 2 else x", "if trial == 9 else x", "no trial draws the branch 'x is negative'"),
+    ("if trial == 1", "if trial == 5", "only the last trial draws the branch 'slope is 0'; draw it on another one"),
     ('"slope * x", "x"', '"slope * x", "x * slope"', "the slip 'the slope is missing below 0' gives what the solution"),
     (
         '"slope * x", "x"',
