@@ -12,9 +12,9 @@ python chapters/build.py --nbgrader DIR [NN ...]
 
 In a source, `# %% exercise="name"` marks the cell of an exercise: its line `from lora_np.course.exercises.name import
 name` becomes the solution that this file holds or, where it is handed out, a stub or the code that is to be mended.
-`{{name}}` in a text becomes the level and the time. `# %% check="name"` marks the cell that checks it, and
-`# %% tags=["setup"]` what the exercises need to run: with these cells, the text before each exercise, and its check as
-a test, a chapter is graded.
+`{{name}}` in a text becomes the level and the time, and the hints follow the text. `# %% check="name"` marks the cell
+that checks it, and `# %% tags=["setup"]` what the exercises need to run: with these cells, the text before each
+exercise, and its check as a test, a chapter is graded.
 """
 
 import argparse
@@ -26,7 +26,6 @@ import os
 import re
 import struct
 import sys
-import tempfile
 from pathlib import Path
 
 import jupytext
@@ -35,6 +34,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 HERE = Path(__file__).resolve().parent
+HINT = "\n\n<details><summary>Hint {number}</summary>\n\n{words}\n\n</details>"
 STUB = '# YOUR CODE HERE\nraise NotImplementedError("replace this line")'
 MEND = "# The code to be mended: take out the line above."
 POINTS = {"easy": 1, "medium": 2, "hard": 3}
@@ -101,12 +101,14 @@ def cells_of(path):
 
 
 def fill(cell):
-    """Put what an exercise's file holds into a cell: its solution in the place of its import, or its level and time."""
+    """Put what an exercise's file holds into a cell: its solution for its import; its level and time, and its hints."""
     from lora_np.course.exercise import find
 
-    if cell.cell_type == "markdown":
-        about = lambda found: f"{find(found[1]).level}, {find(found[1]).minutes} minutes"  # noqa: E731
-        cell.source = re.sub(r"\{\{(\w+)\}\}", about, cell.source)
+    for name in re.findall(r"\{\{(\w+)\}\}", cell.source) if cell.cell_type == "markdown" else ():
+        exercise = find(name)
+        cell.source = cell.source.replace(f"{{{{{name}}}}}", f"{exercise.level}, {exercise.minutes} minutes")
+        for number, words in enumerate(exercise.hints, start=1):
+            cell.source += HINT.format(number=number, words=words)
     name = str(cell.metadata.get("exercise", ""))
     line = re.compile(rf"^from [\w.]+ import {name}$", re.MULTILINE)
     if name and line.search(cell.source):
@@ -229,12 +231,22 @@ def notebook(cells):
 
 def lesson(path):
     """Return the chapter with its solutions, not yet executed."""
-    cells = [links(path, lesson=True), setup_cell()]
+    return whole(path, links(path, lesson=True), solved)
+
+
+def exercises(path):
+    """Return the chapter as it is handed out to those who check themselves."""
+    return whole(path, links(path, lesson=False), handed_out)
+
+
+def whole(path, first, shown):
+    """Return the whole chapter; `shown` makes of the cell of an exercise what stands there."""
+    cells = [first, setup_cell()]
     for cell in cells_of(path):
         if cell.cell_type == "markdown":
             cells.append(markdown(cell.source))
         elif name := cell.metadata.get("exercise"):
-            cells.append(code(solved(cell.source), role=name))
+            cells.append(code(shown(cell.source), role=name))
         elif name := cell.metadata.get("check"):
             cells.append(code(cell.source, role=f"check-{name}"))
         else:
@@ -244,21 +256,6 @@ def lesson(path):
 
 def tags(cell):
     return {"tags": list(cell.metadata["tags"])} if cell.metadata.get("tags") else {}
-
-
-def exercises(path):
-    """Return the chapter as it is handed out to those who check themselves."""
-    cells = [links(path, lesson=False), setup_cell()]
-    for cell in cells_of(path):
-        if cell.cell_type == "markdown":
-            cells.append(markdown(cell.source))
-        elif name := cell.metadata.get("exercise"):
-            cells.append(code(handed_out(cell.source), role=name))
-        elif name := cell.metadata.get("check"):
-            cells.append(code(cell.source, role=f"check-{name}"))
-        else:
-            cells.append(code(cell.source, **tags(cell)))
-    return notebook(cells)
 
 
 def grading(path):
@@ -293,19 +290,13 @@ def graded(grade_id, solution=False, **points):
 
 def executed(book, folder=HERE):
     """Run a notebook in a fresh kernel and return it with its outputs."""
-    with tempfile.TemporaryDirectory() as cache:
-        network = any('load_pretrained("minilm")' in cell.source for cell in book.cells)
-        os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-        kept = (
-            {} if network or "LORA_NP_CACHE" in os.environ else {"LORA_NP_CACHE": cache}
-        )  # progress is the reader's own
-        kept["PYTHONPATH"] = str(HERE.parent)  # this checkout, whatever is installed
-        os.environ.update(kept)
-        try:
-            NotebookClient(book, timeout=1200, record_timing=False, resources={"metadata": {"path": folder}}).execute()
-        finally:
-            for key in kept:
-                del os.environ[key]
+    own = {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "NBGRADER_EXECUTION": "autograde",  # progress is the reader's own
+        "PYTHONPATH": str(HERE.parent),  # this checkout, whatever is installed
+    }
+    client = NotebookClient(book, timeout=1200, record_timing=False, resources={"metadata": {"path": folder}})
+    client.execute(env={**os.environ, **own})
     book.metadata = nbformat.from_dict(METADATA)
     for cell in book.cells:
         if "not right yet" in outputs_of(cell) and cell.id.startswith("check-"):
