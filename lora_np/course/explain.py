@@ -138,9 +138,9 @@ class Case:
         found = explain_values(self.function, arguments, wanted, run)
         if first := next((d for d in found if d.argument == self.output or self.output is None), None):
             return Finding("diagnosis", self.output, {"cause": first.cause, "words": first.sentence})
-        if self.fault.kind == "raises" or self.output not in wanted:
-            return None
         given = [(call, mine) for call in (here, *calls) if (mine := outcome(self.function, call)) is not None]
+        if not given or self.fault.kind == "raises" or self.output not in wanted:
+            return None
         for cause, edit in faults(solution, *arguments):
             edited = edit.build()
             if edited and all(self.output not in unlike(outcome(edited, call), mine, ALIKE) for call, mine in given):

@@ -109,6 +109,11 @@ TOLD = [
 ]
 
 
+def test_what_returns_too_little_is_told_no_more():
+    """Of what has no results on any trial, no number can be explained."""
+    assert lnp.course.check("linear_forward", lambda x, W, b=None: x @ W).cause == "shape"
+
+
 @pytest.mark.parametrize("name, function, words", TOLD, ids=[function.__name__ for _, function, _ in TOLD])
 def test_what_a_learner_is_told(name, function, words):
     assert words in str(lnp.course.check(name, function))
