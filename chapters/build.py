@@ -34,6 +34,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # this checkout, whatever is installed
+
+from lora_np.course import register  # noqa: E402
+from lora_np.course.exercise import find  # noqa: E402
+
 HINT = "\n\n<details><summary>Hint {number}</summary>\n\n{words}\n\n</details>"
 STUB = '# YOUR CODE HERE\nraise NotImplementedError("replace this line")'
 MEND = "# The code to be mended: take out the line above."
@@ -102,8 +107,6 @@ def cells_of(path):
 
 def fill(cell):
     """Put what an exercise's file holds into a cell: its solution for its import; its level and time, and its hints."""
-    from lora_np.course.exercise import find
-
     for name in re.findall(r"\{\{(\w+)\}\}", cell.source) if cell.cell_type == "markdown" else ():
         exercise = find(name)
         cell.source = cell.source.replace(f"{{{{{name}}}}}", f"{exercise.level}, {exercise.minutes} minutes")
@@ -123,8 +126,6 @@ def fill(cell):
 
 def faults(cells):
     """Yield what is wrong with the exercises of a chapter, a sentence each."""
-    from lora_np.course.exercise import find
-
     exercised, checked = [], []
     for cell in cells:
         name, check = (str(cell.metadata.get(key, "")) for key in ("exercise", "check"))
@@ -194,12 +195,13 @@ def for_nbgrader(source):
 
 def links(path, lesson):
     """Return the first cell: where the other notebook of the chapter is."""
-    other = f"exercises/{path.stem}.ipynb" if lesson else f"../{path.stem}.ipynb"
-    words = f"[The exercises of this chapter]({other})" if lesson else f"[The chapter with its solutions]({other})"
+    file, handed_out = f"{path.stem}.ipynb", f"exercises/{path.stem}.ipynb"
+    words = (
+        f"[The exercises of this chapter]({handed_out})" if lesson else f"[The chapter with its solutions](../{file})"
+    )
     if project := re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)(\.git)?", repository()):  # Colab opens no other
-        place = f"{path.stem}.ipynb" if lesson else f"exercises/{path.stem}.ipynb"
         colab = "https://colab.research.google.com"
-        target = f"{colab}/github/{project[1]}/blob/main/chapters/{place}"
+        target = f"{colab}/github/{project[1]}/blob/main/chapters/{file if lesson else handed_out}"
         words += f" [![Open in Colab]({colab}/assets/colab-badge.svg)]({target})"
     return markdown(words)
 
@@ -263,8 +265,6 @@ def grading(path):
 
     Nothing else is executed for each submission, and nothing leads to the chapter with its solutions.
     """
-    from lora_np.course.exercise import find
-
     source = cells_of(path)
     title = next((line for line in source[0].source.split("\n") if line.startswith("# ")), f"# {path.stem}")
     cells, text = [markdown(title), setup_cell(nbgrader=graded("setup"))], None
@@ -293,7 +293,7 @@ def executed(book, folder=HERE):
     own = {
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "NBGRADER_EXECUTION": "autograde",  # progress is the reader's own
-        "PYTHONPATH": str(HERE.parent),  # this checkout, whatever is installed
+        "PYTHONPATH": str(HERE.parent),
     }
     client = NotebookClient(book, timeout=1200, record_timing=False, resources={"metadata": {"path": folder}})
     client.execute(env={**os.environ, **own})
@@ -361,9 +361,8 @@ def outputs_of(cell):
 
 def differences(path, execute):
     """Yield sentences about the committed notebooks of a chapter that are not what its source makes."""
-    file = f"{path.stem}.ipynb"
-    made = {HERE / file: lesson(path), HERE / "exercises" / file: exercises(path)}
-    for target, book in made.items():
+    for folder, book in (HERE, lesson(path)), (HERE / "exercises", exercises(path)):
+        target = folder / f"{path.stem}.ipynb"
         name = target.relative_to(HERE.parent)
         if not target.exists():
             yield f"{name} is missing"
@@ -373,13 +372,11 @@ def differences(path, execute):
         if mine != theirs:
             k = next((k for k, (a, b) in enumerate(zip(mine, theirs)) if a != b), min(len(mine), len(theirs)))
             yield f"{name} is not what src/{path.name} makes: cell {k + 1} differs"
-            continue
-        if target.parent == HERE:
+        elif folder == HERE:
             picture = HERE / "pictures" / f"{path.stem}.png"
             if not picture.exists() or picture.read_bytes() != picture_of(committed):
                 yield f"{picture.relative_to(HERE.parent)} is not the picture in {name}"
-        if execute and target.parent == HERE:
-            for k, (new, old) in enumerate(zip(executed(book).cells, committed.cells)):
+            for k, (new, old) in enumerate(zip(executed(book).cells, committed.cells) if execute else ()):
                 measured = "measured" in new.metadata.get("tags", ())
                 if not measured and outputs_of(new) != outputs_of(old):
                     yield f"{name}: cell {k + 1} gives {outputs_of(new)!r}, committed is {outputs_of(old)!r}"
@@ -411,14 +408,11 @@ def main():
         "--exercise", action="append", default=[], metavar="FILE", help="of your own, not in lora_np/course/exercises"
     )
     options = parser.parse_args()
-    sys.path.insert(0, str(HERE.parent))
     known = [path.stem[:2] for path in sources()]
     if unknown := [number for number in options.chapters if number.zfill(2) not in known]:
         parser.error(f"there is no chapter {', '.join(unknown)}; there are {', '.join(known)}")
     if options.execute and not options.check:
         parser.error("--execute belongs to --check; without --check, the lessons are always executed")
-    from lora_np.course import register
-
     try:
         for path in options.exercise:
             register(path)
