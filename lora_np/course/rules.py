@@ -21,7 +21,6 @@ NEEDED = {
     "HINTS": (tuple, "a tuple of texts, the vaguest first"),
     "OUTPUTS": (tuple, 'a tuple of names of what the function returns, such as ("y",)'),
 }
-LEAST = {"SLIPS": "SLIPS = []", "BRANCHES": "BRANCHES = {}", "draw": "def draw(rng, dtype, trial)"}
 
 
 def register(path: str | Path) -> Exercise:
@@ -83,7 +82,11 @@ def faults_of_form(exercise):
         yield f"the function {exercise.name} is missing: the solution, named like the file"
     elif ast.get_docstring(functions[exercise.name]) is None:
         yield f"{exercise.name} has no docstring; it says to the learner what is to be returned"
-    for name, words in LEAST.items():
+    for name, words in (
+        ("SLIPS", "SLIPS = []"),
+        ("BRANCHES", "BRANCHES = {}"),
+        ("draw", "def draw(rng, dtype, trial)"),
+    ):
         if name not in exercise.text:
             yield f"{name} is missing; at the least, write {words}"
 

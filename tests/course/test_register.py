@@ -108,6 +108,7 @@ def test_it_may_be_registered_again_after_a_change(own):
 
 
 FAULTS = [
+    ("if trial == 1", "if trial == 5", "only the last trial draws the branch 'slope is 0'; draw it on another one"),
     ("MINUTES, LEVEL = 9, 1, 7", "MINUTES, LEVEL = 9, 1, None", "MINUTES is missing; expected a number"),
     ('"medium"', '"so so"', "LEVEL is 'so so'; expected one of easy, medium, hard"),
     ("HINTS = (", "HINT = (", "HINTS is missing; expected a tuple of texts"),
@@ -124,7 +125,6 @@ FAULTS = [
         "its own solution is not right: a negative",
     ),
     ("if trial == 2 else x", "if trial == 9 else x", "no trial draws the branch 'x is negative'"),
-    ("if trial == 1", "if trial == 5", "only the last trial draws the branch 'slope is 0'; draw it on another one"),
     ('"slope * x", "x"', '"slope * x", "x * slope"', "the slip 'the slope is missing below 0' gives what the solution"),
     (
         '"slope * x", "x"',

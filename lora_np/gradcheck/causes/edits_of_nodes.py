@@ -172,8 +172,10 @@ def is_operand(editor, node, statement):
 
 
 def is_reduced(editor, node, statement):
-    """Does it stand directly below a sum or mean, or is it an argument of another function?"""
+    """Does it stand directly below a sum, a mean or a shape, or is it an argument of another function?"""
     for parent in ast.walk(statement):
+        if isinstance(parent, ast.Attribute) and parent.attr == "shape" and parent.value is node:
+            return True
         if isinstance(parent, ast.Call):
             method = isinstance(parent.func, ast.Attribute) and parent.func.attr in REDUCTIONS
             if node in parent.args or (method and parent.func.value is node):
