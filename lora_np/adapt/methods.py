@@ -26,14 +26,14 @@ class Method:
     name: str  # for sentences
     config: type  # of its configuration, a PeftOptions: what is adapted by default, and what may differ between nodes
     node: type  # of its nodes, which have the signatures of `Linear`
-    shapes: Callable  # (d_in, d_out, config) -> {field: shape} of what a node trains: how many numbers that is, too
-    start: Callable  # (path, node, config, rng) -> {field: array} at the start, for a `Linear`
-    wrap: Callable  # (node, config, arrays) -> its node around that `Linear`, with a start's arrays, or a file's
-    differs: Callable  # (node, config) -> in what a node is other than its configuration says, in words, or ""
-    dense: Callable | str  # (node) -> the `Linear` that computes the same; or the sentence why there is none
+    shapes: Callable  # `(d_in, d_out, config)` -> {field: shape} of what a node trains: how many numbers that is, too
+    start: Callable  # `(path, node, config, rng)` -> {field: array} at the start, for a `Linear`
+    wrap: Callable  # `(node, config, arrays)` -> its node around that `Linear`, with a start's arrays, or a file's
+    differs: Callable  # `(node, config)` -> in what a node is other than its configuration says, in words, or ""
+    dense: Callable | str  # `(node)` -> the `Linear` that computes the same; or the sentence why there is none
     tensors: dict  # field -> (the end of its name in PEFT's files, whether it lies transposed there)
     starts_as: str = "the base's bits"  # what it computes at first; or "the base's but for rounding", "something else"
-    after_step: Callable | None = None  # (model, step, gradients): what must happen in place between two steps
+    after_step: Callable | None = None  # `(model, step, gradients)`: what must happen in place between two steps
 
     def replace(self, path, node, config, rng):
         """Return this method's node, at its start, for the `Linear` at a path."""

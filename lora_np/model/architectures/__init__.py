@@ -5,9 +5,8 @@ Hugging Face module name, `hf`. All weights are (d_in, d_out). A model starts fr
 and `with_dropout`. Matrices start from N(0, initializer_range^2), 0.02 unless the configuration says otherwise.
 """
 
-from lora_np.model.architectures.architecture import ARCHITECTURES, of
-from lora_np.model.architectures.bert import bert
-from lora_np.model.architectures.gpt2 import gpt
-from lora_np.model.architectures.vit import vit
-
-__all__ = ["ARCHITECTURES", "bert", "gpt", "of", "vit"]
+from lora_np.model.architectures.architecture import ARCHITECTURES as ARCHITECTURES
+from lora_np.model.architectures.architecture import of as of
+from lora_np.model.architectures.bert import bert as bert
+from lora_np.model.architectures.gpt2 import gpt as gpt
+from lora_np.model.architectures.vit import vit as vit

@@ -30,9 +30,9 @@ class Architecture:
     """One family of models: how it is built, and what Hugging Face's files and PEFT call its parts."""
 
     model_type: str  # what config.json calls it
-    build: Callable  # (config, ...) -> a Transformer, wholly frozen
+    build: Callable  # `(config, ...)` -> a Transformer, wholly frozen
     counts: str  # the names in config.json of what is a positive integer, with spaces between them
-    epsilon: str  # the name there of the epsilon of its norms
+    epsilon: str | float  # the name there of the epsilon of its norms; or the number, where it does not stand there
     activation: str  # and of its activation
     prefix: str  # of its tensors' names, in the class of transformers whose head is computed here
     with_head: str  # the name of this class
@@ -45,15 +45,15 @@ class Architecture:
     transposed: bool = True  # whether files hold a linear weight as (d_out, d_in)
     extras: str = "$."  # a regular expression for tensors beside the parameters, buffers for example; this: nothing
     copies: dict = field(default_factory=dict)  # tensors that may be copies of others
-    stored: dict = field(default_factory=dict)  # parameter -> (config, our shape) -> that in files, if not the usual
+    stored: dict = field(default_factory=dict)  # parameter -> `(config, our shape)` -> that in files, if not the usual
     tensors: dict = field(default_factory=dict)  # parameter -> its name in files, if not its module's
-    renamed: tuple = ()  # (part of a name in model files, what PEFT's files have in its place), ...
+    renamed: tuple = ()  # pairs: part of a name in model files, and what PEFT's files have in its place
     reads: str = "texts"  # or "images", or "ids": of a tokenizer that is not here
 
     @property
     def needed(self):
         """The names in config.json without which nothing can be built."""
-        return (*self.counts.split(), self.epsilon, self.activation)
+        return tuple(name for name in (*self.counts.split(), self.epsilon, self.activation) if isinstance(name, str))
 
     def check(self, config, where="the configuration"):
         """Raise a ValueError unless a configuration is complete and describes what is computed here.
@@ -82,7 +82,7 @@ class Architecture:
         self.check(config)
         if not (labels is None or is_whole(labels)):
             raise ValueError(f"labels must be a positive integer, but it is {labels!r}.")
-        return Maker(config, rng, dtype, config[self.epsilon], config[self.activation])
+        return Maker(config, rng, dtype, config.get(self.epsilon, self.epsilon), config[self.activation])
 
 
 def register(architecture):
