@@ -73,12 +73,12 @@ def select(wanted, names, option):
     return [path for path, hf in names.items() if is_named(wanted, path, hf)]
 
 
-def select_linear(model, targets, exclude=None, layers=None, whole=()):
-    """Return {path: full Hugging Face names} of the linear nodes to adapt, in order.
-
-    `targets`, `exclude` and `layers` are the options of a configuration; the nodes at the paths `whole`, and below, are
-    trained whole, and therefore not adapted.
-    """
+def targets_of(model, config):
+    """Return {path: full Hugging Face names} of the linear nodes that a configuration adapts, in order."""
+    targets, exclude, layers = config.target_modules, config.exclude_modules, config.layers_to_transform
+    if targets is None:
+        kind = architectures.of(model.config)
+        targets = list(config.TARGETS.get(kind.model_type, kind.targets))
     names = {path: hf_names(model, path, node) for path, node in walk(model) if isinstance(node, Linear)}
     names.pop("embeddings.projection", None)  # transformers has a convolution there, whose adapter has another shape
     if targets == "all-linear":
@@ -96,6 +96,7 @@ def select_linear(model, targets, exclude=None, layers=None, whole=()):
     if exclude:
         left_out = select(exclude, {path: names[path] for path in chosen}, "exclude_modules")
         chosen = [path for path in chosen if path not in left_out]
+    whole = trained_whole(model, config)
     chosen = [path for path in chosen if not lies_in(path, whole)]
     if not chosen:
         raise ValueError(
@@ -119,15 +120,6 @@ def ends(names):
     """Return the ends of names by which one could ask for them, the short ones first."""
     full = {name for path, hf in names.items() for name in (path, *hf) if name}
     return sorted({".".join(name.split(".")[-k:]) for name in full for k in (1, 2, 3)}, key=len)
-
-
-def targets_of(model, config):
-    """Return {path: full Hugging Face names} of the linear nodes that a configuration adapts, in order."""
-    targets, kind = config.target_modules, architectures.of(model.config)
-    if targets is None:
-        targets = list(config.TARGETS.get(kind.model_type, kind.targets))
-    whole = trained_whole(model, config)
-    return select_linear(model, targets, config.exclude_modules, config.layers_to_transform, whole)
 
 
 def trained_whole(model, config):

@@ -68,11 +68,6 @@ class Transformer:
             If `batch` is no Batch, or one that this model cannot read, or `rng` no generator.
         """
         check_batch(batch)
-        if not isinstance(rng, np.random.Generator | None):
-            raise ValueError(
-                f"rng must be a generator for the dropout masks, numpy.random.default_rng(seed), or None, but it is"
-                f" {rng!r}."
-            )
         batch = self.embeddings.arrange(batch)
         x, c_embeddings = self.embeddings.forward(batch, rng)  # (1)
         c_layer = [None] * len(self.layer)

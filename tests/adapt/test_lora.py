@@ -9,7 +9,7 @@ import tiny
 
 import lora_np as lnp
 from lora_np.adapt.lora import LoRALinear, lora_scale
-from lora_np.adapt.targets import select_linear
+from lora_np.adapt.targets import targets_of
 from lora_np.model.tree import walk
 
 rng = np.random.default_rng
@@ -93,7 +93,7 @@ def test_gpt_keeps_one_A_for_query_key_and_value():
 
 
 def test_all_linear_leaves_out_the_head_and_the_patches():
-    paths = select_linear(tiny.build("vit"), "all-linear")
+    paths = targets_of(tiny.build("vit"), lnp.LoRAConfig(target_modules="all-linear"))
     assert len(paths) == 12
     assert not any("head" in path or "projection" in path for path in paths)
 

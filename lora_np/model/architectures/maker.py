@@ -5,6 +5,7 @@ import numpy as np
 from lora_np.model.mlp import ACTIVATIONS, MLP
 from lora_np.model.nodes import Embedding, LayerNorm, Linear
 from lora_np.model.tree import check_dtype
+from lora_np.ops.dropout import check_generator
 
 
 class Maker:
@@ -13,8 +14,7 @@ class Maker:
     def __init__(self, config, rng, dtype, eps=None, activation=None):
         self.std, self.rng, self.dtype = config.get("initializer_range", 0.02), rng, check_dtype(dtype)
         self.eps, self.activation = eps, activation
-        if rng is not None and not isinstance(rng, np.random.Generator):
-            raise ValueError(f"rng must be a generator, numpy.random.default_rng(seed), or None, but it is {rng!r}.")
+        check_generator(rng)
 
     def matrix(self, *shape):
         if self.rng is None:
