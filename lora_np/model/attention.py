@@ -48,12 +48,12 @@ class Attention:
         if not needs:
             return None, grads
         dQ, dK, dV = heads_backward(dO, c_heads, needs)  # (2)
-        parts = []
+        dx = []
         for name, dH, c in (("query", dQ, c_query), ("key", dK, c_key), ("value", dV, c_value)):  # (1)
             if dH is not None:
                 part, grads[name] = getattr(self, name).backward(dH, c, needs_dx)
-                parts.append(part)
-        return (sum(parts[1:], parts[0]) if needs_dx else None), grads
+                dx.append(part)
+        return (dx[0] + dx[1] + dx[2] if needs_dx else None), grads  # x went three ways
 
 
 @dataclass

@@ -26,12 +26,7 @@ def with_head(
         What is classified: the mean of a sequence's tokens, its first token, or BERT's pooler over the first token
         (if the model has one).
     rng : numpy.random.Generator
-        Draws the classifier's weights from N(0, initializer_range^2); its bias starts at zero.
-
-    Raises
-    ------
-    ValueError
-        If labels is not a positive integer, the pooling is unknown, there is no pooler, or `rng` is missing.
+        Needed: draws the classifier's weights from N(0, initializer_range^2); its bias starts at zero.
     """
     pooler = getattr(model.head, "pooler", None)
     if pooling not in (*POOLING, "pooler") or (pooling == "pooler" and pooler is None):
