@@ -106,10 +106,15 @@ def write_json(path, value):
 
 def read_json(path):
     """Return the object in a JSON file; a ValueError names the file if it is missing or damaged."""
+    return parse_json(existing(path).read_bytes(), path)
+
+
+def existing(path):
+    """Return a Path; a ValueError names it if there is no such file."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no file {path}; expected a folder that holds {path.name}.")
-    return parse_json(path.read_bytes(), path)
+    return path
 
 
 def parse_json(data, path):
