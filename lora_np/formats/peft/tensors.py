@@ -1,7 +1,6 @@
 """adapter_model.safetensors: an adapter's arrays are written, and put onto a base."""
 
 import dataclasses
-import json
 import os
 import re
 from pathlib import Path
@@ -10,22 +9,19 @@ import numpy as np
 
 from lora_np.adapt.methods import adapt, check_plain, registered
 from lora_np.adapt.targets import HEADS, hf_name, to_peft
-from lora_np.files import about, json_bytes, renamed, write_together
-from lora_np.files.safetensors import open_weights, safetensors_pieces
+from lora_np.files import about, renamed
+from lora_np.files.safetensors import open_weights
 from lora_np.formats.huggingface import (
     HEAD_MARK,
-    SETTINGS,
     check_finite,
     check_settings,
     file_names,
     from_file,
     has_own_head,
-    head_files,
-    head_mark,
     held,
     load_head,
-    remove_old_head,
     to_file,
+    write_folder,
 )
 from lora_np.formats.peft.config import (
     adapted,
@@ -67,7 +63,6 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
     check_carried(model)
     if not isinstance(base, (str, Path, type(None))):
         raise ValueError(f"base must be the name or the folder of the base model, but it is {base!r}.")
-    folder = Path(folder)
     saved = saved_whole(model)
     tensors, covered = {}, set()
     for path, node in adapted(model):
@@ -92,19 +87,11 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
             " modules_to_save."
         )
     check_finite(tensors)
-    settings, head = peft_config(model, saved, None if base is None else str(base)), head_files(model, folder)
-    metadata = {"format": "pt", BASE_MARK: base_hash(model, saved), **head_mark(model, head)}
-    metadata[SETTINGS] = json.dumps({name: settings[name] for name in own_settings(type(model.adapter))})
-    if model.config.get("max_seq_length"):
-        metadata[LENGTH_MARK] = str(model.config["max_seq_length"])
-    write_together(
-        {
-            **head,
-            folder / "adapter_model.safetensors": safetensors_pieces(tensors, metadata),
-            folder / "adapter_config.json": [json_bytes(settings)],
-        }
-    )
-    remove_old_head(model, folder)
+    marks = {BASE_MARK: base_hash(model, saved)}
+    if length := model.config.get("max_seq_length"):
+        marks[LENGTH_MARK] = str(length)
+    settings, own = peft_config(model, saved, None if base is None else str(base)), own_settings(type(model.adapter))
+    write_folder(model, folder, "adapter_model.safetensors", tensors, "adapter_config.json", settings, own, **marks)
 
 
 def base_hash(model, saved):
@@ -247,8 +234,8 @@ def put_on(model, config, targets, tensors, path):
         mine, own = {}, config.at(targets[place])
         for name, shape in method.shapes(*node.W.shape, own).items():
             theirs, transposed = method.tensors[name]
-            key, stored = f"{node.hf}.{theirs}", shape[::-1] if transposed else shape
-            mine[name] = held(take(tensors, key, path), stored, shape, model.dtype, f"{key} in {path}", transposed)
+            key = f"{node.hf}.{theirs}"
+            mine[name] = held(take(tensors, key, path), shape, model.dtype, f"{key} in {path}", transposed)
         return method.wrap(node, own, mine)
 
     lora = adapt(model, config, targets, replace)
