@@ -38,7 +38,7 @@ from lora_np.model import architectures
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import arrays, fingerprint, freeze, parameters, rebuild, unfreeze
+from lora_np.model.tree import fingerprint, freeze, parameters, rebuild, unfreeze, with_arrays
 
 BASE_MARK, LENGTH_MARK = "lora_np_base_sha256", "lora_np_max_seq_length"  # in the metadata
 
@@ -130,44 +130,48 @@ def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
         the wrong shape or is not finite, the head is missing, or the adapter was trained on another base.
     """
     check_plain(model)
-    with about(Path(folder)):
-        return read_adapter(model, Path(folder))
-
-
-def read_adapter(model, folder):
+    folder = Path(folder)
     path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    settings = checked_settings(path, architectures.of(model.config))
-    file = open_weights(weights)
-    check_settings(settings, file.metadata, path)
-    if HEAD_MARK in file.metadata:
-        model = load_head(model, folder, file.metadata)
-        model = unfreeze(model, "head.classifier") if file.metadata[HEAD_MARK] == "trained" else model
-    names = renamed(unwrapped(file, weights), lambda name: canonical(model, name), weights)
-    shapes = {name: file.shapes[theirs] for name, theirs in names.items()}
-    model = with_vocabulary(with_classifier(model, settings, shapes, weights), shapes)
-    prefix = architectures.of(model.config).prefix
-    if model.head is None and any(name.startswith(f"{ROOT}{prefix}") for name in file):
-        model = dataclasses.replace(model, hf_prefix=prefix)  # it was trained below a head; our file is to say so, too
-    config, targets, beside = our_config(settings, model, names, folder)
-    taken = {name: file[theirs] for name, theirs in names.items()}
-    if isinstance(model.head, TiedHead):
-        take_tied(taken, model, weights)
-    lora, new = put_on(model, config, targets, taken, weights), {}
-    saved = saved_whole(lora)
-    for parameter, (name, array) in whole(lora, saved).items():
-        key = name.removeprefix(lora.hf_prefix)
-        new[parameter] = from_file(lora, parameter, take(taken, key, weights), array.dtype, f"{key} in {weights}")
-    if taken:
-        raise ValueError(
-            f"{weights} holds the tensor {next(iter(taken))}, which matches nothing in this model; the adapter belongs"
-            " to another base."
-        )
-    if file.metadata.get(BASE_MARK, base_hash(lora, saved)) != base_hash(lora, saved):
-        raise ValueError(
-            f"the adapter in {folder} was trained on other weights or settings than these; load it onto its own base"
-            f" ({settings.get('base_model_name_or_path') or 'not named'}), which it must not have been merged into yet."
-        )
-    return finished(lora, new, beside, file.metadata)
+    with about(folder):
+        settings = checked_settings(path, architectures.of(model.config))
+        file = open_weights(weights)
+        check_settings(settings, file.metadata, path)
+        if HEAD_MARK in file.metadata:
+            model = load_head(model, folder, file.metadata)
+            model = unfreeze(model, "head.classifier") if file.metadata[HEAD_MARK] == "trained" else model
+        names = renamed(unwrapped(file, weights), lambda name: canonical(model, name), weights)
+        shapes = {name: file.shapes[theirs] for name, theirs in names.items()}
+        model = with_vocabulary(with_classifier(model, settings, shapes, weights), shapes)
+        prefix = architectures.of(model.config).prefix
+        if model.head is None and any(name.startswith(f"{ROOT}{prefix}") for name in file):
+            # It was trained below a head; our file is to say so, too.
+            model = dataclasses.replace(model, hf_prefix=prefix)
+        config, targets, beside = our_config(settings, model, names, folder)
+        taken = {name: file[theirs] for name, theirs in names.items()}
+        if isinstance(model.head, TiedHead):
+            take_tied(taken, model, weights)
+        lora, new = put_on(model, config, targets, taken, weights), {}
+        saved = saved_whole(lora)
+        for parameter, (name, array) in whole(lora, saved).items():
+            key = name.removeprefix(lora.hf_prefix)
+            new[parameter] = from_file(lora, parameter, take(taken, key, weights), array.dtype, f"{key} in {weights}")
+        if taken:
+            raise ValueError(
+                f"{weights} holds the tensor {next(iter(taken))}, which matches nothing in this model; the adapter"
+                " belongs to another base."
+            )
+        base = base_hash(lora, saved)
+        if file.metadata.get(BASE_MARK, base) != base:
+            raise ValueError(
+                f"the adapter in {folder} was trained on other weights or settings than these; load it onto its own"
+                f" base ({settings.get('base_model_name_or_path') or 'not named'}), which it must not have been merged"
+                " into yet."
+            )
+    length = file.metadata.get(LENGTH_MARK, "")
+    if re.fullmatch(r"[1-9]\d{0,8}", length):
+        lora = dataclasses.replace(lora, config={**lora.config, "max_seq_length": int(length)})
+    # What the file holds whole and does not train is frozen again.
+    return rebuild(with_arrays(lora, new), lambda path, node: freeze(node) if path in beside else node)
 
 
 def with_classifier(model, settings, shapes, path):
@@ -247,18 +251,3 @@ def take(tensors, key, path):
     if key not in tensors:
         raise ValueError(f"{path} lacks the tensor {key}; the adapter is incomplete.")
     return tensors.pop(key)
-
-
-def finished(model, new, beside, metadata):
-    """Return the model with the arrays that a file holds whole; those that it does not train are frozen again."""
-
-    def change(path, node):
-        mine = {name: new[f"{path}.{name}"] for name in arrays(node) if f"{path}.{name}" in new}
-        node = dataclasses.replace(node, **mine)
-        return freeze(node) if path in beside else node
-
-    model = rebuild(model, change)
-    length = metadata.get(LENGTH_MARK, "")
-    if re.fullmatch(r"[1-9]\d{0,8}", length):
-        model = dataclasses.replace(model, config={**model.config, "max_seq_length": int(length)})
-    return model
