@@ -49,10 +49,9 @@ def load_reviews(name):
 
 def without_repeats(rows):
     """Return the rows (id, label, text) with one of each text, and none of a text whose copies differ in label."""
-    found = {}
-    for _, label, text in rows:
-        found.setdefault(same_text(text), set()).add(label)
-    first = {}
+    first, labels = {}, {}
     for row in rows:
-        first.setdefault(same_text(row[2]), row)
-    return [row for key, row in first.items() if len(found[key]) == 1]
+        _, label, text = row
+        first.setdefault(same_text(text), row)
+        labels.setdefault(same_text(text), set()).add(label)
+    return [row for key, row in first.items() if len(labels[key]) == 1]

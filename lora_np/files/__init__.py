@@ -145,7 +145,7 @@ def parse_json(data, path):
     return value
 
 
-def check_fields(values, expected, path):
+def check_fields(values, expected, path, sentence="expected {}."):
     """Raise a ValueError that names the file and the field, unless each field that is there is what is expected.
 
     Parameters
@@ -153,12 +153,12 @@ def check_fields(values, expected, path):
     values : dict
         Out of a JSON file.
     expected : dict of str to (callable, str)
-        For the fields: a test of the value, and what passes it, in words.
+        For the fields: a test of the value, and what passes it, in words, for the end of the sentence.
     path : path
     """
     for name, (fits, words) in expected.items():
         if name in values and not fits(values[name]):
-            raise ValueError(f"{path} has {name} = {shown(values[name])}; expected {words}.")
+            raise ValueError(f"{path} has {name} = {shown(values[name])}; {sentence.format(words)}")
 
 
 @contextmanager
