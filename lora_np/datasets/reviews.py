@@ -18,22 +18,13 @@ REVIEWS = tuple(SIZES)
 
 
 def load_reviews(name):
-    """Return train, dev and test of a domain of rated sentences, fetched once.
+    """Return train, dev and test of one of the REVIEWS, fetched once, stratified by label.
 
     The label is rating > 0. Left out are sentences rated exactly 0, then repeated ones: the first copy stays, and if
     copies differ in their label none does, as nobody knows which is right. Texts are the same here if they differ
     in case and white space only, for an uncased model reads them alike. What stays is as in the file (tweets hold
-    `&amp;`).
-
-    Parameters
-    ----------
-    name : {"movie-reviews", "amazon-reviews", "tweets", "editorials"}
-
-    Returns
-    -------
-    tuple of three Dataset
-        Stratified by label. Amazon reviews and editorials are cut between documents. The ids of movie reviews name no
-        document, so sentences of one review may lie on both sides.
+    `&amp;`). Amazon reviews and editorials are cut between documents. The ids of movie reviews name no document, so
+    sentences of one review may lie on both sides.
     """
     if name not in REVIEWS:
         raise ValueError(f"there are no reviews named {name!r}; expected one of {', '.join(REVIEWS)}.")

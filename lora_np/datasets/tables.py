@@ -32,26 +32,14 @@ def read_text(path):
 
 
 def load_table(path):
-    """Return train, dev and test (80, 10 and 10 % of the rows) of a .tsv or .csv file.
+    """Return train, dev and test (80, 10 and 10 % of the rows, stratified by label) of a .tsv or .csv file.
 
-    Parameters
-    ----------
-    path : path
-        UTF-8, its first row naming the columns: text, label, and others that are not read. A .csv file is quoted as
-        the csv module does. In a .tsv file each line is a row: no text holds a tab or a line break, and quotation marks
-        are read as they stand, unless they stand around cells throughout and are doubled within, as pandas writes them.
-        Labels are names or integers, of any number of classes; integers are put in the order of their values, names in
-        the order of the alphabet.
-
-    Returns
-    -------
-    tuple of three Dataset
-        Stratified by label, the same rows in every run. Nothing is left out; copies of a text come into one part.
-
-    Raises
-    ------
-    ValueError
-        Naming the row, if the table cannot be used.
+    It is UTF-8, its first row naming the columns: text, label, and others that are not read. A .csv file is quoted as
+    the csv module does. In a .tsv file each line is a row: no text holds a tab or a line break, and quotation marks are
+    read as they stand, unless they stand around cells throughout and are doubled within, as pandas writes them. Labels
+    are names or integers, of any number of classes; integers are put in the order of their values, names in the order
+    of the alphabet. Nothing is left out; copies of a text come into one part. A ValueError names a row that cannot be
+    used.
     """
     rows = read_table(path)
     names = [label for _, _, label in rows]

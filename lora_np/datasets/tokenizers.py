@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,12 +90,7 @@ class TextTokenizer:
 
     def counted(self, texts, max_length=None):
         """Return the ids of each text, and how many texts lose their end: both from one reading."""
-        max_length = self.usual if max_length is None else max_length
-        if not self.fits(max_length):
-            raise ValueError(
-                f"max_length must be an integer between {self.special + 1} and {self.longest}, the positions that the"
-                f" model has, but it is {max_length!r}."
-            )
+        max_length = self.checked(max_length)
         whole = self.whole(texts)
         cut = (ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in whole)
         return [np.array(ids, np.intp) for ids in cut], sum(len(ids) > max_length for ids in whole)
@@ -107,12 +103,8 @@ class TextTokenizer:
         for k, text in enumerate(texts, 1):
             if not isinstance(text, str):
                 raise ValueError(f"row {k} of {len(texts)} is of type {type(text).__name__}; expected a text.")
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"row {k} of {len(texts)} was not read as UTF-8: it holds half a character."
-                ) from error
+            if re.search(r"[\ud800-\udfff]", text):
+                raise ValueError(f"row {k} of {len(texts)} was not read as UTF-8: it holds half a character.")
         some = (texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE))
         found = [encoding.ids for part in some for encoding in self.tokenizer.encode_batch(part)]
         for k, ids in enumerate(found, 1):
@@ -122,6 +114,16 @@ class TextTokenizer:
                     " or leave it out."
                 )
         return found
+
+    def checked(self, max_length):
+        if max_length is None:
+            return self.usual
+        if not self.fits(max_length):
+            raise ValueError(
+                f"max_length must be an integer between {self.special + 1} and {self.longest}, the positions that the"
+                f" model has, but it is {max_length!r}."
+            )
+        return int(max_length)
 
     def fits(self, length):
         """Return whether the model reads that many tokens, of which two are [CLS] and [SEP]."""
@@ -204,12 +206,8 @@ def normalisation(folder, side, _, channels):
     """Return the mean and the deviation of each channel by which a folder's images are normalised, or (None, None).
 
     The file is that of transformers' ViTImageProcessor, its defaults are ours. It rescales numbers in 0..255 to 0..1,
-    where images here begin; it resizes images, which is left to those who have them.
-
-    Raises
-    ------
-    ValueError
-        If the file asks for what is not done here, or what it says has no meaning.
+    where images here begin; it resizes images, which is left to those who have them. Whatever else it asks for is
+    refused by a ValueError.
     """
     path = Path(folder) / PREPROCESSOR
     if not path.exists():

@@ -40,13 +40,7 @@ class Raw(NamedTuple):
     data: np.ndarray  # of bytes
 
     def array(self):
-        """Return it as an array of NumPy; bfloat16 as float32.
-
-        Raises
-        ------
-        ValueError
-            If NumPy has no such numbers.
-        """
+        """Return it as an array of NumPy, bfloat16 as float32; a ValueError says that NumPy has no such numbers."""
         if self.dtype in BYTES_ALONE:
             raise ValueError(f"its dtype is {self.dtype}, which NumPy does not have")
         array = self.data.view(DTYPES[self.dtype]).reshape(self.shape)
@@ -176,10 +170,7 @@ def read_index(path):
 def open_weights(path):
     """Return the TensorFile of `path`, a safetensors file, or of the shards that an index beside it names.
 
-    Raises
-    ------
-    ValueError
-        If there is neither, or only a file of PyTorch's, which is a pickle and never opened; and as TensorFile.
+    A file of PyTorch's is a pickle and never opened: where there is nothing else, a ValueError names it.
     """
     path = Path(path)
     index = path.with_name(f"{path.name}.index.json")
@@ -204,15 +195,7 @@ def is_file_name(value):
 def safetensors_pieces(tensors, metadata=None):
     """Return the pieces of a safetensors file, one after the other: equal contents have equal bytes.
 
-    Parameters
-    ----------
-    tensors : dict of str to (array or Raw)
-    metadata : dict of str to str, optional
-
-    Raises
-    ------
-    ValueError
-        If an array's dtype has no name in the format.
+    `tensors` are arrays, or Raws, by name; a ValueError names one whose dtype has no name in the format.
     """
     raws = {name: value if isinstance(value, Raw) else as_raw(name, value) for name, value in tensors.items()}
     table, end = {"__metadata__": dict(sorted((metadata or {"format": "pt"}).items()))}, 0

@@ -42,20 +42,7 @@ HEAD_MARK, HEAD_HASH = "lora_np_head", "lora_np_head_sha256"  # there is a head,
 
 
 def load_folder(folder, dtype=np.float32):
-    """Return a wholly frozen model and, in words, what of its file it does not compute with.
-
-    Parameters
-    ----------
-    folder : path
-    dtype : numpy dtype
-        What to hold the weights in: float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        If a file is missing or damaged, the architecture is not known, a tensor is missing, unexpected, of the wrong
-        shape or not finite, also after it was cast.
-    """
+    """Return a wholly frozen model, and the names of what its file holds beside; the errors of `load_pretrained`."""
     folder, dtype = Path(folder), check_dtype(dtype)
     path, weights = folder / "config.json", folder / "model.safetensors"
     with about(folder):
@@ -202,11 +189,8 @@ def to_file(model, path, array):
 def held(tensor, shape, dtype, what, transposed=False, stored=None):
     """Return a tensor of a file as an array of our shape and dtype, in memory of its own.
 
-    Raises
-    ------
-    ValueError
-        Naming `what` it is, if its shape is not the `stored` one (our own, transposed or not) or its numbers are not
-        finite floats, before the cast or after it.
+    A ValueError calls it `what`, if its shape is not the `stored` one (our own, transposed or not) or its numbers are
+    not finite floats, before the cast or after it.
     """
     lies = shape[::-1] if transposed else shape
     if tensor.shape != (stored or lies) or tensor.dtype.kind != "f":

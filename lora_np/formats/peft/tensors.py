@@ -101,14 +101,11 @@ def base_hash(model, saved):
 
 def whole(model, saved):
     """Return {parameter: (its name in a file, the array)} for the nodes that are saved whole."""
-    live = parameters(model)
-    chosen = {
-        path: name for path, name in file_names(model).items() if any(path.startswith(f"{node}.") for node in saved)
-    }
-    return {
-        path: (name if path.startswith("head.classifier.") else model.hf_prefix + name, live[path])
-        for path, name in chosen.items()
-    }
+    live, found = parameters(model), {}
+    for path, name in file_names(model).items():
+        if any(path.startswith(f"{node}.") for node in saved):
+            found[path] = (name if path.startswith("head.classifier.") else model.hf_prefix + name), live[path]
+    return found
 
 
 def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
@@ -193,7 +190,11 @@ def with_classifier(model, settings, shapes, path):
     labels = shapes["classifier.weight"][0]
     if model.head is not None and labels == model.head.classifier.W.shape[1]:
         return model
-    classifier = freeze(Linear(np.zeros((d, labels), dtype), np.zeros(labels, dtype), "classifier"))
+
+    def place_of(outputs, hf):
+        return freeze(Linear(np.zeros((d, outputs), dtype), np.zeros(outputs, dtype), hf))
+
+    pooler = None
     if kind.pooled:
         pooler = aside.pop("pooler", getattr(model.head, "pooler", None))
         if pooler is None and "pooler.dense.weight" not in shapes:
@@ -201,10 +202,9 @@ def with_classifier(model, settings, shapes, path):
                 f"the adapter of {path} classifies what BERT's pooler says, but neither it nor this base holds a"
                 " pooler; load it onto the base that it was trained on."
             )
-        pooler = pooler or freeze(Linear(np.zeros((d, d), dtype), np.zeros(d, dtype), "pooler.dense"))
-        head = ClassifierHead(pooler, classifier, "first")
-    else:
-        head = ClassifierHead(None, classifier, "mean" if model.embeddings.class_token is None else "first")
+        pooler = pooler or place_of(d, "pooler.dense")
+    first = kind.pooled or model.embeddings.class_token is not None
+    head = ClassifierHead(pooler, place_of(labels, "classifier"), "first" if first else "mean")
     config = {name: value for name, value in model.config.items() if name not in ("id2label", "label2id")}
     return dataclasses.replace(model, head=head, hf_prefix=kind.prefix, aside=aside, config=config)
 
