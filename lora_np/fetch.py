@@ -274,12 +274,9 @@ def put(new, entry, pin, aside):
         try:
             return os.rename(new, entry)
         except OSError as error:
-            if intact(entry, pin):
-                return None
-            if attempt == 2 or not entry.exists():
-                raise ValueError(
-                    f"{pin.what} could not be moved to {entry} ({error.strerror or error}); remove that folder and try"
-                    " again."
-                ) from error
-            with contextlib.suppress(OSError):  # another process may move it at the same time
-                os.rename(entry, aside / f"damaged-{attempt}")
+            reason = error.strerror or error
+        if intact(entry, pin):
+            return None
+        with contextlib.suppress(OSError):  # another process may move it at the same time
+            os.rename(entry, aside / f"damaged-{attempt}")
+    raise ValueError(f"{pin.what} could not be moved to {entry} ({reason}); remove that folder and try again.")

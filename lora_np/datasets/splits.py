@@ -49,15 +49,13 @@ def split(labels, sizes, seed, documents=None):
     document counts to the class that most of its rows have. Without them each row stands for itself.
     """
     labels = np.asarray(labels)
-    own, weight = np.arange(len(labels)), np.ones(len(labels), np.intp)
-    classes = labels
-    if documents is not None:
-        number = {}
-        own = np.array([number.setdefault(document, len(number)) for document in documents])
-        weight = np.bincount(own)
-        counts = np.zeros((len(weight), labels.max() + 1), np.intp)
-        np.add.at(counts, (own, labels), 1)
-        classes = counts.argmax(axis=1)
+    number = {}  # of a document
+    documents = range(len(labels)) if documents is None else documents
+    own = np.array([number.setdefault(document, len(number)) for document in documents])
+    weight = np.bincount(own)
+    counts = np.zeros((len(weight), labels.max() + 1), np.intp)
+    np.add.at(counts, (own, labels), 1)
+    classes = counts.argmax(axis=1)
     rng = np.random.default_rng([seed, SPLIT])
     shuffled = rng.permutation(len(weight))
     # Rank each document within its class, as a share of the class: cutting the order of these shares cuts every class

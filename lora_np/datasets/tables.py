@@ -133,20 +133,16 @@ def tab_separated(path, content):
     """
     lines = content.split("\n") if "\n" in content else content.split("\r")
     records = [(row, line.rstrip("\r").split("\t") if line.strip("\r") else []) for row, line in enumerate(lines, 1)]
-    quoted, literal = [], []  # rows that only a program of the one kind, or of the other, would write
     for row, cells in records:
-        for cell in cells:
-            if "\r" in cell:
-                raise ValueError(
-                    f"row {row} of {path} holds a carriage return inside a cell; a text in a .tsv file has no line"
-                    " break: replace it by a space, or save the table as .csv."
-                )
-            if '"' in cell:
-                whole = re.fullmatch(QUOTED, cell)
-                if not whole:
-                    literal.append(row)
-                elif row == 1 or '"' in cell[1:-1]:
-                    quoted.append(row)
+        if any("\r" in cell for cell in cells):
+            raise ValueError(
+                f"row {row} of {path} holds a carriage return inside a cell; a text in a .tsv file has no line break:"
+                " replace it by a space, or save the table as .csv."
+            )
+    marked = [(row, cell, re.fullmatch(QUOTED, cell)) for row, cells in records for cell in cells if '"' in cell]
+    # Rows that only a program of the one kind, or of the other, would write.
+    quoted = [row for row, cell, whole in marked if whole and (row == 1 or '"' in cell[1:-1])]
+    literal = [row for row, _, whole in marked if not whole]
     if quoted and literal:
         raise ValueError(
             f"row {literal[0]} of {path} has a quotation mark that is neither around a whole cell nor doubled, but row"

@@ -163,27 +163,25 @@ def file_names(model):
     return names
 
 
-def file_shape(model, path, shape):
-    """Return the shape in which a file stores a parameter of our shape."""
-    if stored := architectures.of(model.config).stored.get(path):
-        return stored(model.config, shape)
-    return shape[::-1] if is_transposed(model, path) else shape
-
-
-def is_transposed(model, path):
-    return path == "head.classifier.W" or (path.endswith(".W") and architectures.of(model.config).transposed)
+def layout(model, path, shape):
+    """Return the shape in which files store a parameter of our shape, and whether it lies transposed there."""
+    kind = architectures.of(model.config)
+    transposed = path == "head.classifier.W" or (path.endswith(".W") and kind.transposed)
+    stored = kind.stored.get(path, lambda _, shape: shape[::-1] if transposed else shape)
+    return stored(model.config, shape), transposed
 
 
 def from_file(model, path, tensor, dtype, name):
     """Return a tensor of a file as the array of a parameter; a sentence calls it by `name`."""
     shape = parameters(model)[path].shape
-    stored = file_shape(model, path, shape)
-    return held(tensor, shape, dtype, f"the tensor {name}", is_transposed(model, path), stored)
+    stored, transposed = layout(model, path, shape)
+    return held(tensor, shape, dtype, f"the tensor {name}", transposed, stored)
 
 
 def to_file(model, path, array):
     """Return the array of a parameter as files store it."""
-    return (array.T if is_transposed(model, path) else array).reshape(file_shape(model, path, array.shape))
+    stored, transposed = layout(model, path, array.shape)
+    return (array.T if transposed else array).reshape(stored)
 
 
 def held(tensor, shape, dtype, what, transposed=False, stored=None):

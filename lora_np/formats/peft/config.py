@@ -15,23 +15,18 @@ from lora_np.model.tree import is_trainable, nearest
 
 OF_TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "modules_to_save", "task_type")
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # values of init_lora_weights
+TEXT = (lambda value: value is None or isinstance(value, str), "a text or null")
+MEANT = (
+    lambda value: value is None or is_pattern(value) or is_names(value),
+    "a list of names, or a regular expression",
+)
 FIELDS = {  # of every method; its own are in its configuration
-    **dict.fromkeys(
-        ("target_modules", "exclude_modules"),
-        (
-            lambda value: value is None or is_pattern(value) or is_names(value),
-            "a list of names, or a regular expression",
-        ),
-    ),
-    **dict.fromkeys(
-        ("base_model_name_or_path", "peft_type"),
-        (lambda value: value is None or isinstance(value, str), "a text or null"),
-    ),
+    "target_modules": MEANT,
+    "exclude_modules": MEANT,
     "modules_to_save": (lambda value: value is None or is_names(value), "a list of names or null"),
-    "layers_to_transform": (
-        lambda value: value is None or are_layers(value),
-        "a layer's number, a list of them or null",
-    ),
+    "layers_to_transform": (lambda value: value is None or are_layers(value), "a layer's number or a list of them"),
+    "base_model_name_or_path": TEXT,
+    "peft_type": TEXT,
     "auto_mapping": (lambda value: value is None or isinstance(value, dict), "names of classes or null"),
     "task_type": (lambda value: value in TASKS, f"one whose head is computed here, {', '.join(map(repr, TASKS[1:]))}"),
     "init_lora_weights": (
