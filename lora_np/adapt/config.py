@@ -31,7 +31,10 @@ class PeftOptions:
     """
 
     PATTERNS = {}  # option -> the option that gives single nodes other values, by the ends of their names
-    FIELDS = {}  # own field -> (a test of its value, what passes it in words), for a call and for a file
+    # Own field -> (a test of its value, what passes it in words), for a call and for a file; also an option that says
+    # how an adapter starts, for a file alone, where it is not held to its neutral value.
+    FIELDS = {}
+    CONSTANTS = {}  # what the method's files say beside
 
     # What would make another adapter.
     peft_type: InitVar[str] = "LORA"
@@ -114,6 +117,7 @@ def options(kind):
 OPTIONS = options(PeftOptions)
 NOTES = OPTIONS[OPTIONS.index("fan_in_fan_out") :]
 AFTERWARDS = OPTIONS[OPTIONS.index("init_lora_weights") :]  # what changes nothing once an adapter is trained
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # values of init_lora_weights
 EMPTY = (None, [], (), {})  # asks for nothing, whatever the option
 
 
@@ -173,6 +177,7 @@ class LoRAConfig(PeftOptions):
     task_type: str | None = None
 
     PATTERNS = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}
+    CONSTANTS = {"bias": "none"}
     FIELDS = {
         "r": (is_whole, "a positive integer"),
         "lora_alpha": (is_positive, "a positive number"),
@@ -180,6 +185,11 @@ class LoRAConfig(PeftOptions):
         "use_rslora": (lambda value: value is None or isinstance(value, bool), "true or false"),
         "rank_pattern": (lambda value: are_by_name(value, is_whole), "a dict of positive integers by name"),
         "alpha_pattern": (lambda value: are_by_name(value, is_positive), "a dict of positive numbers by name"),
+        "init_lora_weights": (
+            lambda value: not str(value).lower().startswith(CHANGES_BASE),
+            "a start that leaves the base's weights as they are; let PEFT convert it to plain LoRA (save_pretrained,"
+            " path_initial_model_for_weight_conversion)",
+        ),
     }
 
     def __post_init__(self, *peft):

@@ -14,7 +14,6 @@ from lora_np.model.nodes import Linear
 from lora_np.model.tree import is_trainable, nearest
 
 OF_TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "modules_to_save", "task_type")
-CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # values of init_lora_weights
 TEXT = (lambda value: value is None or isinstance(value, str), "a text or null")
 MEANT = (
     lambda value: value is None or is_pattern(value) or is_names(value),
@@ -29,11 +28,6 @@ FIELDS = {  # of every method; its own are in its configuration
     "peft_type": TEXT,
     "auto_mapping": (lambda value: value is None or isinstance(value, dict), "names of classes or null"),
     "task_type": (lambda value: value in TASKS, f"one whose head is computed here, {', '.join(map(repr, TASKS[1:]))}"),
-    "init_lora_weights": (
-        lambda value: not str(value).lower().startswith(CHANGES_BASE),
-        "a start that leaves the base's weights as they are; let PEFT convert it to plain LoRA (save_pretrained,"
-        " path_initial_model_for_weight_conversion)",
-    ),
 }
 
 
@@ -111,9 +105,9 @@ def peft_config(model, saved, base):
         "base_model_name_or_path": base,
         "target_modules": list(targets.values()),
         "modules_to_save": [to_peft(model, names[path]) for path in saved if is_trainable(nodes[path])] or None,
-        "bias": "none",
         "fan_in_fan_out": not architectures.of(model.config).transposed,
         "inference_mode": True,
+        **config.CONSTANTS,
         **marks(type(config)),
         **{name: getattr(config, name) for name in own_settings(type(config))},
         **{name: translated(getattr(config, name), targets) for name in config.PATTERNS.values()},
@@ -130,7 +124,7 @@ def checked_settings(path, kind):
     settings = read_json(path)
     ours, way_out = method_in(settings).config, "it is another kind of adapter, which PEFT can merge into its base"
     check_fields(settings, {**FIELDS, **ours.FIELDS}, path)
-    check_neutral(settings, AFTERWARDS, f"{path}: ", way_out, ours)
+    check_neutral(settings, {*AFTERWARDS, *ours.FIELDS}, f"{path}: ", way_out, ours)
     for name in settings.keys() - {*own_settings(ours), *OF_TARGETS, *options(ours)}:
         if settings[name]:
             raise ValueError(
