@@ -26,6 +26,7 @@ import os
 import re
 import struct
 import sys
+import tempfile
 from pathlib import Path
 
 import jupytext
@@ -37,7 +38,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # this checkout, whatever is installed
 
 from lora_np.course import register  # noqa: E402
-from lora_np.course.exercise import find  # noqa: E402
+from lora_np.course.exercise import all_exercises, find  # noqa: E402
+from lora_np.course.kept import document, text_of  # noqa: E402
 
 HINT = "\n\n<details><summary>Hint {number}</summary>\n\n{words}\n\n</details>"
 STUB = '# YOUR CODE HERE\nraise NotImplementedError("replace this line")'
@@ -250,7 +252,7 @@ def whole(path, first, shown):
         elif name := cell.metadata.get("exercise"):
             cells.append(code(shown(cell.source), role=name))
         elif name := cell.metadata.get("check"):
-            cells.append(code(cell.source, role=f"check-{name}"))
+            cells.append(code(f"{name} = {cell.source.strip()}.function", role=f"check-{name}"))
         else:
             cells.append(code(cell.source, **tags(cell)))
     return notebook(cells)
@@ -289,14 +291,16 @@ def graded(grade_id, solution=False, **points):
 
 
 def executed(book, folder=HERE):
-    """Run a notebook in a fresh kernel and return it with its outputs."""
-    own = {
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "NBGRADER_EXECUTION": "autograde",  # progress is the reader's own
-        "PYTHONPATH": str(HERE.parent),
-    }
-    client = NotebookClient(book, timeout=1200, record_timing=False, resources={"metadata": {"path": folder}})
-    client.execute(env={**os.environ, **own})
+    """Run a notebook in a fresh kernel, after the answers of the chapters before, and return it with its outputs."""
+    with tempfile.TemporaryDirectory() as answers:
+        own = {
+            "LORA_NP_ANSWERS": str(answered_before(book, Path(answers))),
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "NBGRADER_EXECUTION": "autograde",  # progress is the reader's own
+            "PYTHONPATH": str(HERE.parent),
+        }
+        client = NotebookClient(book, timeout=1200, record_timing=False, resources={"metadata": {"path": folder}})
+        client.execute(env={**os.environ, **own})
     book.metadata = nbformat.from_dict(METADATA)
     for cell in book.cells:
         if "not right yet" in outputs_of(cell) and cell.id.startswith("check-"):
@@ -308,6 +312,15 @@ def executed(book, folder=HERE):
                 data.pop("text/plain", None)  # <Figure size ...>
             output.get("metadata", {}).clear()
     return book
+
+
+def answered_before(book, folder):
+    """Return a file, as a learner has it, with the solutions of all chapters before that of a notebook."""
+    course = all_exercises().values()
+    own = [exercise.chapter for exercise in course if any(cell.id == f"check-{exercise.name}" for cell in book.cells)]
+    texts = {exercise.name: text_of(exercise.solution) for exercise in course if exercise.chapter < min(own, default=0)}
+    (folder / "my_answers.py").write_text(document(texts), encoding="utf-8")
+    return folder / "my_answers.py"
 
 
 def proven(path):

@@ -23,6 +23,7 @@ from corpus import rivals
 from corpus.entries import suites
 
 import lora_np as lnp
+from lora_np.course.kept import SESSION
 from lora_np.gradcheck import CAUSES, check
 
 RESULTS = Path(__file__).parent / "benchmarks" / "results"
@@ -57,6 +58,7 @@ def agreement(entry, cause):
 
 def judged(entry):
     """Return the verdict on an answer, without its text on the screen."""
+    SESSION.clear()  # one answer is no forward of another's
     with contextlib.redirect_stdout(io.StringIO()):
         return lnp.course.check(entry.exercise, entry.function)
 

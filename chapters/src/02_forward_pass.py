@@ -468,8 +468,8 @@ assert 0.18 < share < 0.27
 # ## Your code runs the model
 #
 # So far your functions met the model one at a time, and inside the blocks the library's parts still did the work.
-# `lnp.course.assemble` puts yours into *every* node: the same arrays, and your code in between. Where an answer of yours
-# is missing or not right, the library's stays, and the list says so.
+# `lnp.course.assemble` puts yours into *every* node: the same arrays, and your code in between. Where an answer of
+# yours is missing or not right, the library's stays, and the list says so.
 #
 # Your right answers are kept as text in `my_answers.py`, beside this notebook. Read it, and edit it if you like: each
 # answer is checked again before it is used. The chapters to come use it.

@@ -12,8 +12,8 @@
 # - join them to the backward of a whole transformer block, with its two residual paths;
 # - get every gradient of the pretrained model by your own code, and prove it.
 #
-# **Needs:** chapters 2 and 3. **Time:** about 270 minutes, in two or three sittings; every exercise can be skipped. **Difficulty:** hard, but
-# each step is small.
+# **Needs:** chapters 2 and 3. **Time:** about 270 minutes, in two or three sittings; every exercise can be skipped.
+# **Difficulty:** hard, but each step is small.
 #
 # It answers a part of question 3 of the course: the step "gradients". What you derive for the linear map is what
 # chapter 5 uses for the low-rank matrices.
@@ -284,8 +284,8 @@ lnp.course.check("layer_norm_backward", layer_norm_backward)
 # ```
 #
 # By hand, $\gamma = 1$: $x = (3, 4)$ has the root mean square $\sqrt{12.5} = 3.54$. A longer $x$ in the same direction
-# gives the same $y$. So a nudge along $x$ moves nothing, and $dx$ is at right angles to $x$, whatever $dy$ is. Use it to
-# test yours.
+# gives the same $y$. So a nudge along $x$ moves nothing, and $dx$ is at right angles to $x$, whatever $dy$ is. Use it
+# to test yours.
 #
 # ### Exercise: `rms_norm_backward` ({{rms_norm_backward}})
 #
@@ -413,8 +413,8 @@ assert np.all(received[np.triu_indices(6, 1)] == 0)
 # %% [markdown]
 # ## The attention layer: a fork with three ways
 #
-# Around the operation stand four linear maps. In the forward of chapter 2, $x$ went into `query`, `key` and `value`; the
-# heads attended; `output` mixed what they found. Draw the arrows, and go back along each.
+# Around the operation stand four linear maps. In the forward of chapter 2, $x$ went into `query`, `key` and `value`;
+# the heads attended; `output` mixed what they found. Draw the arrows, and go back along each.
 #
 # Two tools. `attention.query.backward(dQ, c_query)` returns a pair, as every node's does. And
 # `heads_backward(dO, c_heads, attention, "QKV")` cuts the rows into heads, calls your `attention_backward` on each
@@ -446,8 +446,8 @@ lnp.course.check("attention_layer_backward", attention_layer_backward)
 # ### Exercise: `cross_entropy_forward` ({{cross_entropy_forward}})
 #
 # Return the loss, the mean over the rows that count, and the cache `CrossEntropyCache(p, q, divisor)`. A label of -100
-# marks a row that does not count. `p` are the probabilities (N, L). `q` (N, L) is 1 at the label of each row that counts
-# and 0 elsewhere. `divisor` is how many rows count.
+# marks a row that does not count. `p` are the probabilities (N, L). `q` (N, L) is 1 at the label of each row that
+# counts and 0 elsewhere. `divisor` is how many rows count.
 
 
 # %% exercise="cross_entropy_forward"
@@ -507,8 +507,9 @@ lnp.course.check("cross_entropy_backward", cross_entropy_backward)
 # Note the straight way: $dy$ itself is a summand of $dx$. However deep the stack of blocks, the upstream gradient
 # reaches the bottom undiminished by that way, and each block adds its own part to it.
 #
-# The parts of a block are small objects with a backward each. You have written them all: `block.mlp.backward(dy, cache)`
-# is your `mlp_backward`, `block.attention.backward` your `attention_layer_backward`, and the norms are nodes, too.
+# The parts of a block are small objects with a backward each. You have written them all: `block.mlp.backward(dy,
+# cache)` is your `mlp_backward`, `block.attention.backward` your `attention_layer_backward`, and the norms are nodes,
+# too.
 
 # %% [markdown]
 # ### Exercise: `block_backward` ({{block_backward}})
@@ -564,8 +565,8 @@ assert report.ok, report
 #
 # ### Exercise: `never_trained` ({{never_trained}})
 #
-# `never_trained(model)` returns a list of names out of `lnp.parameters(model, trainable_only=True)`. Find them by trial,
-# and then say why. Zero on a computer is "zero but for rounding".
+# `never_trained(model)` returns a list of names out of `lnp.parameters(model, trainable_only=True)`. Find them by
+# trial, and then say why. Zero on a computer is "zero but for rounding".
 
 
 # %% exercise="never_trained"

@@ -280,9 +280,7 @@ print(mine)
 
 # %% tags=["measured"]
 order = np.random.default_rng(0).permutation(len(train_rows))
-batches = [
-    (lnp.Batch.of([train_rows[row] for row in rows]), train_set.labels[rows]) for rows in np.split(order, 125)
-]
+batches = [(lnp.Batch.of([train_rows[row] for row in rows]), train_set.labels[rows]) for rows in np.split(order, 125)]
 start = time.perf_counter()
 losses = mine.train(batches, lr=5e-3)
 seconds = time.perf_counter() - start

@@ -96,8 +96,8 @@ for id_ in ids:
 # numbers to 2 classes: the *head*. Its weights are random, so it knows nothing yet.
 
 # The mean is the one operation that you have not written yet. A batch lies end to end, and its groups say which rows
-# are one sentence, as in chapter 2: a group `(start, stop, n, T)` holds `n` sentences of `T` pieces each, one behind the
-# other.
+# are one sentence, as in chapter 2: a group `(start, stop, n, T)` holds `n` sentences of `T` pieces each, one behind
+# the other.
 #
 # ### Exercise: `pool_mean_forward` ({{pool_mean_forward}})
 #
@@ -297,15 +297,15 @@ assert 0.7 < shares["head"] < 0.8 and shares["LoRA"] > shares["head"] + 0.03
 # know: both models answered the *same* sentences. Where both are right, or both wrong, nothing is said about which is
 # better. So look at the rest.
 #
-# By hand: of 20 sentences, 8 are read rightly by the first alone and 2 by the second alone. Were both equally good, each
-# of these 10 would be a coin. Ten coins show a split of 8 to 2, or one more uneven, either way, in 112 of 1,024 cases:
-# $p = 0.109$. That can happen.
+# By hand: of 20 sentences, 8 are read rightly by the first alone and 2 by the second alone. Were both equally good,
+# each of these 10 would be a coin. Ten coins show a split of 8 to 2, or one more uneven, either way, in 112 of 1,024
+# cases: $p = 0.109$. That can happen.
 #
 # ### Exercise: `paired_comparison` ({{paired_comparison}})
 #
-# `first` and `second` are boolean arrays: is the model right on each sentence? Return two numbers: by how much the share
-# of the first is larger than that of the second, and $p$, the chance of a split as uneven as the one seen, or more, if
-# both were equally good. `math.comb(n, k)` counts the ways to choose k of n.
+# `first` and `second` are boolean arrays: is the model right on each sentence? Return two numbers: by how much the
+# share of the first is larger than that of the second, and $p$, the chance of a split as uneven as the one seen, or
+# more, if both were equally good. `math.comb(n, k)` counts the ways to choose k of n.
 
 
 # %% exercise="paired_comparison"

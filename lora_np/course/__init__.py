@@ -3,17 +3,19 @@
     >>> lnp.course.check("linear_backward", linear_backward)
 
 `check(name, backward, forward=mine)` checks a pair with a cache of one's own; `check(name, function, hint=1)` shows a
-hint; `exercises()` lists all exercises, and which have been solved; `register(path)` takes a teacher's own.
+hint; `exercises()` lists all exercises, and which have been solved; `assemble(model)` puts the right answers into a
+model; `register(path)` takes a teacher's own exercise.
 """
 
 import lora_np.course.exercises  # noqa: F401 - the folder, before a function takes its name
+from lora_np.course.assembled import Assembled, assemble
 from lora_np.course.exercise import Exercise, all_exercises
 from lora_np.course.judging import check
 from lora_np.course.progress import solved
 from lora_np.course.rules import register
 from lora_np.course.verdict import Verdict
 
-__all__ = ["Exercise", "Listing", "Verdict", "check", "exercises", "register"]
+__all__ = ["Assembled", "Exercise", "Listing", "Verdict", "assemble", "check", "exercises", "register"]
 
 
 class Listing(tuple):

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.course.exercise import OWN_SEED, Trial, find
+from lora_np.course.exercise import OWN_SEED, Trial, all_exercises, find
 from lora_np.course.explain import explained
 from lora_np.course.findings import Finding, Wrong, difference
+from lora_np.course.kept import NotKept, keep, kept
 from lora_np.course.progress import remember
 from lora_np.course.verdict import Verdict
 from lora_np.course.words import en
@@ -50,14 +51,16 @@ def check(name: str, function: Callable, forward: Callable | None = None, hint: 
     function : callable
         The answer.
     forward : callable, optional
-        For a backward with a cache of its own: the forward that makes this cache.
+        For a backward with a cache of its own: the forward that makes this cache. Without it, a right forward of yours
+        is tried, if the backward does not fit the library's cache.
     hint : int
         Show the first, second, ... hint as well.
 
     Returns
     -------
     Verdict
-        Printed already; `.ok`, `.output`, `.cause` and `.hint` are there for programs.
+        Printed already; `.ok`, `.output`, `.cause` and `.hint` are there for programs, and `.function` is what a
+        notebook goes on with.
 
     Raises
     ------
@@ -77,7 +80,8 @@ def check(name: str, function: Callable, forward: Callable | None = None, hint: 
         with staying():
             if is_ours(function):
                 raise Wrong(Finding("library", exercise.outputs[0]))
-            verdict = Verdict.of(exercise, True, (examine(exercise, function, forward),))
+            found = of_pair(exercise, function) if exercise.is_backward and forward is None else None
+            verdict = Verdict.of(exercise, True, found or (examine(exercise, function, forward),))
     except Wrong as wrong:
         verdict = Verdict.of(exercise, False, wrong.args)
         if len(exercise.hints) > hint:
@@ -85,10 +89,46 @@ def check(name: str, function: Callable, forward: Callable | None = None, hint: 
     if hint > 0:
         shown = enumerate(exercise.hints[:hint], start=1)
         verdict.hint = "\n  ".join(en.HINT.format(number=number, words=words) for number, words in shown)
+    verdict.function = function if verdict.ok else exercise.library or exercise.solution
     if verdict.ok:
         remember(name)
+        try:
+            keep(name, function)
+        except NotKept as reason:
+            verdict.more = en.NOT_KEPT.format(reason=reason)
     print(verdict)
     return verdict
+
+
+def of_pair(exercise, function):
+    """Return what was verified of a backward that reads what a kept forward of the learner's keeps, or None."""
+    name = exercise.name.replace("backward", "forward")
+    theirs = kept(name) if name in all_exercises() else None
+    if theirs is None or is_right(exercise, function):
+        return None
+    if is_right(exercise, function, theirs):
+        return examine(exercise, function, positional(name, theirs)), Finding("together", None, {"forward": name})
+    return None
+
+
+def is_right(exercise, function, forward=None):
+    """Is an answer right; a backward with what this forward keeps, if one is given? Nothing is explained."""
+    try:
+        with staying():
+            if is_ours(function):
+                return False
+            examine(
+                exercise, function, forward and positional(exercise.name.replace("backward", "forward"), forward), False
+            )
+    except Wrong:
+        return False
+    return True
+
+
+def positional(name, forward):
+    """Return a forward that takes an exercise's arguments by name, which the learner may call otherwise."""
+    names = find(name).parameters
+    return lambda **values: forward(*(values[name] for name in names))
 
 
 def is_ours(function):
@@ -96,14 +136,16 @@ def is_ours(function):
     return (getattr(inspect.unwrap(function), "__module__", None) or "").startswith("lora_np.")
 
 
-def examine(exercise, function, forward=None):
+def examine(exercise, function, forward=None, why=True):
     """Return what was verified, a Finding, or raise Wrong, with what explains it."""
     single = False
     for number in range(exercise.trials):
         trial = Trial.of(exercise, number, forward)
         single |= is_single(trial)
         if wrong := fault_of(exercise, function, trial, forward):
-            raise Wrong(*explained(exercise, function, trial, wrong, forward, fault_of)) from wrong
+            raise Wrong(
+                *(explained(exercise, function, trial, wrong, forward, fault_of) if why else wrong.args)
+            ) from wrong
     for arguments, words in exercise.refuses(np.random.default_rng(OWN_SEED)) if exercise.refuses else ():
         refuses(function, arguments, words)
     if exercise.is_backward:

@@ -18,10 +18,15 @@ def solved():
         return set()
 
 
+def is_graded():
+    """Is this answer somebody else's, run by nbgrader?"""
+    return os.environ.get("NBGRADER_EXECUTION") == "autograde"
+
+
 def remember(name):
     """Note a right answer, unless it is graded for somebody else. Where it cannot be kept, it is just as right."""
     known = solved()
-    if name in known or os.environ.get("NBGRADER_EXECUTION") == "autograde":  # so nbgrader says whose it is
+    if name in known or is_graded():
         return
     with contextlib.suppress(OSError, ValueError):
         cache_folder().mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """What `check` says of an answer, as data and as a few sentences."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lora_np.course.words import en
@@ -25,6 +26,8 @@ class Verdict:
         What to do next.
     findings : tuple of Finding
         What the sentences are made of.
+    function : callable
+        What the notebook goes on with: the answer if it is right, else the course's own.
     """
 
     exercise: str
@@ -35,6 +38,7 @@ class Verdict:
     hint: str | None = None
     more: str = ""
     findings: tuple = ()
+    function: Callable | None = None
 
     @classmethod
     def of(cls, exercise, ok, findings):

@@ -7,15 +7,10 @@ import pytest
 import tiny
 
 import lora_np as lnp
-from lora_np.course import assemble as home
-from lora_np.course.assemble import assemble
+from lora_np.course import assembled as home
+from lora_np.course.assembled import assemble
 from lora_np.course.exercise import all_exercises, find
 from lora_np.course.models import frozen_model, patch_rows
-
-
-@pytest.fixture(autouse=True)
-def own_process(monkeypatch):
-    monkeypatch.setattr("lora_np.course.kept.SESSION", {})
 
 
 def answer(name):
@@ -68,7 +63,10 @@ def test_each_function_runs(model, batch):
         return function
 
     used = assemble(model, {}).whose.keys()
-    for left in ("mlp_backward", "gelu_backward"):  # the first may call the second, and the solution calls the library's
+    for left in (
+        "mlp_backward",
+        "gelu_backward",
+    ):  # the first may call the second, and the solution calls the library's
         answers = {name: noting(name) for name in used - {left}}
         mine = assemble(model, answers)
         called.clear()

@@ -15,9 +15,11 @@ HINTS = (
 
 
 class RMSNormCache(NamedTuple):
-    xhat: np.ndarray  # (N, d)  x / rms
-    inverse_rms: np.ndarray  # (N, 1)
-    gamma: np.ndarray  # (d,)
+    """xhat = x / rms (N, d), inverse_rms (N, 1), gamma (d,)."""
+
+    xhat: np.ndarray
+    inverse_rms: np.ndarray
+    gamma: np.ndarray
 
 
 def forward(x, gamma, eps):

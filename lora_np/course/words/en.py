@@ -6,6 +6,7 @@ from lora_np.gradcheck import CAUSES
 
 RIGHT, NOT_RIGHT = "right.", "not right yet."
 HINT = "hint {number}: {words}"
+NOT_KEPT = "but its text is not kept for the next chapter: {reason}"
 NEXT_HINT = "a hint: lnp.course.check({name!r}, {name}, hint={hint})"
 
 
@@ -70,7 +71,8 @@ def verified(name, trials, single):
 
 SENTENCES = {
     "unanswered": "it is still to be written: put your code in place of the line that raises NotImplementedError",
-    "library": "this is the function of lora_np itself; the exercise is to write one",
+    "library": "this is the function of lora_np itself, or the course's own solution, with which the notebook went on;"
+    " run the cell of your answer, then this one",
     "exits": "it ends the whole program, by {error}; return a result, or raise a ValueError, in place of exit(), quit()"
     " or sys.exit()",
     "raises": "it raises {error}",
@@ -88,6 +90,7 @@ SENTENCES = {
     "unchanged": "{name} has not changed: write into it, by += or [...] =; a new array of that name is another",
     "cache": "y is right, but cache.{field} is not what the backward expects there",
     "forward": "your forward gives another y",
+    "together": "it reads what your own {forward} keeps; the two were verified together",
     "gradient": "{words}",
     "nondeterministic": "two calls with equal generators differ: draw from {generator}, and from nothing else",
     "generator": "another generator gives the same: draw from {generator}",

@@ -23,8 +23,7 @@ from lora_np import ops
 from lora_np.adapt.lora import LoRALinear
 from lora_np.course.draws import drawn
 from lora_np.course.exercise import Trial, all_exercises, find
-from lora_np.course.findings import Wrong
-from lora_np.course.judging import examine, is_ours, staying
+from lora_np.course.judging import is_right
 from lora_np.course.kept import kept
 from lora_np.formats.pretrained import load_pretrained
 from lora_np.model.attention import Attention
@@ -241,7 +240,7 @@ def assemble(model: Transformer | str = "digits", answers: dict[str, Callable] |
     whose = dict.fromkeys(used, MISSING)
     operations = {name: pair(name, answers, whose) for name in sorted(names | loss)}
     for name in set(TRAINING) & whose.keys() & answers.keys():
-        whose[name] = YOURS if is_right(name, answers[name]) else WRONG
+        whose[name] = YOURS if passes(name, answers[name]) else WRONG
 
     def change(_, node):
         kind, *own = place_of(node) or (type(node),)
@@ -261,12 +260,12 @@ def pair(name, answers, whose):
     there, back = f"{name}_forward", f"{name}_backward"
     forward, backward = answers.get(there), answers.get(back)
     if forward is not None:
-        whose[there] = YOURS if is_right(there, forward) else WRONG
+        whose[there] = YOURS if passes(there, forward) else WRONG
         forward = forward if whose[there] == YOURS else None
     together = False
     if backward is not None:
-        together = forward is not None and is_right(back, backward, forward)
-        whose[back] = YOURS if together or is_right(back, backward) else WRONG
+        together = forward is not None and passes(back, backward, forward)
+        whose[back] = YOURS if together or passes(back, backward) else WRONG
         backward = backward if whose[back] == YOURS else None
     library = LIBRARY.get(name) or (getattr(ops, there), getattr(ops, back))
     return Operation(library, forward, backward, together)
@@ -276,24 +275,14 @@ YOURS, WRONG, MISSING = "yours", "the library's: yours is not right", "the libra
 
 
 @functools.cache
-def is_right(name, function, forward=None):
-    """Is an answer right; is a backward right, given what this forward keeps?"""
-    try:
-        with staying():
-            if is_ours(function):
-                return False
-            if name == "block_backward" and forward is not None:
-                return are_right_together(function, forward)
-            if forward is not None:
-                names = find(name.replace(BACKWARD, FORWARD)).parameters  # which the learner may call otherwise
-                positional = lambda **values: forward(*(values[name] for name in names))  # noqa: E731
-            examine(find(name), function, forward and positional)
-    except Wrong:
-        return False
-    return True
+def passes(name, function, forward=None):
+    """Is an answer right; a backward with what this forward keeps, if one is given?"""
+    if name == "block_backward" and forward is not None:
+        return blocks_fit(function, forward)
+    return is_right(find(name), function, forward)
 
 
-def are_right_together(backward, forward):
+def blocks_fit(backward, forward):
     """Does a block's backward give the library's gradients, from what this forward keeps?"""
     exercise = find("block_forward")
     for number in range(exercise.trials):
