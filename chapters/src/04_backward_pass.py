@@ -553,8 +553,13 @@ assert comparison.first is None
 
 # %%
 report = lnp.check_model(mine.model, lnp.Batch.of(tokens(dev.inputs[:2])))
-print(f"your model: {sum(row.verdict == 'ok' for row in report.rows)} of {len(report.rows)} gradients are right")
+verdicts = [row.verdict for row in report.rows]
+print(f"your model: {verdicts.count('ok')} of {len(verdicts)} gradients are right", end="")
+print(f", and {verdicts.count('vacuous')} are zero, yours and the numerical ones")
 assert report.ok, report
+
+# %% [markdown]
+# Four are zero whatever you do. Which, and why, is the next question.
 
 # %% [markdown]
 # ## Which array can never be trained?
