@@ -297,8 +297,10 @@ assert share > 0.6
 #
 # ### Exercise: `bitfit` ({{bitfit}})
 #
-# Return a new model in which every bias is trained, and nothing else. Which arrays are biases? All that are added, and
-# multiply nothing: in the linear maps, in the head, and in the layer norms.
+# The given model is frozen. Return a new one in which every bias is trained, and nothing else;
+# `lnp.unfreeze(model, names)` makes it. Which arrays are biases? All that are added, and
+# multiply nothing, in the linear maps, in the head, and in the layer norms. (What stands for a place or for the class
+# token in `embeddings` is no bias.)
 
 
 # %% exercise="bitfit"
