@@ -74,7 +74,7 @@ class PeftOptions:
 
     def __post_init__(self, *peft):
         check_neutral(dict(zip(options(type(self)), peft)), NOTES, kind=type(self))
-        self.hold(**{field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)})
+        self.hold(**{option.name: plain(getattr(self, option.name)) for option in dataclasses.fields(self)})
         for option in ("target_modules", "exclude_modules", "modules_to_save"):
             check_names(option, getattr(self, option), may_be_pattern=option != "modules_to_save")
         if self.task_type not in TASKS:
