@@ -74,17 +74,21 @@ def size_read(editor, node):
 
 
 def of_size(editor, node):
-    """Yield another axis of the same tensor, or the sizes unpacked in another order."""
+    """Yield another axis of the same tensor, that of another tensor, or the sizes unpacked in another order."""
     if isinstance(node, ast.Assign):
         names = node.targets[0].elts
         for k, m in itertools.combinations(range(len(names)), 2):
             order = [names[{k: m, m: k}.get(place, place)] for place in range(len(names))]
             yield "size", "", ast.Assign([ast.Tuple(order, ast.Store())], node.value)
         return
-    array = node.args[0] if isinstance(node, ast.Call) else node.value.value
-    for axis, size in enumerate(np.shape(editor.value(array))):
+    by_length = isinstance(node, ast.Call)
+    array, axis = (node.args[0], 0) if by_length else (node.value.value, editor.value(node.slice))
+    for other, size in enumerate(np.shape(editor.value(array))):
         if size != editor.value(node):
-            yield "size", "", parse(f"{ast.unparse(array)}.shape[{axis}]")
+            yield "size", "", parse(f"{ast.unparse(array)}.shape[{other}]")
+    for name, value in editor.names.items():
+        if -np.ndim(value) <= axis < np.ndim(value) and np.shape(value)[axis] != editor.value(node):
+            yield "size", "", parse(f"{name}.shape[{axis}]")
 
 
 def of_operation(editor, node):
