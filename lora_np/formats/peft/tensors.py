@@ -76,7 +76,8 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
     marks = {BASE_MARK: base_hash(model, saved)}
     if length := model.config.get("max_seq_length"):
         marks[LENGTH_MARK] = str(length)
-    content, own = peft_config(model, saved, None if base is None else str(base)), model.adapter.FIELDS
+    content = peft_config(model, saved, None if base is None else str(base))
+    own = registered("config", model.adapter).config.FIELDS
     write_folder(model, folder, "adapter_model.safetensors", tensors, "adapter_config.json", content, own, **marks)
 
 
