@@ -30,6 +30,7 @@ class PeftOptions:
     layers_to_transform and task_type, too; what it has beside these is its own, and stands in FIELDS.
     """
 
+    TARGETS = {}  # model_type -> what target_modules=None means, where it is not the architecture's `targets`
     PATTERNS = {}  # option -> the option that gives single nodes other values, by the ends of their names
     # Own field -> (a test of its value, what passes it in words), for a call and for a file; also an option that says
     # how an adapter starts, for a file alone, where it is not held to its neutral value.
@@ -73,6 +74,7 @@ class PeftOptions:
 
     def __post_init__(self, *peft):
         check_neutral(dict(zip(options(type(self)), peft)), NOTES, kind=type(self))
+        self.hold(**{option.name: plain(getattr(self, option.name)) for option in dataclasses.fields(self)})
         for option in ("target_modules", "exclude_modules", "modules_to_save"):
             check_names(option, getattr(self, option), may_be_pattern=option != "modules_to_save")
         if self.task_type not in TASKS:
@@ -86,7 +88,6 @@ class PeftOptions:
         task = self.task_type and str(getattr(self.task_type, "value", self.task_type))
         self.hold(layers_to_transform=[int(layer) for layer in layers] or None, task_type=task)
         for option, (fits, words) in self.FIELDS.items():
-            self.hold(**{option: getattr(self, option)})
             if not fits(getattr(self, option)):
                 raise ValueError(f"{option} must be {words}, but it is {getattr(self, option)!r:.60}.")
         for option in self.PATTERNS.values():
@@ -94,9 +95,7 @@ class PeftOptions:
                 check_names(f"the key {key!r} of {option}", key)
 
     def hold(self, **values):
-        """Keep numbers and texts as plain Python has them, which a file can hold: NumPy's and PEFT's are converted."""
         for option, value in values.items():
-            value = {key: plain(number) for key, number in value.items()} if isinstance(value, dict) else plain(value)
             object.__setattr__(self, option, value)  # the dataclass is frozen for everybody else
 
     def at(self, names):
@@ -110,8 +109,7 @@ class PeftOptions:
 
 def options(kind):
     """Return the names of what a configuration's class takes and does not keep, in its order."""
-    classes = (getattr(base, "__annotations__", {}) for base in reversed(kind.__mro__))
-    return tuple(dict.fromkeys(k for own in classes for k, hint in own.items() if isinstance(hint, InitVar)))
+    return tuple(name for name, known in kind.__dataclass_fields__.items() if isinstance(known.type, InitVar))
 
 
 OPTIONS = options(PeftOptions)
@@ -199,18 +197,10 @@ class LoRAConfig(PeftOptions):
 
 
 def check_neutral(given, free, where="", way_out="leave it out", kind=PeftOptions):
-    """Raise a ValueError for an option that asks for something else than is computed here.
+    """Raise a ValueError for one of the `given` options that asks for something else than is computed here.
 
-    Parameters
-    ----------
-    given : dict of str to object
-        Options by name; names that are no options are passed over.
-    free : collection of str
-        Those that may have any value.
-    where, way_out : str
-        What holds them, and what to do about it, for the sentence.
-    kind : type
-        The configuration's class, which knows the neutral values.
+    Those that are `free` may have any value; the configuration's class, `kind`, knows the neutral ones. `where` they
+    stand and the `way_out` are for the sentence.
     """
     for name in options(kind):
         neutral = getattr(kind, name)
@@ -230,5 +220,8 @@ def check_names(option, value, may_be_pattern=True):
         raise ValueError(f"{option} must be a list of names{pattern} or None, but it is {value!r}.")
 
 
-def plain(number):
-    return number.item() if isinstance(number, np.generic) else number
+def plain(value):
+    """Return a number, or a dict of numbers, as plain Python has it, which a file can hold: NumPy's are converted."""
+    if isinstance(value, dict):
+        return {key: plain(number) for key, number in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
