@@ -7,7 +7,6 @@ forwards  the learner's gradient is that of their own forward with one step take
 """
 
 import contextlib
-import io
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from .by_numbers import FIRST, LAST, RULES, SHAPES
 from .edits import repairs
 from .forwards import Forwards
 from .repairs import Repairs
-from .suspect import LARGEST, Suspect, close, derivative, ratio
+from .suspect import LARGEST, Suspect, close, derivative, hushed, ratio
 
 MOST = 3  # diagnoses of one gradient
 OF_ONE_FACTOR = (
@@ -35,10 +34,7 @@ def diagnose(trial, evidence, wrong):
     found = [named(key, cause, sentence) for key, cause, sentence in trial.causes]
     values, linear = [], not any("not linear" in d.sentence for d in found)
     if evidence.steady and all(np.size(trial.inputs[name]) <= LARGEST for name in wrong):
-        with (
-            contextlib.suppress(Exception, SystemExit),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):  # a learner's prints, once more
+        with contextlib.suppress(Exception, SystemExit), hushed():
             functions = trial.forward.function, trial.backward.function  # whose sources are read
             suspect = Suspect(*functions, trial.inputs, trial.fixed, evidence.doutput, linear)
             values = of_values(suspect, wrong)

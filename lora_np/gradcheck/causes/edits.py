@@ -24,6 +24,7 @@ BOTH = {
     "overwritten": "wrong_cached_value",
     "flip axes": "transpose",
     "range": "missing_term",
+    "size": "constant_factor",
 }
 BOTH_BY_CLASS = {
     "rename": {"array": "wrong_cached_value", "constant": "constant_factor"},
@@ -62,8 +63,9 @@ AS_REPAIR = {
 }
 ORDER = (  # the likeliest first; what several fit is named by the first
     *("flip sign", "transpose", "drop factor", "double factor", "power", "mean or sum", "axis", "drop reduction"),
-    *("scale", "accumulate", "keep the last", "range", "drop term", "add factor", "rename", "exchange", "overwritten"),
-    *("invert factor", "move factor", "flip axes", "compare", "choose", "drop step", "put a name", "wrap", "drop call"),
+    *("size", "scale", "accumulate", "keep the last", "range", "drop term", "add factor", "rename", "exchange"),
+    *("overwritten", "invert factor", "move factor", "flip axes", "compare", "choose", "drop step", "put a name"),
+    *("wrap", "drop call"),
 )
 
 

@@ -149,9 +149,10 @@ def of_range(editor, node):
     """One step too few, or too many."""
     end = node.args[-1] if len(node.args) < 3 else node.args[1]
     place = node.args.index(end)
-    for op in (ast.Add(), ast.Sub()):
-        new = [*node.args[:place], ast.BinOp(end, op, ast.Constant(1)), *node.args[place + 1 :]]
-        yield "range", "", ast.Call(node.func, new, [])
+    for op, undone in ((ast.Add, ast.Sub), (ast.Sub, ast.Add)):
+        one = isinstance(end, ast.BinOp) and isinstance(end.op, undone) and getattr(end.right, "value", None) == 1
+        new = end.left if one else ast.BinOp(end, op(), ast.Constant(1))
+        yield "range", "", ast.Call(node.func, [*node.args[:place], new, *node.args[place + 1 :]], [])
     if len(node.args) == 2:
         yield "range", "", ast.Call(node.func, node.args[1:], [])
 

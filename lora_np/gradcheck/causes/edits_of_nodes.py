@@ -18,6 +18,9 @@ SLOPES = ("(1 - {})", "(1 - {}**2)", "{} * (1 - {})")
 
 def changes(editor, node, statement, additions):
     """Yield (kind, class, new node) for one node; with `additions`, also what puts something in that is not there."""
+    if size := size_read(editor, node):
+        yield from of_size(editor, node) if node is size else ()
+        return
     yield from of_node(editor, node)
     atom = is_atom(editor, node)
     if atom:
@@ -53,6 +56,39 @@ def of_node(editor, node):
         yield "flip sign", "", node.operand
     elif isinstance(node, ast.Attribute) and node.attr == "T" and isinstance(node.ctx, ast.Load):
         yield "transpose", "", node.value
+
+
+def size_read(editor, node):
+    """Return the `x.shape[0]`, `len(x)` or `n, d = x.shape` that a node is, or stands in; None if it is in none.
+
+    Another tensor there, or its transpose, is no more than another number.
+    """
+    while isinstance(node, (ast.expr, ast.Assign)):
+        unpacked = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
+        if (unpacked or isinstance(node, ast.Subscript)) and getattr(node.value, "attr", None) == "shape":
+            return node
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "len":
+            return node
+        node = editor.place[id(node)][0]
+    return None
+
+
+def of_size(editor, node):
+    """Yield another axis of the same tensor, that of another tensor, or the sizes unpacked in another order."""
+    if isinstance(node, ast.Assign):
+        names = node.targets[0].elts
+        for k, m in itertools.combinations(range(len(names)), 2):
+            order = [names[{k: m, m: k}.get(place, place)] for place in range(len(names))]
+            yield "size", "", ast.Assign([ast.Tuple(order, ast.Store())], node.value)
+        return
+    by_length = isinstance(node, ast.Call)
+    array, axis = (node.args[0], 0) if by_length else (node.value.value, editor.value(node.slice))
+    for other, size in enumerate(np.shape(editor.value(array))):
+        if size != editor.value(node):
+            yield "size", "", parse(f"{ast.unparse(array)}.shape[{other}]")
+    for name, value in editor.names.items():
+        if -np.ndim(value) <= axis < np.ndim(value) and np.shape(value)[axis] != editor.value(node):
+            yield "size", "", parse(f"{name}.shape[{axis}]")
 
 
 def of_operation(editor, node):
@@ -140,8 +176,10 @@ def is_operand(editor, node, statement):
 
 
 def is_reduced(editor, node, statement):
-    """Does it stand directly below a sum or mean, or is it an argument of another function?"""
+    """Does it stand directly below a sum, a mean or a shape, or is it an argument of another function?"""
     for parent in ast.walk(statement):
+        if isinstance(parent, ast.Attribute) and parent.attr == "shape" and parent.value is node:
+            return True
         if isinstance(parent, ast.Call):
             method = isinstance(parent.func, ast.Attribute) and parent.func.attr in REDUCTIONS
             if node in parent.args or (method and parent.func.value is node):

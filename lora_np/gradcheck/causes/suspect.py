@@ -1,7 +1,10 @@
 """A wrong gradient under the lens: the learner's functions at any values, beside the numerical truth there."""
 
+import contextlib
 import copy
 import inspect
+import io
+import warnings
 
 import numpy as np
 
@@ -15,6 +18,14 @@ JACOBIAN = 40_000  # entries
 SILENT = 1e-6  # a true gradient below this part of the given one is no more than the oracle's error
 DIRECTIONS = 3
 COARSE, FINE = 1e-3, 1e-7  # of a slope along a direction, from two points and from four, relative to the gradient
+
+
+@contextlib.contextmanager
+def hushed():
+    """Run an author's functions, and compile their sources, without what they print and what Python warns of, again."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
 
 
 class Suspect:

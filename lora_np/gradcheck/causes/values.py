@@ -1,7 +1,5 @@
 """Why the results of any function are wrong: the same rules as for a gradient, where what is right is known."""
 
-import contextlib
-import io
 import itertools
 
 import numpy as np
@@ -9,7 +7,7 @@ import numpy as np
 from . import named
 from .edits import repairs
 from .repairs import Repairs
-from .suspect import close, ratio
+from .suspect import close, hushed, ratio
 
 
 def explain_values(function, arguments, wanted, call):
@@ -28,7 +26,7 @@ def explain_values(function, arguments, wanted, call):
         raise: then all results are taken for wrong.
     """
     found = []
-    with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):  # the author's prints, once more
+    with hushed():
         try:
             given = call(function)
             given = {name: np.asarray(given[name], float) for name in wanted}

@@ -153,11 +153,11 @@ def draw_upstream(output, rng):
     return np.asarray(rng.standard_normal(output.shape), dtype=output.dtype)
 
 
-def in_words(error):
-    """Say what was raised and on which line of the user's own code, without the path."""
+def in_words(error, ours=HERE):
+    """Say what was raised and on which line of the user's own code, without the path; what lies in `ours` is not."""
     error = error.__cause__ if isinstance(error, Exited) else error
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(HERE)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     own = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)] or frames
     if not own:
         return text  # raised by the call itself: a missing or unexpected argument
