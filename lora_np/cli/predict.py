@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.cli.merge import agreed, model_of
-from lora_np.cli.reading import tokens_of
-from lora_np.cli.terminal import heading, json_line, line, percent, pictures, sentences
+from lora_np.cli.reading import add_model_arguments, agreed, model_of, tokens_of
+from lora_np.cli.terminal import examples, heading, json_line, line, percent
 from lora_np.datasets.named import load_data
 from lora_np.datasets.tokenizers import load_tokenizer
 from lora_np.model import architectures
@@ -18,15 +17,13 @@ from lora_np.train.evaluate import accuracy, predict
 
 def add_arguments(parser):
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="your own texts, for a model that reads texts")
-    parser.add_argument("--adapter", type=Path, help="an adapter's folder")
-    parser.add_argument("--model", help="the adapter's base (default: the one it names), or a model without an adapter")
+    add_model_arguments(parser)
     parser.add_argument("--data", help="a dataset's test part instead (default for an image model: digits-mixed)")
     parser.add_argument("--count", type=int, default=8, help="how many of that to show (default: 8)")
     parser.add_argument(
         "--file", type=Path, help="a UTF-8 file with one text a line, for one answer a line; - for standard input"
     )
     parser.add_argument("--images", type=Path, help="a .npy file of your own images, (n, H, W) floats in 0..1")
-    parser.add_argument("--max-length", type=int, help="tokens of a text that are read (default: as in training)")
     parser.add_argument("--json", action="store_true", help="print one JSON object an image or text")
 
 
@@ -38,17 +35,10 @@ def main(args):
         raise ValueError(f"{' and '.join(given)} exclude each other; give one of them.")
     source, model, classes = model_of(args)
     reads_images = architectures.of(model.config).reads == "images"
-    if reads_images:
-        inputs, labels, names = read_images(args)
-    else:
-        inputs, labels, names = read_texts(args)
+    inputs, labels, names = (read_images if reads_images else read_texts)(args)
     names = classes if names is None else agreed(classes, names, args.data or "digits-mixed")
-    tokenizer = load_tokenizer(source)
-    if reads_images:
-        tokens = list(tokenizer(inputs))
-    else:
-        tokens = tokens_of(tokenizer, inputs, args.max_length, model, sys.stderr if args.json else None)
-    logits = predict(model, tokens)
+    tokenizer, file = load_tokenizer(source), sys.stderr if args.json else None
+    logits = predict(model, tokens_of(tokenizer, inputs, args.max_length, model, file))
     shown = logits if labels is None else logits[: args.count]
     probabilities = np.exp(shown - shown.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
@@ -63,7 +53,7 @@ def main(args):
     if labels is not None:
         captions = [f"{caption} {names[label]}" for caption, label in zip(captions, labels)]
     heading("prediction (probability)" + ("" if labels is None else " true class"))
-    (pictures if reads_images else sentences)(inputs[: len(found)], captions)
+    examples(inputs[: len(found)], captions)
     if labels is not None:
         print()
         line("accuracy", f"{percent(accuracy(logits, labels)).strip()} of all {len(labels)} of the test part")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lora_np.cli.terminal import heading, line, note, option, percent
+from lora_np.cli.terminal import accuracy_line, heading, line, note, option
 from lora_np.datasets.named import load_data
 from lora_np.datasets.tokenizers import PatchTokenizer
 from lora_np.experiments.recipe import bounded
@@ -18,7 +18,7 @@ from lora_np.formats.huggingface import save_model
 from lora_np.model.architectures import vit
 from lora_np.model.tree import freeze, unfreeze
 from lora_np.train.backends.threads import cores, worker_pool
-from lora_np.train.evaluate import accuracy, predict, wilson_interval
+from lora_np.train.evaluate import measured, predict
 from lora_np.train.loop import Plan, Training
 from lora_np.train.purposes import Purpose
 
@@ -81,9 +81,8 @@ def pretrain(args, plan):
     metrics = {"epochs": args.epochs, "seed": args.seed, "workers": args.workers, **RECIPE}
     with worker_pool(args.workers) as run:
         for name, part in (("dev", dev), ("test", test)):
-            share = accuracy(predict(model, list(tokenizer(part.inputs)), run), part.labels)
-            metrics[name] = {"accuracy": share, "interval": wilson_interval(share, len(part))}
-            line(name, percent(share, metrics[name]["interval"]))
+            metrics[name] = measured(predict(model, list(tokenizer(part.inputs)), run), part.labels)
+            accuracy_line(name, metrics[name])
     metrics["seconds"] = round(time.perf_counter() - began, 1)
     save_model(freeze(model), args.out)
     write_json(args.out / "metrics.json", {**metrics, "versions": versions()})

@@ -53,7 +53,7 @@ def bytes_by_kind(model, optimiser, sequences, max_tokens=None):
     _, cache = model.forward(Batch.of(piece), np.random.default_rng(0))  # with the masks of dropout
     weights = {id(array): array for array in map(owner, parameters(model).values())}
     held = {id(array): array for array in (owner(leaf) for _, leaf in leaves(cache) if isinstance(leaf, np.ndarray))}
-    trained = sum(array.nbytes for array in parameters(model, trainable_only=True).values())
+    trained = parameter_bytes(model, trainable_only=True)
     return {
         "weights": sum(array.nbytes for array in weights.values()),
         "trained": trained,
@@ -62,6 +62,10 @@ def bytes_by_kind(model, optimiser, sequences, max_tokens=None):
         "activations": sum(array.nbytes for key, array in held.items() if key not in weights),
         "tokens": sum(map(len, piece)),
     }
+
+
+def parameter_bytes(model, trainable_only=False):
+    return sum(array.nbytes for array in parameters(model, trainable_only).values())
 
 
 def owner(array):

@@ -39,7 +39,7 @@ from lora_np.model.tree import count_parameters, freeze, unfreeze
 from lora_np.model.variants import with_dropout, with_head
 from lora_np.train.backends.threads import worker_pool
 from lora_np.train.checkpoints import check_run
-from lora_np.train.evaluate import accuracy, predict, wilson_interval
+from lora_np.train.evaluate import accuracy, measured, predict
 from lora_np.train.features import features, head_alone, is_fixed_below_head
 from lora_np.train.loop import NonFiniteLoss, Training
 from lora_np.train.memory import bytes_by_kind
@@ -120,43 +120,28 @@ def run(recipe: Recipe, folder, observer: Observer | None = None, resume: bool =
     OSError
         If the folder cannot be written.
     """
-    observer, folder = observer or Observer(), Path(folder)
+    observer, folder, started = observer or Observer(), Path(folder), time.perf_counter()
     check_source(recipe.model)
-    with claimed(folder, observer.note):  # before anything is fetched for nothing
-        if resume:
-            check_run(folder / RUN, read_recipe(folder).identity(), recipe.identity())
-            if (folder / METRICS).exists():
-                (folder / CHECKPOINT).unlink(missing_ok=True)  # killed just before it was removed
-                raise ValueError(
-                    f"the run in {folder} is complete; there is nothing to resume. Its results are in"
-                    f" {folder / METRICS}."
-                )
-        elif holds_run(folder):
-            raise RunThere(f"{folder} holds a run already; choose another folder, or go on with it by resume=True.")
-        return work(recipe, folder, observer, resume)
-
-
-def work(recipe, folder, observer, resume):
-    """Do a run in a folder that is held."""
-    started = time.perf_counter()
-    experiment = load(recipe, folder)
-    recipe, data, tokens = experiment.recipe, experiment.data, experiment.tokens
-    base, model, plan = experiment.base, experiment.model, recipe.plan()
-    stands_on = origins(recipe, data, tokens, base)
-    if resume and (text := check_origins(folder, stands_on)):
-        observer.note(text)
-    observer.loaded(experiment)
-    report = checked_gradients(model, tokens["train"][:4], recipe.seed, observer)
-    if not resume:
-        write_json(folder / RUN, {**recipe.options(), "origins": stands_on, "versions": versions()})
-    with worker_pool(recipe.workers) as pool:
+    with claimed(folder, observer.note), worker_pool(recipe.workers) as pool:  # before anything is fetched for nothing
+        check_room(recipe, folder, resume)
+        experiment = load(recipe, folder)
+        recipe, data, tokens = experiment.recipe, experiment.data, experiment.tokens
+        base, model = experiment.base, experiment.model
+        stands_on = origins(recipe, data, tokens, base)
+        if resume and (text := check_origins(folder, stands_on)):
+            observer.note(text)
+        observer.loaded(experiment)
+        report = checked_gradients(model, tokens["train"][:4], recipe.seed, observer)
+        if not resume:
+            write_json(folder / RUN, {**recipe.options(), "origins": stands_on, "versions": versions()})
         trained, rows = model, tokens
         if is_fixed_below_head(model):
             observer.computing_features(experiment)
             rows = {name: features(model, tokens[name], pool) for name in ("train", "dev")}
             trained = head_alone(model)
-        training = Training(trained, rows["train"], data["train"].labels, plan)
-        held = bytes_of_a_step(training)
+        training = Training(trained, rows["train"], data["train"].labels, recipe)
+        share = (batch := training.batch(0))[: max(1, len(batch) // recipe.shares)]
+        held = bytes_by_kind(trained, training.optimiser, share, recipe.max_tokens)
         observer.ready(training, held)
 
         def on_dev(model, rows):
@@ -172,22 +157,35 @@ def work(recipe, folder, observer, resume):
             return None
         logits = {"before": predict(base, tokens["test"], pool), "after": predict(model, tokens["test"], pool)}
         results = dict(reached(experiment, logits, observer, pool))
-    observer.predicted(experiment, logits, history)
-    total, trainable = count_parameters(model)
-    record = {
-        "options": recipe.options(),
-        "parameters": {"total": total, "trainable": trainable},
-        "gradient_check": {"arrays": len(report.rows), "largest_error": float(report.max_error)},
-        **results,
-        "memory_bytes": held,
-        "history": history,
-        "seconds": round(time.perf_counter() - started, 2),
-        "versions": versions(),
-    }
-    write_json(folder / METRICS, record)
-    checkpoint.path.unlink(missing_ok=True)  # the run is complete: nothing to resume
-    observer.finished(record)
-    return record
+        observer.predicted(experiment, logits, history)
+        record = {
+            "options": recipe.options(),
+            "parameters": count_parameters(model)._asdict(),
+            "gradient_check": {"arrays": len(report.rows), "largest_error": float(report.max_error)},
+            **results,
+            "memory_bytes": held,
+            "history": history,
+            "seconds": round(time.perf_counter() - started, 2),
+            "versions": versions(),
+        }
+        write_json(folder / METRICS, record)
+        checkpoint.path.unlink(missing_ok=True)  # the run is complete: nothing to resume
+        observer.finished(record)
+        return record
+
+
+def check_room(recipe, folder, resume):
+    """Raise unless a folder holds this run, interrupted, or for a new one none."""
+    if not resume:
+        if holds_run(folder):
+            raise RunThere(f"{folder} holds a run already; choose another folder, or go on with it by resume=True.")
+        return
+    check_run(folder / RUN, read_recipe(folder).identity(), recipe.identity())
+    if (folder / METRICS).exists():
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # killed just before it was removed
+        raise ValueError(
+            f"the run in {folder} is complete; there is nothing to resume. Its results are in {folder / METRICS}."
+        )
 
 
 def load(recipe, folder):
@@ -239,19 +237,12 @@ def checked_gradients(model, sequences, seed, observer):
     return report
 
 
-def bytes_of_a_step(training):
-    """Return the bytes that a step holds, by kind, as its first batch has it."""
-    plan, sequences = training.plan, training.batch(0)
-    share = sequences[: max(1, len(sequences) // plan.shares)]
-    return bytes_by_kind(training.model, training.optimiser, share, plan.max_tokens)
-
-
 def train(training, workers, history, checkpoint, observer, dev_accuracy):
     """Take the steps and complete the history; return whether all of them were taken."""
 
-    def measure(step):
-        if step.ends_epoch and [number for number, _ in history["dev"][-1:]] != [step.number]:
-            history["dev"].append([step.number, dev_accuracy()])
+    def measure():  # once after each epoch
+        if len(history["dev"]) < training.done // training.steps_per_epoch:
+            history["dev"].append([training.done, dev_accuracy()])
 
     with observer.training(training):
         try:
@@ -261,12 +252,12 @@ def train(training, workers, history, checkpoint, observer, dev_accuracy):
                 last = step.number == training.total
                 try:
                     observer.stepped(step)
-                    measure(step)
+                    measure()
                     if step.ends_epoch:
                         observer.ended_epoch(training, history)
                     stop = observer.stop_asked()
                 except Exception:  # nobody reads any more what is printed, say
-                    measure(step)
+                    measure()
                     checkpoint.save(training, history)
                     raise
                 if stop or last or checkpoint.is_due():
@@ -290,8 +281,7 @@ def reached(experiment, logits, observer, pool):
 
     recipe, base, model, test = experiment.recipe, experiment.base, experiment.model, experiment.data["test"]
     for when in ("before", "after"):
-        share = accuracy(logits[when], test.labels)
-        yield found(when, {"accuracy": share, "interval": list(wilson_interval(share, len(test)))})
+        yield found(when, measured(logits[when], test.labels))
     if recipe.model == "digits":
         home = load_data("digits")[2]
         tokens = list(load_tokenizer("digits")(home.inputs))
