@@ -12,8 +12,7 @@ from lora_np.cli.options import add_arguments, next_free, recipe_of
 from lora_np.cli.reading import say_truncated
 from lora_np.cli.terminal import accuracy_line, architecture, command, examples, heading, line, note, percent, size
 from lora_np.experiments import Observer, run
-from lora_np.experiments.experiment import RunThere
-from lora_np.experiments.record import METRICS, is_interrupted
+from lora_np.experiments.record import METRICS, RunThere, is_interrupted
 from lora_np.figures import draw_curves, draw_predictions
 from lora_np.model.tree import count_parameters
 from lora_np.train.memory import parameter_bytes

@@ -66,16 +66,8 @@ def agreed(classes, data, name):
 def tokens_of(tokenizer, inputs, given, model, file=None):
     """Return the sequences of images or texts for a model that was trained; print what is to be known of their length.
 
-    Parameters
-    ----------
-    tokenizer : TextTokenizer or PatchTokenizer
-    inputs : sequence of str, or array of images
-    given : int or None
-        The --max-length of this command. Without it as many tokens are read as the model was trained with, if it
-        knows that, else the tokenizer's usual number.
-    model : Transformer
-    file : text stream, optional
-        To print into.
+    Without a given --max-length as many tokens of a text are read as the model was trained with, if it knows that, else
+    the tokenizer's usual number.
     """
     if isinstance(tokenizer, PatchTokenizer):
         return list(tokenizer(inputs))

@@ -21,17 +21,10 @@ LATER = object()  # a default that is known when the model is
 def option(words: str, default: Any = None, said: str | None = None, most: int | None = None) -> Any:
     """Return a field of a recipe; one that is not given is None until its default is looked up.
 
-    Parameters
-    ----------
-    words : str
-        The help of its option.
-    default : object
-        Or what it depends on: a dict by the kind of data, the method, the data or "other"; its values may be dicts too.
-        Where it has no entry, the field has no meaning.
-    said : str, optional
-        The default in words, if the table does not say it well.
-    most : int, optional
-        More has no sense, and would take forever to refuse itself. What is too small, the plan says.
+    `words` are the help of its option. `default` may be a dict by the kind of data, the method, the data or "other",
+    and its values may be dicts, too; where it has no entry, the field has no meaning. `said` is the default in words,
+    if the table does not say it well. More than `most` has no sense, and would take forever to refuse itself; what is
+    too small, the plan says.
     """
     known = {"default": default, "said": in_words(default) if said is None else said, "most": most}
     return field(default=None, metadata={"words": words, **known})

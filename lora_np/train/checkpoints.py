@@ -22,12 +22,7 @@ def save_checkpoint(training, path, history, run=None):
 def load_checkpoint(training, path, run=None):
     """Put a `Training` where the saved one was, in place, and return the record of its past.
 
-    Parameters
-    ----------
-    training : Training
-    path : path
-    run : dict, optional
-        What the run is, as it was given to `save_checkpoint`. Without it, arrays of the same shapes are enough.
+    `run` is what was given to `save_checkpoint`; without it, arrays of the same shapes are enough.
 
     Raises
     ------

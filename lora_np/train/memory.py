@@ -31,22 +31,11 @@ def keep_freed_memory():
 
 
 def bytes_by_kind(model, optimiser, sequences, max_tokens=None):
-    """Return the bytes of the arrays that a training step holds, by what they are.
+    """Return the bytes of the arrays that a training step holds, by what they are: weights (with the trained ones),
+    trained, gradients, optimiser, activations.
 
-    Parameters
-    ----------
-    model : Transformer
-    optimiser : AdamW
-    sequences : list of arrays
-        A share of a batch.
-    max_tokens : int, optional
-        As for `loss_and_gradients`; the activations are those of the first piece.
-
-    Returns
-    -------
-    dict of str to int
-        weights (with the trained ones), trained, gradients, optimiser, activations, and the `tokens` of the piece that
-        they belong to.
+    The sequences are a share of a batch, of which the first piece of about `max_tokens` is at work at once; how many
+    `tokens` that has stands beside the bytes.
     """
     lengths = [len(sequence) for sequence in sequences]
     piece = [sequences[k] for k in split_by_tokens(lengths, pieces_of(lengths, max_tokens))[0]]
