@@ -125,7 +125,8 @@ def run(recipe: Recipe, folder, observer: Observer | None = None, resume: bool =
             rows = {name: features(model, tokens[name], pool) for name in ("train", "dev")}
             trained = head_alone(model)
         training = Training(trained, rows["train"], data["train"].labels, recipe)
-        share = (batch := training.batch(0))[: max(1, len(batch) // recipe.shares)]
+        batch = training.batch(0)
+        share = batch[: max(1, len(batch) // recipe.shares)]
         held = bytes_by_kind(trained, training.optimiser, share, recipe.max_tokens)
         observer.ready(training, held)
 

@@ -15,6 +15,7 @@ from lora_np.train.backends.threads import cores
 from lora_np.train.loop import Plan
 
 METHODS = ("lora", "head", "full")
+THREADS = max(256, cores())
 LATER = object()  # a default that is known when the model is
 
 
@@ -95,13 +96,10 @@ class Recipe(Plan):
         "parts of a batch, whose gradients are added in one order: a run's, whoever computes them",
         cores(),
         "the number of workers",
-        most=max(256, cores()),
+        most=THREADS,
     )
     workers: int = option(
-        "threads that compute the shares; no digit depends on them",
-        cores(),
-        "the number of cores",
-        most=max(256, cores()),
+        "threads that compute the shares; no digit depends on them", cores(), "the number of cores", most=THREADS
     )
     max_tokens: int = option("tokens that a thread takes at once: less memory, the same gradients", 512, most=10**9)
     group_by_length: bool = option(
