@@ -18,7 +18,7 @@ from .verdict.compare import DOUBLE, RTOL, Comparison, Precision, Subject
 from .verdict.contract import Trial
 from .verdict.oracles import direction_slope, entry_slopes, outputs_at, random_direction, sizes_of
 from .verdict.replays import replays
-from .verdict.report import Report, Row
+from .verdict.report import Report
 
 ALL_ENTRIES = 2000  # an array up to this size is checked entry by entry; of a larger one this many are drawn at random
 
@@ -89,25 +89,13 @@ def _check_here(forward, backward, inputs, fixed, rng):
     trial = Trial(Answering(forward), Answering(backward), inputs, fixed, rng)
     evidence = trial.examine()
     values = _Values(trial, evidence) if evidence.gradients and evidence.steady else None
-    rows, notes = [], []
-    for name, x in inputs.items():
-        row = Row(name, np.shape(x), np.inf, np.nan, "wrong" if evidence.steady else "not resolved")
-        if values and name in evidence.gradients:
-            row, failures, found = values.compare(name, rng)
-            notes += found
-            for sentence in failures:
-                trial.fail(name, sentence)
-        rows.append(marked(row, trial.failures))
+    verdicts = {name: values.compare(name, rng) for name in inputs if name in evidence.gradients} if values else {}
+    rows, notes = trial.rows(inputs, verdicts, evidence.steady)
     order = [*inputs, *trial.failures]
     failures = dict(sorted(trial.failures.items(), key=lambda item: order.index(item[0])))
     wrong = [row.argument for row in rows if row.verdict == "wrong"]
     explain = functools.partial(diagnose, trial, evidence, wrong) if failures else list
     return Report(rows, failures, notes, explain, values.pairs if values else {})
-
-
-def marked(row, failures):
-    """A row whose numbers are right is wrong all the same if its argument failed by its structure."""
-    return row._replace(verdict="wrong") if row.argument in failures and row.verdict in ("ok", "vacuous") else row
 
 
 class _Values:
@@ -125,7 +113,7 @@ class _Values:
         self.twins = {} if self.precision == DOUBLE else _in_float64(trial, self.inputs, widened(evidence.doutput))
 
     def compare(self, name, rng):
-        """Compare one gradient. Return its Row, failure sentences and notes."""
+        """Compare one gradient. Return its Row, a failure sentence or None, and notes."""
         given, twin = _line(self.gradients[name]), self.twins.get(name)
         entries, drawn = np.arange(given.size), given.size > ALL_ENTRIES
         if drawn:
@@ -135,13 +123,12 @@ class _Values:
         if not drawn:
             self.pairs[name] = given.reshape(shape), ((slopes.low + slopes.high) / 2).reshape(shape)
         part = None if twin is None else twin[entries]
-        row, failure, note = Comparison(subject, given[entries], slopes, self.precision, part).verdict()
-        notes = [note] if note else []
+        row, failure, notes = Comparison(subject, given[entries], slopes, self.precision, part).verdict()
         if drawn:
             drawing = f"{ALL_ENTRIES} of {given.size} entries, drawn at random"
             notes.append(f"d{name}: {drawing}, and a random direction over all of them")
             failure = failure or self._whole(subject, given, twin, rng)
-        return row, [failure] if failure else [], notes
+        return row, failure, notes
 
     def _whole(self, subject, given, twin, rng):
         """Check a large array along one direction too: an error in a row that was not drawn shows there."""

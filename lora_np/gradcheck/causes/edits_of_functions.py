@@ -8,7 +8,8 @@ import numpy as np
 
 from .editor import Edit, parse, written_to
 from .edits_of_calls import of_call, reduced, with_reduced
-from .edits_of_nodes import changes, fits, is_reduction, is_root
+from .edits_of_nodes import changes, is_reduction, is_root
+from .suspect import broadcast
 
 
 def all_edits(editor, additions):
@@ -19,11 +20,12 @@ def all_edits(editor, additions):
             found = list(changes(editor, node, statement, additions))
         except Exception:  # an expression of a form that nobody foresaw
             continue
+        old = ast.unparse(node) if found else ""
         for kind, what, new in found:
             unknown = new.left if kind == "scale" else None
             yield Edit(kind, what, editor, statement, node, new, ((node, new),), coefficient=unknown)
             if unknown is None:
-                same.setdefault((kind, what, editor.words(node)), []).append((node, new))
+                same.setdefault((kind, what, old), []).append((node, new))
     for (kind, what, old), nodes in same.items():
         if len({id(node) for node, _ in nodes}) > 1:
             yield from everywhere_alike(editor, kind, what, old, nodes)
@@ -141,7 +143,7 @@ def moved(editor, node, other, statement, words):
     """Yield an Edit for each tensor that a factor may belong to."""
     value = editor.value(parse(words))
     for name, place in editor.bindings().items() if value is not None else ():
-        if np.ndim(editor.names[name]) and fits(value, editor.names[name]):
+        if np.ndim(editor.names[name]) and broadcast(value, editor.names[name]) is not None:
             new = f"{name} * {words}"
             yield Edit(
                 "move factor", "array", editor, statement, name, new, ((node, other),), (place, f"{name} = {new}")

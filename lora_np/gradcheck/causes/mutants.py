@@ -65,5 +65,6 @@ def mutants(case, seed=0):
             continue
         seen.append(numbers)
         cause = "wrong_derivative" if entrywise and cause != "mask_ignored" else cause
-        sentence = f"in `{edit.line}`, `{edit.new}` stands where `{edit.old}` belongs"
+        old, new, line = edit.words()
+        sentence = f"in `{line}`, `{new}` stands where `{old}` belongs"
         yield Mutant(case, function, edit.source(), wrong, cause, sentence)

@@ -20,17 +20,19 @@ from .calls import (
     draw_upstream,
     flat,
     forward_once,
-    freeze,
     fresh,
+    gradients_of,
     in_words,
     is_scalar,
     located,
     parts_of,
 )
 from .oracles import sizes_of
+from .report import Row
 from .snapshots import differences, snapshot
 
 PORTIONS = (0.75, -1.25)  # of two upstreams
+UPSTREAM_CHANGED = "backward: changes its upstream gradient in place; others may still have to read it"
 
 
 @dataclass
@@ -46,11 +48,10 @@ class Evidence:
     tampered: bool = False  # the backward does not
 
 
-class Trial:
-    """One forward and one backward on trial. Every call gets fresh copies; what is found goes into ``failures``."""
+class Findings:
+    """What is wrong: sentences by argument, or under "backward" or "forward", and the causes of some."""
 
-    def __init__(self, forward, backward, inputs, fixed, rng):
-        self.forward, self.backward, self.inputs, self.fixed, self.rng = forward, backward, inputs, fixed, rng
+    def __init__(self):
         self.failures, self.causes = {}, []
 
     def fail(self, key, sentence, cause=None):
@@ -59,6 +60,28 @@ class Trial:
         if sentence not in found:
             found.append(sentence)
             self.causes += [(key, cause, sentence)] if cause else []
+
+    def rows(self, variables, verdicts, steady):
+        """Return a Row for each variable, and the notes, from the verdicts on those whose numbers were compared."""
+        rows, notes = [], []
+        for name, x in variables.items():
+            row = Row(name, np.shape(x), np.inf, np.nan, "wrong" if steady else "not resolved")
+            row, failure, found = verdicts.get(name, (row, None, []))
+            notes += found
+            if failure:
+                self.fail(name, failure)
+            if name in self.failures and row.verdict in ("ok", "vacuous"):  # its numbers alone are right
+                row = row._replace(verdict="wrong")
+            rows.append(row)
+        return rows, notes
+
+
+class Trial(Findings):
+    """One forward and one backward on trial. Every call gets fresh copies."""
+
+    def __init__(self, forward, backward, inputs, fixed, rng):
+        super().__init__()
+        self.forward, self.backward, self.inputs, self.fixed, self.rng = forward, backward, inputs, fixed, rng
 
     def examine(self):
         """Apply every rule. Return the Evidence for the comparison of values."""
@@ -82,7 +105,7 @@ class Trial:
         if cache is None:
             _, cache = forward_once(self.forward, fresh(self.inputs), fresh(self.fixed), "when it is called again")
         try:
-            returned = by_name(freeze(self.backward(copied(doutput), cache)), self.inputs)
+            returned = by_name(copied(self.backward(copied(doutput), cache)), self.inputs)
             return {name: np.asarray(gradient) for name, gradient in returned.items() if gradient is not None}
         except Exception as error:
             self.fail("backward", f"backward: raises {in_words(error)} {when}")
@@ -98,8 +121,7 @@ class Trial:
 
     def _forward_repeats(self, evidence):
         again, _ = forward_once(self.forward, fresh(self.inputs), fresh(self.fixed), "when it is called again")
-        first, second = flat(evidence.output), flat(again)
-        if first.shape == second.shape and alike(first, second, evidence.dtype):
+        if alike(flat(evidence.output), flat(again), evidence.dtype):
             return True
         advice = "draw random masks outside and pass them in `fixed`"
         self.fail("forward", f"forward: two calls with the same arguments differ; {advice}", "nondeterministic")
@@ -108,31 +130,25 @@ class Trial:
     def _guarded_backward(self, evidence, cache, arguments):
         """Call the backward for the first time and see that it changes nothing it was given. None if it raises."""
         upstream, before = copied(evidence.doutput), snapshot(cache)
-        try:
-            returned = freeze(self.backward(upstream, cache))
+        try:  # a copy at once: the next call may write into the same buffers
+            returned = copied(gradients_of(self.backward(upstream, cache)))
         except Exception as error:
             self.fail("backward", f"backward: raises {in_words(error)}")
             return None
         if differences(snapshot(evidence.doutput), upstream):
-            self.fail(
-                "backward",
-                "backward: changes its upstream gradient in place; others may still have to read it",
-                "inplace",
-            )
+            self.fail("backward", UPSTREAM_CHANGED, "inplace")
         inputs_kept = self._unchanged("backward", arguments)
         changed = differences(before, cache)
         if changed and inputs_kept:  # a cache usually holds the inputs themselves: say it once
             paths = listed("cache" + path for path in changed)
             self.fail("backward", f"backward: changes {paths} in place; a cache is only read", "inplace")
         evidence.tampered = bool(changed) or not inputs_kept
-        return (returned,) if returned is None else returned
+        return returned
 
     def _right_number(self, returned):
-        several = isinstance(returned, (tuple, list))
-        count = len(returned) if several else 1
-        if count == len(self.inputs):
+        if len(returned) == len(self.inputs):
             return True
-        received = f"{count} gradients" if count != 1 else "one gradient"
+        received = f"{len(returned)} gradients" if len(returned) != 1 else "one gradient"
         wanted = ", ".join("d" + name for name in self.inputs)
         sentence = f"backward: returns {received}, expected {len(self.inputs)} in the order of the inputs: ({wanted})"
         self.fail("backward", sentence, "shape")
@@ -142,51 +158,37 @@ class Trial:
         """Keep the gradients that can be compared, and say what is wrong with the others."""
         placed = {}
         for name, gradient in gradients.items():
-            fault, comparable = misplaced("d" + name, gradient, self.inputs[name])
+            fault, cause, comparable = misplaced("d" + name, gradient, self.inputs[name])
             if fault:
-                self.fail(name, fault, cause_of(gradient, self.inputs[name]))
+                self.fail(name, fault, cause)
             if comparable:
                 placed[name] = np.asarray(gradient)
         return placed
 
 
-def cause_of(gradient, variable):
-    """Return the cause that a misplaced gradient is."""
-    if gradient is None:
-        return "zero_gradient"
-    if isinstance(gradient, (np.ndarray, np.number, float, int)) and np.shape(gradient) != np.shape(variable):
-        return "shape"
-    return None if np.asarray(gradient).dtype.kind == "f" and not np.all(np.isfinite(gradient)) else "dtype"
-
-
 def misplaced(label, gradient, variable):
-    """Say what is wrong with a gradient as an object.
-
-    Returns
-    -------
-    sentence : str or None
-    comparable : bool
-        Can its numbers be compared nevertheless?
-    """
+    """Return what is wrong with a gradient as an object, the cause, and: can its numbers be compared nevertheless?"""
     if gradient is None:
-        return f"{label}: is None; return an array, or move the argument to `fixed` if it needs no gradient", False
+        advice = "return an array, or move the argument to `fixed` if it needs no gradient"
+        return f"{label}: is None; {advice}", "zero_gradient", False
     if not isinstance(gradient, (np.ndarray, np.number, float, int)):
-        return f"{label}: is a {type(gradient).__name__}, expected an array", False
+        return f"{label}: is a {type(gradient).__name__}, expected an array", "dtype", False
     array, shape = np.asarray(gradient), np.shape(variable)
     if array.dtype.kind not in "fiu":
-        return f"{label}: has dtype {array.dtype}, expected real floating-point numbers", False
+        return f"{label}: has dtype {array.dtype}, expected real floating-point numbers", "dtype", False
     if array.shape != shape:
         larger = array.size > np.size(variable)
         advice = "sum over the axes along which it was broadcast" if larger else "do not leave it to broadcasting"
-        return f"{label}: has shape {array.shape}, expected {shape} as its variable has; {advice}", False
+        return f"{label}: has shape {array.shape}, expected {shape} as its variable has; {advice}", "shape", False
     bad = ~np.isfinite(array)
     if np.any(bad):
-        return f"{label}: is not finite{located(bad)}", False
+        return f"{label}: is not finite{located(bad)}", None, False
     if is_scalar(variable):
-        return (None if array.dtype.kind == "f" else f"{label}: has dtype {array.dtype}, expected a float"), True
-    if array.dtype != variable.dtype and type(gradient) is not float:  # Python's float takes any precision
-        return f"{label}: has dtype {array.dtype}, expected {variable.dtype} as its variable has", True
-    return None, True
+        right, wanted = array.dtype.kind == "f", "a float"
+    else:  # Python's float takes any precision
+        right = array.dtype == variable.dtype or type(gradient) is float
+        wanted = f"{variable.dtype} as its variable has"
+    return (None, None, True) if right else (f"{label}: has dtype {array.dtype}, expected {wanted}", "dtype", True)
 
 
 def backward_repeats(trial, evidence, cache):
@@ -196,8 +198,8 @@ def backward_repeats(trial, evidence, cache):
         calls.append((cache, "when it is called again with the same cache"))
     for kept, when in calls:
         again = trial.another(evidence.doutput, kept, when)
-        same = {name: _same(first, again.get(name), evidence.dtype) for name, first in evidence.gradients.items()}
-        odd = [name for name in same if again and not same[name]]
+        first = evidence.gradients
+        odd = [x for x in first if again and not (x in again and alike(first[x], again[x], evidence.dtype))]
         if odd:
             names = listed("d" + name for name in odd)
             reason = "it keeps something between calls, or draws numbers"
@@ -231,6 +233,8 @@ def linear_in_upstream(trial, evidence):
 
 def alike(a, b, dtype):
     """Equal up to the order of summation, which some BLAS libraries choose by how an array lies in memory."""
+    if a.shape != b.shape:
+        return False
     return bool(np.all(np.abs(a - b) <= 100 * np.finfo(dtype).eps * np.max(np.abs(a), initial=0.0)))
 
 
@@ -238,10 +242,6 @@ def listed(names):
     """Join names with commas, the first three of many."""
     names = list(names)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _same(first, again, dtype):
-    return again is not None and again.shape == first.shape and alike(first, again, dtype)
 
 
 def _combine(a, u, b, v):
