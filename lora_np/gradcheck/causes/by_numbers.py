@@ -278,10 +278,7 @@ def substituted(suspect, name):
 
 def uses(suspect, name):
     """Does an entry move one place of the output only, where it has several?"""
-    found = suspect.reached(name)
-    if found is None:
-        return
-    given, true, mine, theirs = found
+    given, true, mine, theirs = suspect.reached(name)
     shape = np.shape(suspect.doutput)
     if not (theirs & ~mine).any() or not close(given, np.where(mine, true, 0)):
         return
@@ -295,10 +292,7 @@ def uses(suspect, name):
 
 def reach(suspect, name):
     """Which outputs an entry moves, beside which ones the learner lets it move."""
-    found = suspect.reached(name)
-    if found is None:
-        return
-    *_, mine, theirs = found
+    *_, mine, theirs = suspect.reached(name)
     lost = theirs & ~mine
     if lost.sum() > 0.05 * theirs.sum() and not (mine & ~theirs).any():
         share = f"{int(lost.sum())} of {int(theirs.sum())} derivatives are zero in yours"
@@ -313,10 +307,7 @@ def along(reached, shape, axis):
 
 def farther(suspect, name):
     """The same, where the learner's entries move more than they do, or one each."""
-    found = suspect.reached(name)
-    if found is None:
-        return
-    *_, mine, theirs = found
+    *_, mine, theirs = suspect.reached(name)
     if (mine & ~theirs).any() and not (theirs & ~mine).any():
         yield "extra_term", f"d{name} lets entries of the output count that do not depend on {name} there"
     elif np.array_equal(mine, theirs) and len(theirs) > 1 and theirs.sum(0).max() == theirs.sum(1).max() == 1:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..verdict.calls import LIBRARIES
+from ..verdict.snapshots import children
 
 NUMBERS = (np.ndarray, np.number, float, int)
 SIMPLE = {"2.0": 2.0, "3.0": 3.0, "1.5": 1.5, "4.0": 4.0}
@@ -71,13 +72,13 @@ class Editor:
         self.rebuilt = rebuilt or (lambda edited: edited)
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(self.function)))
+            endless = any(isinstance(node, ast.While) for node in ast.walk(tree))  # as an edit may make it
+            if not isinstance(tree.body[0], ast.FunctionDef) or endless:
+                raise Unreadable
+            tree.body[0].decorator_list = []
+            self.tree, self.definition, self.code = tree, tree.body[0], compile(tree, "<rebuilt>", "exec")
         except (OSError, TypeError, SyntaxError) as error:
             raise Unreadable from error
-        endless = any(isinstance(node, ast.While) for node in ast.walk(tree))  # as an edit may make it
-        if not isinstance(tree.body[0], ast.FunctionDef) or endless:
-            raise Unreadable
-        tree.body[0].decorator_list = []
-        self.tree, self.definition = tree, tree.body[0]
         cells = zip(self.function.__code__.co_freevars, self.function.__closure__ or ())
         self.scope = {**self.function.__globals__, **{name: cell.cell_contents for name, cell in cells}}
         self.place = dict(places_of(tree))
@@ -92,15 +93,14 @@ class Editor:
 
     def calling(self, name, other):
         """Return this function as it is when it calls another one by that name."""
-        scope = {**self.function.__globals__, name: other}
-        cells = tuple(
-            types.CellType(other) if free == name else cell
-            for free, cell in zip(self.function.__code__.co_freevars, self.function.__closure__ or ())
-        )
-        f = self.function
-        new = types.FunctionType(f.__code__, scope, f.__name__, f.__defaults__, cells or None)
-        new.__kwdefaults__ = f.__kwdefaults__
-        return self.rebuilt(new if self.bound is None else new.__get__(self.bound))
+        return self.made(self.code, {name: other})
+
+    def made(self, code, changed):
+        """Return the function of some code, or the one that calls it, where some of its names stand for others."""
+        scope = {**self.scope, **changed}
+        exec(code, scope)
+        function = scope[self.definition.name]
+        return self.rebuilt(function if self.bound is None else function.__get__(self.bound))
 
     def watch(self, *arguments, **named):
         """Call the function once, and keep the local variables of all that are read here."""
@@ -181,7 +181,9 @@ class Editor:
             if simple and isinstance(node.ctx, ast.Load) and getattr(node.value, "id", None) in found:
                 found.append(ast.unparse(node))
         for name in arguments:
-            found += parts_of(name, self.locals.get(name))
+            whole = self.locals.get(name)
+            if not isinstance(whole, np.ndarray):  # a key that is an object cannot be written down
+                found += [name + path for path, _ in children(whole) if "<" not in path]
         values, seen = {}, set()
         for name in dict.fromkeys(found):
             value = self.value(parse(name))
@@ -230,12 +232,9 @@ class Editor:
         try:
             with self.changed(edit):
                 code = compile(self.tree, "<edited>", "exec")
-            scope = dict(self.scope)
-            exec(code, scope)
-            function = scope[self.definition.name]
+            return self.made(code, {})
         except (SyntaxError, ValueError, TypeError, NameError, KeyError):
             return None
-        return self.rebuilt(function if self.bound is None else function.__get__(self.bound))
 
     def loops(self):
         return [node for node in ast.walk(self.definition) if isinstance(node, ast.For)]
@@ -265,17 +264,6 @@ class Editor:
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple):
                 found |= {n.id: place + 1 for n in statement.targets[0].elts if isinstance(n, ast.Name)}
         return {name: place for name, place in found.items() if name in self.names}
-
-
-def parts_of(name, value):
-    """Return the expressions for what is in a cache, or in an object, by that name."""
-    if isinstance(value, dict):
-        return [f"{name}[{key!r}]" for key in value if isinstance(key, str)]
-    if hasattr(value, "_fields"):
-        return [f"{name}.{field}" for field in value._fields]
-    if isinstance(value, (tuple, list)):
-        return [f"{name}[{k}]" for k in range(len(value))]
-    return [f"{name}.{field}" for field in getattr(value, "__dict__", ())]
 
 
 def places_of(tree):

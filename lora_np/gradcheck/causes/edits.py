@@ -48,7 +48,7 @@ AS_REPAIR = {
     "choose": "elementwise_factor",
     "wrap": {"array": "wrong_cached_value", "slope": "wrong_derivative"},
     "add factor": MISSING,
-    "accumulate": {"loop": "not_accumulated", "way": "missing_path"},
+    "accumulate": "not_accumulated",
 }
 ORDER = (  # the likeliest first; what several fit is named by the first
     *("flip sign", "transpose", "drop factor", "double factor", "power", "mean or sum", "axis", "drop reduction"),
@@ -63,20 +63,20 @@ def meaning(edit, table):
     return found.get(edit.what) if isinstance(found, dict) else found
 
 
-def faults(function, *arguments, **named):
+def faults(function, *arguments):
     """Yield (cause, Edit) for each single edit of a right function, as it runs for some arguments."""
-    yield from understood(function, arguments, named, AS_FAULT)
+    yield from understood(function, arguments, AS_FAULT)
 
 
-def repairs(function, *arguments, **named):
+def repairs(function, *arguments):
     """Yield (cause, Edit) for each single edit that may make a wrong function right: the cause is what is wrong now."""
-    yield from understood(function, arguments, named, AS_REPAIR)
+    yield from understood(function, arguments, AS_REPAIR)
 
 
-def understood(function, arguments, named, table):
+def understood(function, arguments, table):
     editor = Editor(function)
     with contextlib.suppress(Exception):  # what has a value before it raises is seen
-        editor.watch(*arguments, **named)
+        editor.watch(*arguments)
     edits = [edit for part in editor.all() for edit in all_edits(part, additions=table is AS_REPAIR)]
     for edit in sorted(edits, key=lambda edit: ORDER.index(edit.kind)):
         if cause := meaning(edit, table):

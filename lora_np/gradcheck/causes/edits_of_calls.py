@@ -22,7 +22,6 @@ def of_call(editor, node):
         **dict.fromkeys(("ravel", "flatten"), of_order),
         **dict.fromkeys(("dot", "matmul"), of_dot),
         **dict.fromkeys(("maximum", "minimum"), of_larger),
-        "tile": of_tile,
         "einsum": of_einsum,
         "where": of_choice,
         "range": of_range,
@@ -109,12 +108,6 @@ def of_order(editor, node):
         yield "transpose", "", ast.Call(node.func, node.args, [k for k in node.keywords if k.arg != "order"])
 
 
-def of_tile(editor, node):
-    if len(node.args) == 2 and isinstance(node.args[1], ast.Tuple):
-        times, axis = node.args[1].elts[0], ast.keyword("axis", ast.Constant(0))
-        yield "transpose", "", ast.Call(parse("np.repeat"), [node.args[0], times], [axis])
-
-
 def of_einsum(editor, node):
     if not isinstance(node.args[0], ast.Constant):
         return
@@ -158,9 +151,13 @@ def of_range(editor, node):
 
 def of_dot(editor, node):
     if len(node.args) == 2:
-        left, right = node.args
-        for sides in ((right, left), (flip(left), right), (left, flip(right)), (flip(left), flip(right))):
+        for sides in orders_of_factors(*node.args):
             yield "transpose", "", ast.Call(node.func, list(sides), [])
+
+
+def orders_of_factors(left, right):
+    """Return what a product of matrices may be of: exchanged, or one or both transposed."""
+    return (right, left), (flip(left), right), (left, flip(right)), (flip(left), flip(right))
 
 
 def flip(node):

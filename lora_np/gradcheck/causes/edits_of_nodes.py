@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 
 from .editor import NUMBERS, parse
-from .edits_of_calls import REDUCTIONS, flip, of_call
+from .edits_of_calls import REDUCTIONS, flip, of_call, orders_of_factors
 from .suspect import broadcast
 
 WRAPS = ("np.exp({})", "np.log({})", "np.sqrt({})", "{}**2", "np.tanh({})")
@@ -83,11 +83,8 @@ def of_slice(editor, node):
 
 
 def is_atom(editor, node):
-    return (
-        isinstance(node, (ast.Name, ast.Attribute, ast.Subscript))
-        and isinstance(node.ctx, ast.Load)
-        and ast.unparse(node) in editor.names
-    )
+    read = isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Load)
+    return read and ast.unparse(node) in editor.names
 
 
 def of_atom(editor, node):
@@ -183,21 +180,16 @@ def of_quotient(editor, node):
 
 def of_power(editor, node):
     if isinstance(editor.value(node.right), (int, float)):
+        what = "array" if np.ndim(editor.value(node.left)) else "constant"
         for power in (-2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2, 3):
-            yield (
-                "power",
-                "array" if np.ndim(editor.value(node.left)) else "constant",
-                ast.BinOp(node.left, ast.Pow(), ast.Constant(power)),
-            )
+            yield "power", what, ast.BinOp(node.left, ast.Pow(), ast.Constant(power))
         yield "power", "array", ast.Call(parse("np.abs"), [node.left], [])
 
 
 def of_matrices(editor, node):
-    yield "transpose", "", ast.BinOp(node.right, ast.MatMult(), node.left)
     yield "transpose", "", flip(node)
-    yield "transpose", "", ast.BinOp(flip(node.left), ast.MatMult(), node.right)
-    yield "transpose", "", ast.BinOp(node.left, ast.MatMult(), flip(node.right))
-    yield "transpose", "", ast.BinOp(flip(node.left), ast.MatMult(), flip(node.right))
+    for left, right in orders_of_factors(node.left, node.right):
+        yield "transpose", "", ast.BinOp(left, ast.MatMult(), right)
 
 
 def of_statement(editor, node):
@@ -205,46 +197,30 @@ def of_statement(editor, node):
     if isinstance(target, ast.Subscript):
         array, index = ast.unparse(target.value), ast.unparse(target.slice)
         if isinstance(node, ast.Assign):
-            yield "accumulate", "loop", ast.AugAssign(target, ast.Add(), node.value)
+            yield "accumulate", "", ast.AugAssign(target, ast.Add(), node.value)
         parts = target.slice.elts if isinstance(target.slice, ast.Tuple) else [target.slice]
         if not any(isinstance(part, ast.Slice) for part in parts):
-            yield "accumulate", "loop", parse(f"np.add.at({array}, {index}, {ast.unparse(node.value)})", "exec")
+            yield "accumulate", "", parse(f"np.add.at({array}, {index}, {ast.unparse(node.value)})", "exec")
         if rows := ids(editor):
             yield "keep the last", "", parse(f"{array}[{rows}] = {next(iter(editor.names))}", "exec")
     if isinstance(node, ast.AugAssign):
         if isinstance(node.op, (ast.Add, ast.Sub)):
             yield "drop term", way(editor, node.value), ast.Pass()
-            yield (
-                "flip sign",
-                "",
-                ast.AugAssign(target, ast.Sub() if isinstance(node.op, ast.Add) else ast.Add(), node.value),
-            )
+            other = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
+            yield "flip sign", "", ast.AugAssign(target, other, node.value)
         elif isinstance(node.op, (ast.Mult, ast.Div)):
             yield "drop factor", editor.kind_of(node.value), ast.Pass()
-    elif isinstance(target, ast.Name):
-        what = "loop" if any(node in ast.walk(loop) for loop in editor.loops()) else "way"
-        yield "accumulate", what, ast.AugAssign(ast.Name(target.id, ast.Store()), ast.Add(), node.value)
 
 
 def of_expression(editor, node):
-    """A mask that is not applied; values for one place of which the last is kept, by `np.put_along_axis` say."""
+    """A mask that is not applied; values for one place of which the last is kept."""
     call = node.value
     names = [part for part in ast.walk(call) if isinstance(part, ast.Name) and editor.locals.get(part.id) is not None]
     if any(editor.kind_of(part) == "mask" for part in names):
         yield "drop step", "mask", ast.Pass()
-    if not isinstance(call, ast.Call) or len(call.args) < 3:
-        return
-    if ast.unparse(call.func) == "np.add.at":
-        array, index, values = map(ast.unparse, call.args[:3])
+    if isinstance(call, ast.Call) and ast.unparse(call.func) == "np.add.at" and len(call.args) == 3:
+        array, index, values = map(ast.unparse, call.args)
         yield "keep the last", "", parse(f"{array}[{index}] = {values}", "exec")
-    if not ast.unparse(call.func).endswith("put_along_axis"):
-        return
-    axis = call.args[3] if len(call.args) > 3 else next((k.value for k in call.keywords if k.arg == "axis"), None)
-    array, where, values = (ast.unparse(part) for part in call.args[:3])
-    if axis is not None:
-        axis = editor.value(axis) % np.ndim(editor.value(call.args[1]))
-        grid = f"*np.indices({where}.shape)[:{axis}], {where}, *np.indices({where}.shape)[{axis + 1}:]"
-        yield "accumulate", "loop", parse(f"np.add.at({array}, ({grid}), {values})", "exec")
 
 
 def ids(editor):

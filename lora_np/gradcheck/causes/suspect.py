@@ -156,10 +156,10 @@ class Suspect:
         return given, true
 
     def reached(self, name):
-        """Return the two Jacobians, and where each is not zero; None if they are too large, or one is none."""
+        """Return the two Jacobians, and where each is not zero. A ValueError: they are too large, or one is none."""
         found = self.jacobians(name) if self.linear else None
         if found is None:
-            return None
+            raise ValueError(f"there is no Jacobian of {name} to look at")
         smallest = 1e-7 * np.max(np.abs(found[1]), initial=1e-300)
         return *found, *(np.abs(J) > smallest for J in found)
 

@@ -115,13 +115,13 @@ class Report:
             points.plot(ends, ends, color="0.7", linewidth=1)
             points.plot(numeric.reshape(-1), given.reshape(-1), "o", color="#0072b2", markersize=3)
             points.set(xlabel=f"numerical d{name}", ylabel="yours", title=f"d{name}")
-            error = np.abs(given - numeric)
-            error = error.reshape(error.shape[0], -1) if error.ndim > 1 else error.reshape(1, -1)
+            error = np.atleast_2d(np.abs(given - numeric))
+            error = error.reshape(len(error), -1)
             largest = max(error.max(), 1e-7 * np.abs(numeric).max())  # rounding is not to shine
             drawn = image.imshow(error, cmap="viridis", aspect="auto", vmin=0.0, vmax=largest or 1.0)
             image.set(title=f"error of d{name}", xlabel="column", ylabel="row")
-            image.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-            image.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            for axis in (image.xaxis, image.yaxis):
+                axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             figure.colorbar(drawn, ax=image)
         return figure
 
