@@ -48,7 +48,7 @@ AS_REPAIR = {
     "choose": "elementwise_factor",
     "wrap": {"array": "wrong_cached_value", "slope": "wrong_derivative"},
     "add factor": MISSING,
-    "accumulate": "not_accumulated",
+    "accumulate": {"loop": "not_accumulated", "way": "missing_path"},
 }
 ORDER = (  # the likeliest first; what several fit is named by the first
     *("flip sign", "transpose", "drop factor", "double factor", "power", "mean or sum", "axis", "drop reduction"),

@@ -42,12 +42,12 @@ def is_method(node):
 
 
 def reduced(node):
-    """Return what is summed."""
+    """Return what is summed, or reshaped."""
     return node.func.value if is_method(node) else node.args[0]
 
 
 def with_reduced(node, new):
-    """Return the same reduction of something else."""
+    """Return the same call for something else."""
     if is_method(node):
         return ast.Call(ast.Attribute(new, node.func.attr, ast.Load()), node.args, node.keywords)
     return ast.Call(node.func, [new, *node.args[1:]], node.keywords)
@@ -89,17 +89,14 @@ def of_axes(editor, node):
         changed = copy.deepcopy(node)
         changed.args[k], changed.args[m] = changed.args[m], changed.args[k]
         yield "transpose", "", changed
-    whole = node.args[0] if first else node.func.value
+    whole = reduced(node)
     if node.func.attr != "reshape":
         yield "transpose", "", whole
         return
     axes = np.ndim(editor.value(whole))
     for k, m in itertools.permutations(range(axes), 2) if 1 < axes < 7 else ():
         moved = parse(f"np.moveaxis({ast.unparse(whole)}, {k}, {m})")
-        if first:
-            yield "transpose", "", ast.Call(node.func, [moved, *node.args[1:]], node.keywords)
-        else:
-            yield "transpose", "", ast.Call(ast.Attribute(moved, "reshape", ast.Load()), node.args, node.keywords)
+        yield "transpose", "", with_reduced(node, moved)
     yield from of_order(editor, node)
 
 

@@ -81,7 +81,7 @@ def sums_of_loops(editor):
                 name = node.targets[0].id
                 new = ast.AugAssign(ast.Name(name, ast.Store()), ast.Add(), node.value)
                 start = (editor.start(), f"{name} = 0.0")
-                yield Edit("accumulate", "", editor, node, node, new, ((node, new),), start)
+                yield Edit("accumulate", "loop", editor, node, node, new, ((node, new),), start)
 
 
 def moves(editor):

@@ -197,10 +197,10 @@ def of_statement(editor, node):
     if isinstance(target, ast.Subscript):
         array, index = ast.unparse(target.value), ast.unparse(target.slice)
         if isinstance(node, ast.Assign):
-            yield "accumulate", "", ast.AugAssign(target, ast.Add(), node.value)
+            yield "accumulate", "loop", ast.AugAssign(target, ast.Add(), node.value)
         parts = target.slice.elts if isinstance(target.slice, ast.Tuple) else [target.slice]
         if not any(isinstance(part, ast.Slice) for part in parts):
-            yield "accumulate", "", parse(f"np.add.at({array}, {index}, {ast.unparse(node.value)})", "exec")
+            yield "accumulate", "loop", parse(f"np.add.at({array}, {index}, {ast.unparse(node.value)})", "exec")
         if rows := ids(editor):
             yield "keep the last", "", parse(f"{array}[{rows}] = {next(iter(editor.names))}", "exec")
     if isinstance(node, ast.AugAssign):
@@ -210,6 +210,9 @@ def of_statement(editor, node):
             yield "flip sign", "", ast.AugAssign(target, other, node.value)
         elif isinstance(node.op, (ast.Mult, ast.Div)):
             yield "drop factor", editor.kind_of(node.value), ast.Pass()
+    elif isinstance(target, ast.Name):
+        what = "loop" if any(node in ast.walk(loop) for loop in editor.loops()) else "way"
+        yield "accumulate", what, ast.AugAssign(ast.Name(target.id, ast.Store()), ast.Add(), node.value)
 
 
 def of_expression(editor, node):
