@@ -87,30 +87,30 @@ def _off_the_default(report, other, default):
 def _check_here(forward, backward, inputs, fixed, rng):
     """Check at the given inputs alone."""
     trial = Trial(Answering(forward), Answering(backward), inputs, fixed, rng)
-    evidence = trial.examine()
-    values = _Values(trial, evidence) if evidence.gradients and evidence.steady else None
-    verdicts = {name: values.compare(name, rng) for name in inputs if name in evidence.gradients} if values else {}
-    rows, notes = trial.rows(inputs, verdicts, evidence.steady)
+    trial.examine()
+    values = _Values(trial) if trial.gradients and trial.steady else None
+    verdicts = {name: values.compare(name, rng) for name in inputs if name in trial.gradients} if values else {}
+    rows, notes = trial.rows(inputs, verdicts, trial.steady)
     order = [*inputs, *trial.failures]
     failures = dict(sorted(trial.failures.items(), key=lambda item: order.index(item[0])))
     wrong = [row.argument for row in rows if row.verdict == "wrong"]
-    explain = functools.partial(diagnose, trial, evidence, wrong) if failures else list
+    explain = functools.partial(diagnose, trial, wrong) if failures else list
     return Report(rows, failures, notes, explain, values.pairs if values else {})
 
 
 class _Values:
     """The given gradients, and the oracle at the same point with the same upstream."""
 
-    def __init__(self, trial, evidence):
-        self.gradients, self.inputs, self.pairs = evidence.gradients, widened(trial.inputs), {}
-        self.precision = Precision.of(evidence.dtype)
-        self.evaluate = evaluator(trial.forward, trial.fixed, evidence.pure)
+    def __init__(self, trial):
+        self.gradients, self.inputs, self.pairs = trial.gradients, widened(trial.inputs), {}
+        self.precision = Precision.of(trial.dtype)
+        self.evaluate = evaluator(trial.forward, trial.fixed, trial.pure)
         try:
-            self.outputs = outputs_at(self.evaluate, self.inputs, evidence.doutput)
+            self.outputs = outputs_at(self.evaluate, self.inputs, trial.doutput)
         except Exception as error:
             words = f"the forward raises when its arguments are cast to float64, as the oracle needs: {in_words(error)}"
             raise ValueError(words) from error
-        self.twins = {} if self.precision == DOUBLE else _in_float64(trial, self.inputs, widened(evidence.doutput))
+        self.twins = {} if self.precision == DOUBLE else _in_float64(trial, self.inputs, widened(trial.doutput))
 
     def compare(self, name, rng):
         """Compare one gradient. Return its Row, a failure sentence or None, and notes."""

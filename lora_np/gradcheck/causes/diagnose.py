@@ -24,15 +24,15 @@ MOST = 3  # diagnoses of one gradient
 OF_ONE_FACTOR = ("sign", "constant_factor", "mean_vs_sum", "swapped", "transpose", "wrong_derivative")
 
 
-def diagnose(trial, evidence, wrong):
+def diagnose(trial, wrong):
     """Return a list of Diagnosis for the failures of a trial; `wrong` names the arguments whose gradient is wrong."""
     found = [named(key, cause, sentence) for key, cause, sentence in trial.causes]
     values, linear = [], not any("not linear" in d.sentence for d in found)
-    if evidence.steady and all(np.size(trial.inputs[name]) <= LARGEST for name in wrong):
+    if trial.steady and all(np.size(trial.inputs[name]) <= LARGEST for name in wrong):
         printed = io.StringIO()  # by the learner's functions, once more
         with contextlib.suppress(Exception, SystemExit), contextlib.redirect_stdout(printed):
             functions = trial.forward.function, trial.backward.function  # whose sources are read
-            suspect = Suspect(*functions, trial.inputs, trial.fixed, evidence.doutput, linear)
+            suspect = Suspect(*functions, trial.inputs, trial.fixed, trial.doutput, linear)
             values = of_values(suspect, wrong)
     soft = [d for d in found if d.cause in ("shape", "dtype") or "not linear" in d.sentence]
     return [*(d for d in found if d not in soft), *values, *soft]

@@ -9,8 +9,6 @@ tests its primitives by the same property). A buffer that is reused, a gradient 
 upstream that is ignored, squared or clipped: each breaks one of the two.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from .calls import (
@@ -33,19 +31,6 @@ from .snapshots import differences, snapshot
 
 PORTIONS = (0.75, -1.25)  # of two upstreams
 UPSTREAM_CHANGED = "backward: changes its upstream gradient in place; others may still have to read it"
-
-
-@dataclass
-class Evidence:
-    """What the trial leaves for the comparison of values."""
-
-    output: object  # of the forward at the given inputs
-    doutput: object  # the upstream that the gradients belong to
-    dtype: np.dtype  # the least precise one among inputs and outputs
-    gradients: dict[str, np.ndarray]  # by argument, those with the right shape
-    steady: bool  # the forward gives the same output twice
-    pure: bool  # the forward leaves its arguments alone
-    tampered: bool = False  # the backward does not
 
 
 class Findings:
@@ -84,21 +69,21 @@ class Trial(Findings):
         self.forward, self.backward, self.inputs, self.fixed, self.rng = forward, backward, inputs, fixed, rng
 
     def examine(self):
-        """Apply every rule. Return the Evidence for the comparison of values."""
+        """Apply every rule, and keep what the comparison of values needs."""
         inputs, fixed = fresh(self.inputs), fresh(self.fixed)
         output, cache = forward_once(self.forward, inputs, fixed)
-        # A copy: the output may lie in a buffer that the next call writes into.
-        dtype = coarsest([*self.inputs.values(), *parts_of(output)])
-        evidence = Evidence(copied(output), draw_upstream(output, self.rng), dtype, {}, steady=True, pure=True)
-        evidence.pure = self._unchanged("forward", {**inputs, **fixed})
-        evidence.steady = self._forward_repeats(evidence)
-        returned = self._guarded_backward(evidence, cache, {**inputs, **fixed} if evidence.pure else {})
+        self.dtype = coarsest([*self.inputs.values(), *parts_of(output)])  # the least precise one
+        self.output = copied(output)  # it may lie in a buffer that the next call writes into
+        self.doutput = draw_upstream(output, self.rng)
+        self.pure = self._unchanged("forward", {**inputs, **fixed})
+        self.steady = self._forward_repeats()
+        returned = self._guarded_backward(cache, {**inputs, **fixed} if self.pure else {})
+        self.gradients = {}  # by argument, those with the right shape
         if returned is not None and self._right_number(returned):
-            evidence.gradients = self._placed(by_name(returned, self.inputs))
-        if evidence.gradients and evidence.steady:
-            backward_repeats(self, evidence, cache)
-            linear_in_upstream(self, evidence)
-        return evidence
+            self.gradients = self._placed(by_name(returned, self.inputs))
+        if self.gradients and self.steady:
+            backward_repeats(self, cache)
+            linear_in_upstream(self)
 
     def another(self, doutput, cache=None, when=""):
         """Run another backward, on a fresh forward if no cache is given. Its gradients by argument, {} if it raises."""
@@ -119,30 +104,30 @@ class Trial(Findings):
             self.fail(name, f"{name}: the {who} changes this argument in place; work on a copy", "inplace")
         return not changed
 
-    def _forward_repeats(self, evidence):
+    def _forward_repeats(self):
         again, _ = forward_once(self.forward, fresh(self.inputs), fresh(self.fixed), "when it is called again")
-        if alike(flat(evidence.output), flat(again), evidence.dtype):
+        if alike(flat(self.output), flat(again), self.dtype):
             return True
         advice = "draw random masks outside and pass them in `fixed`"
         self.fail("forward", f"forward: two calls with the same arguments differ; {advice}", "nondeterministic")
         return False
 
-    def _guarded_backward(self, evidence, cache, arguments):
+    def _guarded_backward(self, cache, arguments):
         """Call the backward for the first time and see that it changes nothing it was given. None if it raises."""
-        upstream, before = copied(evidence.doutput), snapshot(cache)
+        upstream, before = copied(self.doutput), snapshot(cache)
         try:  # a copy at once: the next call may write into the same buffers
             returned = copied(gradients_of(self.backward(upstream, cache)))
         except Exception as error:
             self.fail("backward", f"backward: raises {in_words(error)}")
             return None
-        if differences(snapshot(evidence.doutput), upstream):
+        if differences(snapshot(self.doutput), upstream):
             self.fail("backward", UPSTREAM_CHANGED, "inplace")
         inputs_kept = self._unchanged("backward", arguments)
         changed = differences(before, cache)
         if changed and inputs_kept:  # a cache usually holds the inputs themselves: say it once
             paths = listed("cache" + path for path in changed)
             self.fail("backward", f"backward: changes {paths} in place; a cache is only read", "inplace")
-        evidence.tampered = bool(changed) or not inputs_kept
+        self.cache_kept = inputs_kept and not changed
         return returned
 
     def _right_number(self, returned):
@@ -191,15 +176,14 @@ def misplaced(label, gradient, variable):
     return (None, None, True) if right else (f"{label}: has dtype {array.dtype}, expected {wanted}", "dtype", True)
 
 
-def backward_repeats(trial, evidence, cache):
+def backward_repeats(trial, cache):
     """Called again, on a fresh forward and then with the same cache, the backward gives the same gradients."""
     calls = [(None, "when it is called again after a fresh forward")]
-    if not evidence.tampered:
+    if trial.cache_kept:
         calls.append((cache, "when it is called again with the same cache"))
     for kept, when in calls:
-        again = trial.another(evidence.doutput, kept, when)
-        first = evidence.gradients
-        odd = [x for x in first if again and not (x in again and alike(first[x], again[x], evidence.dtype))]
+        first, again = trial.gradients, trial.another(trial.doutput, kept, when)
+        odd = [x for x in first if again and not (x in again and alike(first[x], again[x], trial.dtype))]
         if odd:
             names = listed("d" + name for name in odd)
             reason = "it keeps something between calls, or draws numbers"
@@ -207,11 +191,11 @@ def backward_repeats(trial, evidence, cache):
             return
 
 
-def linear_in_upstream(trial, evidence):
+def linear_in_upstream(trial):
     """backward(a u + b v) is a backward(u) + b backward(v), and another upstream gives another gradient."""
-    (a, b), first = PORTIONS, evidence.gradients
-    other = draw_upstream(evidence.doutput, trial.rng)
-    mix = _combine(a, evidence.doutput, b, other)
+    (a, b), first = PORTIONS, trial.gradients
+    other = draw_upstream(trial.doutput, trial.rng)
+    mix = _combine(a, trial.doutput, b, other)
     second, mixed = (trial.another(doutput, when="for another upstream gradient") for doutput in (other, mix))
     names = [name for name in first if name in second and name in mixed]
     names = [name for name in names if second[name].shape == mixed[name].shape == first[name].shape]
@@ -220,7 +204,7 @@ def linear_in_upstream(trial, evidence):
         advice = "multiply by it, also where training only ever passes 1.0"
         trial.fail("backward", f"backward: ignores its upstream gradient; {advice}", "ignores_upstream")
     # For gradients that are zero but for rounding, such as that of attention's key bias.
-    rounding = 100 * np.finfo(evidence.dtype).eps * np.sum(np.abs(flat(mix) * flat(evidence.output)))
+    rounding = 100 * np.finfo(trial.dtype).eps * np.sum(np.abs(flat(mix) * flat(trial.output)))
     for name in names:
         size = abs(a) * np.max(np.abs(first[name])) + abs(b) * np.max(np.abs(second[name]))
         allowed = 1e-3 * size + rounding / np.min(sizes_of(trial.inputs[name]))
