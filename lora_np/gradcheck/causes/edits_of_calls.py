@@ -31,9 +31,6 @@ def of_call(editor, node):
         inner = node.args[0] if node.args else node.func.value
         if name in ("repeat", "tile") or np.shape(editor.value(inner)) == np.shape(editor.value(node)):
             yield "drop call", "", inner
-    if name in ("sin", "cos"):
-        other = "cos" if name == "sin" else "sin"
-        yield "drop call", "", ast.Call(ast.Attribute(node.func.value, other, ast.Load()), node.args, [])
 
 
 def is_method(node):
@@ -137,10 +134,10 @@ def of_larger(editor, node):
 
 def of_range(editor, node):
     """One step too few, or too many."""
-    end = node.args[-1] if len(node.args) < 3 else node.args[1]
-    place = node.args.index(end)
+    end = min(1, len(node.args) - 1)
     for op in (ast.Add(), ast.Sub()):
-        new = [*node.args[:place], ast.BinOp(end, op, ast.Constant(1)), *node.args[place + 1 :]]
+        new = [*node.args]
+        new[end] = ast.BinOp(node.args[end], op, ast.Constant(1))
         yield "range", "", ast.Call(node.func, new, [])
     if len(node.args) == 2:
         yield "range", "", ast.Call(node.func, node.args[1:], [])

@@ -6,6 +6,7 @@ Each rule yields (kind, class of what it is done to, new node). What a kind mean
 import ast
 import functools
 import itertools
+import math
 
 import numpy as np
 
@@ -31,7 +32,8 @@ def changes(editor, node, statement, additions):
         yield from wraps(editor, node)
     elif isinstance(node, (ast.BinOp, ast.Call, ast.Subscript)) and np.ndim(here := editor.value(node)):
         for other, value in editor.names.items():
-            if np.ndim(value) and bare(value) == bare(here) and not np.array_equal(value, here):
+            whole = math.prod(broadcast(value, here) or (0,))  # the same shape but for ones in front
+            if np.ndim(value) and np.size(value) == np.size(here) == whole and not np.array_equal(value, here):
                 yield "put a name", "array", parse(other)
     if is_root(node, statement) or is_operand(editor, node):
         yield from insertions(editor, node)
@@ -110,14 +112,6 @@ def wraps(editor, node):
         yield "wrap", "array", parse(wrap.format(words))
     for slope in SLOPES:
         yield "wrap", "slope", parse(slope.format(words, words))
-
-
-def bare(value):
-    """Return a shape without the ones in front, which change nothing in a product."""
-    shape = list(np.shape(value))
-    while shape and shape[0] == 1:
-        shape.pop(0)
-    return shape
 
 
 def is_operand(editor, node):

@@ -32,7 +32,7 @@ class Forwards:
     def search(self):
         """Find the edits of the forward that make the learner's gradients right, once for all of them."""
         self.working = []
-        arguments = {**fresh(self.suspect.inputs), **fresh(self.suspect.fixed)}
+        arguments = fresh(self.suspect.arguments())
         self.editor = Editor(self.suspect.forward)
         self.movers = {}
         for name, x in self.suspect.inputs.items():

@@ -170,8 +170,7 @@ class Suspect:
             return False
         if name not in self.entrywise:
             found = self.jacobians(name)
-            off = None if found is None else found[1] - np.diag(np.diag(found[1]))
-            diagonal = found is not None and not np.any(np.abs(off) > 1e-7 * np.max(np.abs(found[1])))
+            diagonal = found is not None and close(np.diag(np.diag(found[1])), found[1], 1e-7)
             there = self.truth_at(name, {name: -1.3 * x})
             self.entrywise[name] = diagonal and not close(self.truth(name), there, 1e-3)
         return self.entrywise[name]
