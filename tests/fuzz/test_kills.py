@@ -160,7 +160,7 @@ def test_an_adapter_that_is_saved_over_another_is_the_old_one_or_the_new_one(chi
         refused += found is None
         assert found is None or described(found) in known, f"a mixture, after event {count}"
         states.append(found is not None and known.index(described(found)))
-    assert code == 0, shown
+    assert code == 0 and count > 5, shown
     assert states[-1] == 1
     # What the killed ones had left is gone.
     assert files_of(folder) == files_of(tmp_path / f"as {other}")
