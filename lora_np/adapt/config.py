@@ -30,6 +30,7 @@ class PeftOptions:
     layers_to_transform and task_type, too.
     """
 
+    TARGETS = {}  # model_type -> what target_modules=None means, where it is not the architecture's `targets`
     PATTERNS = {}  # option -> the option that gives single nodes other values, by the ends of their names
 
     # What would make another adapter.
@@ -69,6 +70,7 @@ class PeftOptions:
 
     def __post_init__(self, *peft):
         check_neutral(dict(zip(options(type(self)), peft)), NOTES, kind=type(self))
+        self.hold(**{option.name: plain(getattr(self, option.name)) for option in dataclasses.fields(self)})
         for option in ("target_modules", "exclude_modules", "modules_to_save"):
             check_names(option, getattr(self, option), may_be_pattern=option != "modules_to_save")
         if self.task_type not in TASKS:
@@ -83,9 +85,7 @@ class PeftOptions:
         self.hold(layers_to_transform=[int(layer) for layer in layers] or None, task_type=task)
 
     def hold(self, **values):
-        """Keep numbers and texts as plain Python has them, which a file can hold: NumPy's and PEFT's are converted."""
         for option, value in values.items():
-            value = {key: plain(number) for key, number in value.items()} if isinstance(value, dict) else plain(value)
             object.__setattr__(self, option, value)  # the dataclass is frozen for everybody else
 
     def at(self, names):
@@ -99,8 +99,7 @@ class PeftOptions:
 
 def options(kind):
     """Return the names of what a configuration's class takes and does not keep, in its order."""
-    classes = (getattr(base, "__annotations__", {}) for base in reversed(kind.__mro__))
-    return tuple(dict.fromkeys(k for own in classes for k, hint in own.items() if isinstance(hint, InitVar)))
+    return tuple(name for name, known in kind.__dataclass_fields__.items() if isinstance(known.type, InitVar))
 
 
 OPTIONS = options(PeftOptions)
@@ -166,25 +165,15 @@ class LoRAConfig(PeftOptions):
             check_patterns(option, getattr(self, option), whole)
         if not isinstance(self.lora_dropout, Real) or not 0.0 <= self.lora_dropout < 1.0:
             raise ValueError(f"lora_dropout must lie in 0 <= p < 1, but it is {self.lora_dropout!r}.")
-        if not isinstance(self.use_rslora, (bool, np.bool_)):
+        if not isinstance(self.use_rslora, bool):
             raise ValueError(f"use_rslora must be True or False, but it is {self.use_rslora!r}.")
-        own = ("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern")
-        self.hold(**{option: getattr(self, option) for option in own})
 
 
 def check_neutral(given, free, where="", way_out="leave it out", kind=PeftOptions):
-    """Raise a ValueError for an option that asks for something else than is computed here.
+    """Raise a ValueError for one of the `given` options that asks for something else than is computed here.
 
-    Parameters
-    ----------
-    given : dict of str to object
-        Options by name; names that are no options are passed over.
-    free : collection of str
-        Those that may have any value.
-    where, way_out : str
-        What holds them, and what to do about it, for the sentence.
-    kind : type
-        The configuration's class, which knows the neutral values.
+    Those that are `free` may have any value; the configuration's class, `kind`, knows the neutral ones. `where` they
+    stand and the `way_out` are for the sentence.
     """
     for name in options(kind):
         neutral = getattr(kind, name)
@@ -206,7 +195,7 @@ def check_names(option, value, may_be_pattern=True):
 
 def check_number(option, value, whole=False):
     kind, expected = (Integral, "a positive integer") if whole else (Real, "a positive number")
-    if not isinstance(value, kind) or isinstance(value, bool) or not 0 < plain(value) <= sys.float_info.max:
+    if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
         raise ValueError(f"{option} must be {expected}, but it is {value!r:.60}.")
 
 
@@ -218,5 +207,8 @@ def check_patterns(option, patterns, whole):
         check_number(f"{option}[{key!r}]", value, whole)
 
 
-def plain(number):
-    return number.item() if isinstance(number, np.generic) else number
+def plain(value):
+    """Return a number, or a dict of numbers, as plain Python has it, which a file can hold: NumPy's are converted."""
+    if isinstance(value, dict):
+        return {key: plain(number) for key, number in value.items()}
+    return value.item() if isinstance(value, np.generic) else value

@@ -21,43 +21,19 @@ METHODS = {}  # by name
 
 @dataclass(frozen=True)
 class Method:
-    """What a method of adaptation declares. `config` is here the configuration of one node; see `PeftOptions.at`.
+    """What a method of adaptation declares. `config` is, in these calls, that of one node; see `PeftOptions.at`."""
 
-    Parameters
-    ----------
-    name : str
-        For sentences.
-    config, node : type
-        The class of its configuration, a `PeftOptions`, and of its nodes, which have the signatures of `Linear`.
-    shapes : callable
-        `(d_in, d_out, config)` -> {field: shape} of what a node trains: how many numbers that is, too.
-    start : callable
-        `(path, node, config, rng)` -> {field: array} at the start, for a `Linear`.
-    wrap : callable
-        `(node, config, arrays)` -> its node around that `Linear`, with these arrays: those of the start, or a file's.
-    differs : callable
-        `(node, config)` -> in what a node is other than its configuration says, in words; "" if in nothing.
-    dense : callable or str
-        `(node)` -> the `Linear` that computes the same; or the sentence why there is none.
-    tensors : dict
-        Field -> (the end of its name in PEFT's files, whether it lies transposed there).
-    starts_as : str
-        What an adapted model computes at first: "the base's bits", "the base's but for rounding", or "something else".
-    after_step : callable, optional
-        `(model, step, gradients)`: what must happen in place between two steps of the optimiser.
-    """
-
-    name: str
-    config: type
-    node: type
-    shapes: Callable
-    start: Callable
-    wrap: Callable
-    differs: Callable
-    dense: Callable | str
-    tensors: dict
-    starts_as: str = "the base's bits"
-    after_step: Callable | None = None
+    name: str  # for sentences
+    config: type  # of its configuration, a PeftOptions: what is adapted by default, and what may differ between nodes
+    node: type  # of its nodes, which have the signatures of `Linear`
+    shapes: Callable  # `(d_in, d_out, config)` -> {field: shape} of what a node trains: how many numbers that is, too
+    start: Callable  # `(path, node, config, rng)` -> {field: array} at the start, for a `Linear`
+    wrap: Callable  # `(node, config, arrays)` -> its node around that `Linear`, with a start's arrays, or a file's
+    differs: Callable  # `(node, config)` -> in what a node is other than its configuration says, in words, or ""
+    dense: Callable | str  # `(node)` -> the `Linear` that computes the same; or the sentence why there is none
+    tensors: dict  # field -> (the end of its name in PEFT's files, whether it lies transposed there)
+    starts_as: str = "the base's bits"  # what it computes at first; or "the base's but for rounding", "something else"
+    after_step: Callable | None = None  # `(model, step, gradients)`: what must happen in place between two steps
 
     def replace(self, path, node, config, rng):
         """Return this method's node, at its start, for the `Linear` at a path."""
@@ -90,22 +66,26 @@ def check_plain(model):
 
 
 def inject(model: Transformer, config: LoRAConfig, rng: np.random.Generator) -> Transformer:
-    """Return a new model with a LoRA detour beside each targeted linear node; at first it computes what `model`
-    computes, to the bit.
+    """Return a new model in which a node of a method, such as LoRA's, stands in the place of each targeted linear one.
+
+    With LoRA the new model computes at first what `model` computes, to the bit.
 
     Parameters
     ----------
     model : Transformer
-        Its arrays are shared, not copied. Must have no adapter yet.
+        Without an adapter. Its frozen arrays are shared; of those that are trained, a head's, each new model has copies
+        of its own, so that two adapters on one base do not train each other's.
     config : LoRAConfig
         Or the configuration of another method of `adapt/`.
     rng : numpy.random.Generator
-        Draws A from U(-1/sqrt(d_in), 1/sqrt(d_in)), as PEFT does; B starts at zero.
+        Draws what the method draws at its start: LoRA's A from U(-1/sqrt(d_in), 1/sqrt(d_in)), as PEFT does; its B is
+        zero.
 
     Raises
     ------
     ValueError
-        If the model has an adapter, a name matches nothing (the nearest names are listed), or r exceeds a matrix.
+        If the model has an adapter, a name matches nothing (the nearest names are listed), what is to be adapted is
+        trained itself, or the method cannot adapt it: LoRA's r exceeds a matrix.
     """
     method = registered("config", config)
     if method is None or not hasattr(model, "adapter"):
@@ -125,37 +105,36 @@ def inject(model: Transformer, config: LoRAConfig, rng: np.random.Generator) -> 
 
 
 def adapt(model, config, targets, replace):
-    """Return a new model with `replace(path, node)` in place of each node of `targets`; what the configuration names to
-    be trained whole is unfrozen."""
+    """Return a new model with `replace(path, node)` in place of each node of `targets`, copies of what was trained
+    before, and unfrozen what the configuration names to be trained whole."""
 
     def change(path, node):
-        if path in targets and node.trainable:
+        if path not in targets:
+            return dataclasses.replace(node, **copies(node)) if node.trainable else node
+        if node.trainable:
             raise ValueError(
                 f"{path} is trained itself ({', '.join(node.trainable)}), and {registered('config', config).name} is"
                 " for frozen weights; do not unfreeze what you adapt."
             )
-        return replace(path, node) if path in targets else node
+        return replace(path, node)
 
-    saved = trained_whole(model, config)
-    adapted = dataclasses.replace(rebuild(model, change), adapter=config)
-    return unfreeze(adapted, saved) if saved else adapted
+    return unfreeze(dataclasses.replace(rebuild(model, change), adapter=config), trained_whole(model, config))
+
+
+def copies(node):
+    return {name: getattr(node, name).copy() for name in node.trainable}
 
 
 def merge(model: Transformer) -> Transformer:
-    """Return a new, wholly frozen model in which each detour is added into its weight, W + scale * A B; everything
-    else is shared.
+    """Return a new, wholly frozen model with the same outputs, but for rounding, and linear nodes in the places of the
+    adapted ones; what was not trained is shared.
 
-    The sum is taken in float64 and rounded once.
+    LoRA's weight is W + scale * A B; the sum is taken in float64 and rounded once.
 
     Parameters
     ----------
     model : Transformer
         With an adapter. It is still there afterwards, untouched.
-
-    Returns
-    -------
-    Transformer
-        Its outputs are those of `model` but for rounding.
 
     Raises
     ------
@@ -172,7 +151,7 @@ def merge(model: Transformer) -> Transformer:
             if isinstance(method.dense, str):
                 raise ValueError(method.dense)
             return method.dense(node)
-        mine = {name: locked(getattr(node, name).copy()) for name in node.trainable}
+        mine = {name: locked(array) for name, array in copies(node).items()}
         return dataclasses.replace(node, trainable=(), **mine) if mine else node
 
     aside = {name: change(name, kept) if is_node(kept) else kept for name, kept in model.aside.items()}

@@ -10,7 +10,7 @@ import re
 from lora_np.model import architectures
 from lora_np.model.heads import TiedHead
 from lora_np.model.nodes import Linear
-from lora_np.model.tree import nearest, walk
+from lora_np.model.tree import lies_in, nearest, walk
 
 HEADS = ("classifier", "score")  # what PEFT looks for when task_type="SEQ_CLS" asks for the head to be trained too
 
@@ -73,21 +73,12 @@ def select(wanted, names, option):
     return [path for path, hf in names.items() if is_named(wanted, path, hf)]
 
 
-def select_linear(model, targets, exclude=None, layers=None, whole=()):
-    """Return {path: full Hugging Face names} of the linear nodes to adapt, in order.
-
-    Parameters
-    ----------
-    model : Transformer
-    targets : str or list of str
-        "all-linear" (all but the head), a regular expression, or names.
-    exclude : str or list of str, optional
-        Taken out of these, by the same rules.
-    layers : list of int, optional
-        Only these layers; not with a regular expression, which names its layers itself.
-    whole : list of str
-        Paths of nodes that are trained whole, and therefore not adapted.
-    """
+def targets_of(model, config):
+    """Return {path: full Hugging Face names} of the linear nodes that a configuration adapts, in order."""
+    targets, exclude, layers = config.target_modules, config.exclude_modules, config.layers_to_transform
+    if targets is None:
+        kind = architectures.of(model.config)
+        targets = list(config.TARGETS.get(kind.model_type, kind.targets))
     names = {path: hf_names(model, path, node) for path, node in walk(model) if isinstance(node, Linear)}
     names.pop("embeddings.projection", None)  # transformers has a convolution there, whose adapter has another shape
     if targets == "all-linear":
@@ -95,16 +86,18 @@ def select_linear(model, targets, exclude=None, layers=None, whole=()):
     else:
         chosen = select(targets, names, "target_modules")
     if layers is not None:
-        unknown = [layer for layer in layers if layer not in range(len(model.layer))]
-        if unknown:
-            raise ValueError(
-                f"layers_to_transform: there is no layer {unknown[0]}; the model has {len(model.layer)} layers, from 0."
-            )
+        count = len(model.layer)
+        for layer in layers:
+            if layer not in range(count):
+                raise ValueError(
+                    f"layers_to_transform: there is no layer {layer}; the model has {count} layers, from 0."
+                )
         chosen = [path for path in chosen if layer_number(path) in layers or is_full(targets, names[path])]
     if exclude:
         left_out = select(exclude, {path: names[path] for path in chosen}, "exclude_modules")
         chosen = [path for path in chosen if path not in left_out]
-    chosen = [path for path in chosen if not any(f"{path}.".startswith(f"{parent}.") for parent in whole)]
+    whole = trained_whole(model, config)
+    chosen = [path for path in chosen if not lies_in(path, whole)]
     if not chosen:
         raise ValueError(
             f"no linear node is left to adapt: target_modules is {targets!r}, layers_to_transform {layers!r},"
@@ -129,15 +122,6 @@ def ends(names):
     return sorted({".".join(name.split(".")[-k:]) for name in full for k in (1, 2, 3)}, key=len)
 
 
-def targets_of(model, config):
-    """Return {path: full Hugging Face names} of the linear nodes that a configuration adapts, in order."""
-    targets = config.target_modules
-    if targets is None:
-        targets = list(architectures.of(model.config).targets)
-    whole = trained_whole(model, config)
-    return select_linear(model, targets, config.exclude_modules, config.layers_to_transform, whole)
-
-
 def trained_whole(model, config):
     """Return the paths of the nodes that modules_to_save and task_type ask to train whole."""
     known = ((path, node) for path, node in walk(model) if getattr(node, "hf", "") or path == "head.classifier")
@@ -158,8 +142,10 @@ def around(names):
 
 def check_untied(model, names):
     """Raise if modules_to_save names GPT-2's table of words, which is its output, too."""
-    table = hf_names(model, "embeddings.word", model.embeddings.word) if isinstance(model.head, TiedHead) else ()
-    if any(is_named([name], "embeddings.word", table) for name in names or ()) and table:
+    if not isinstance(model.head, TiedHead):
+        return
+    table = hf_names(model, "embeddings.word", model.embeddings.word)
+    if is_named(names or (), "embeddings.word", table):
         raise ValueError(
             f"modules_to_save = {names!r} names GPT-2's table of words (wte), which is its output, too: PEFT would"
             " train a copy of it and leave the output as it was, here it is one; adapt linear nodes, or unfreeze the"

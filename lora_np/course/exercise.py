@@ -23,13 +23,32 @@ from lora_np.gradcheck import ALIKE, by_name, leaves
 FOLDER = Path(__file__).with_name("exercises")
 LEVELS = ("easy", "medium", "hard")
 TRIALS, OWN_SEED = 6, 0x657865
-ORDINARY = 0  # the trial at which all is on and nothing special
 
 
 class Slip(NamedTuple):
-    cause: object  # one of lora_np.gradcheck.CAUSES, or None where none of them fits
+    cause: str | None  # one of lora_np.gradcheck.CAUSES; None, "other" in the file, where none of them fits
     words: str
-    edits: tuple  # (text of the solution, the text in its place), ...
+    edits: list  # of (text of the solution, the text in its place)
+
+
+def slips_of(text):
+    """Return the Slips that SLIPS tells: lines `cause: sentence`, and indented below each its edits, `old => new`."""
+    if not isinstance(text, str):
+        raise ValueError(f"SLIPS is a {type(text).__name__}; expected a text, as CONTRIBUTING.md describes it")
+    found = []
+    for line in filter(str.strip, text.splitlines()):
+        is_edit = line[0].isspace()
+        first, mark, second = (part.strip() for part in line.partition(" =>" if is_edit else ": "))
+        if not first or not mark or (is_edit and not found):
+            raise ValueError(
+                f"the line {line.strip()!r} of SLIPS is neither `cause: sentence`"
+                " nor, indented below one, `text of the solution => text in its place`"
+            )
+        if is_edit:
+            found[-1].edits.append((first, second))
+        else:
+            found.append(Slip(None if first == "other" else first, second, []))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -139,7 +158,7 @@ class Exercise:
 
     @functools.cached_property
     def slips(self):
-        return tuple(Slip(cause, words, edits) for cause, words, *edits in self.module.SLIPS)
+        return slips_of(self.module.SLIPS)
 
     def edited(self, edits):
         """Return the solution with its text changed, None if a text to change is not there."""
@@ -182,28 +201,20 @@ class Trial:
 
     def results(self, exercise, function, **changed):
         """Call a function and return its results by name: what it returns, and the arguments that it is to change."""
-        own = {
-            name: copy.deepcopy(value)
-            if name in (*exercise.changes, *exercise.lent) or isinstance(value, np.random.Generator)
-            else value
-            for name, value in {**self.arguments, **changed}.items()
-        }
+        own = {**self.arguments, **changed}
+        for name, value in own.items():
+            if name in (*exercise.changes, *exercise.lent) or isinstance(value, np.random.Generator):
+                own[name] = copy.deepcopy(value)
         returned, names = function(*own.values()), exercise.outputs
         if exercise.is_backward:
             return {f"d{name}": gradient for name, gradient in by_name(returned, self.inputs).items()}
         changed = {name: own[name] for name in names if name in exercise.changes}
         names = tuple(name for name in names if name not in changed)
-        if not names:
-            return changed
-        if len(names) == 1:
-            return {names[0]: returned, **changed}
-        if not isinstance(returned, (tuple, list)) or len(returned) != len(names):
+        if len(names) < 2:
+            returned = (returned,)
+        elif not isinstance(returned, (tuple, list)) or len(returned) != len(names):
             raise Wrong(Finding("count", names[0], {"given": returned, "expected": names}))
         return {**dict(zip(names, returned)), **changed}
-
-    def branches(self, exercise):
-        """Return the names of the exercise's branches that it is on."""
-        return [name for name, holds in exercise.branches.items() if holds(**self.told)]
 
 
 def locked(value):

@@ -61,16 +61,23 @@ def nodes_of(model, kind):
     return {path: node for path, node in walk(model) if isinstance(node, kind)}
 
 
+def trained(model):
+    """Return the trained arrays of a model by name."""
+    return parameters(model, trainable_only=True)
+
+
 def largest(a, b):
     """Return the largest difference, as text."""
     return f"{np.max(np.abs(a - b)):.1e}"
 
 
+def same_numbers(a, b):
+    """Are two arrays the same, but for what sums in another order cost in the dtype of the second?"""
+    return close(a, b, 1e-4 if b.dtype == np.float32 else 1e-9)
+
+
 def same_outputs(model, other):
     """Return a Finding, "outputs", unless two models have the same outputs on some images."""
-    dtype = other.head.classifier.b.dtype
-    batch = Batch.of(patch_rows(np.random.default_rng(0), 3, dtype))
+    batch = Batch.of(patch_rows(np.random.default_rng(0), 3, other.head.classifier.b.dtype))
     mine, wanted = model.forward(batch)[0], other.forward(batch)[0]
-    if close(mine, wanted, 1e-4 if dtype == np.float32 else 1e-9):
-        return None
-    return Finding("outputs", "model", {"largest": largest(mine, wanted)})
+    return None if same_numbers(mine, wanted) else Finding("outputs", "model", {"largest": largest(mine, wanted)})

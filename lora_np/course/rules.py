@@ -90,7 +90,7 @@ def faults_of_form(exercise):
     elif ast.get_docstring(exercise.functions[exercise.name]) is None:
         yield f"{exercise.name} has no docstring; it says to the learner what is to be returned"
     for name, words in (
-        ("SLIPS", "SLIPS = []"),
+        ("SLIPS", 'SLIPS = ""'),
         ("BRANCHES", "BRANCHES = {}"),
         ("draw", "def draw(rng, dtype, trial)"),
     ):
@@ -128,27 +128,39 @@ def faults_of_branches(exercise):
 
 
 def faults_of_slips(exercise):
-    """Yield the slips that cannot be made, are not wrong on any trial, or are not told by their own words."""
-    calls = [numbers_of(exercise, trial) for trial in more_trials(exercise)] if exercise.slips else []
+    """Yield what is wrong with the slips, each a sentence of its own."""
+    try:
+        slips = exercise.slips
+    except ValueError as error:
+        yield str(error)
+        return
+    calls = [numbers_of(exercise, trial) for trial in more_trials(exercise)] if slips else []
     right = [outcome(exercise.solution, call) for call in calls]
-    for slip in exercise.slips:
-        words = f"the slip {slip.words!r}"
-        if slip.cause is not None and slip.cause not in CAUSES:
-            yield f"{words} has the cause {slip.cause!r}, which is none of lora_np.gradcheck.CAUSES"
+    for slip in slips:
+        if fault := fault_of_slip(exercise, slip, calls, right):
+            yield f"the slip {slip.words!r} {fault}"
+
+
+def fault_of_slip(exercise, slip, calls, right):
+    """Return why a slip cannot be made, is not wrong on any trial, or is not told by its own words; else None."""
+    if slip.cause not in (None, *CAUSES):
+        return f"has the cause {slip.cause!r}, which is none of lora_np.gradcheck.CAUSES, nor `other`"
+    if not slip.edits:
+        return "has no edit; write `text of the solution => text in its place` below it, indented"
+    try:
         function = exercise.edited(slip.edits)
-        if function is None:
-            yield f"{words} changes a text that the solution does not have"
-            continue
-        if all(same(outcome(function, call), value, exercise.alike) for call, value in zip(calls, right)):
-            yield f"{words} gives what the solution gives, on all trials"
-        elif (found := known_slips(exercise, function, calls)) and [other.words for other in found] != [slip.words]:
-            yield f"{words} is told by other words: {'; and '.join(other.words for other in found)}"
-        elif not found:
-            yield f"{words} is not told"
-        elif not exercise.is_backward and not any(
-            is_wrong(exercise, function, number) for number in range(exercise.trials)
-        ):
-            yield f"{words} is accepted"
+    except SyntaxError as error:
+        return f"makes what is no Python: {error.msg}"
+    if function is None:
+        return "changes a text that the solution does not have"
+    if all(same(outcome(function, call), value, exercise.alike) for call, value in zip(calls, right)):
+        return "gives what the solution gives, on all trials"
+    told = [other.words for other in known_slips(exercise, function, calls)]
+    if told != [slip.words]:
+        return f"is told by other words: {'; and '.join(told)}" if told else "is not told"
+    if not exercise.is_backward and not any(is_wrong(exercise, function, number) for number in range(exercise.trials)):
+        return "is accepted"
+    return None
 
 
 def is_wrong(exercise, function, number):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_np.model.nodes import LinearNode
+from lora_np.model.nodes import LinearNode, needs_below
 from lora_np.model.tree import is_trainable
 from lora_np.ops import attention_backward, attention_forward, dropout_mask
 from lora_np.ops.fit import fit
@@ -41,20 +41,19 @@ class Attention:
 
     def backward(self, dy, cache, needs_dx=True):
         c_query, c_key, c_value, c_heads, c_output = cache
-        needs = tuple(
-            name for name, node in zip("QKV", (self.query, self.key, self.value)) if needs_dx or is_trainable(node)
-        )
+        below = {"Q": self.query, "K": self.key, "V": self.value}
+        needs = tuple(name for name, node in below.items() if needs_dx or is_trainable(node))
         grads = {}
-        dO, grads["output"] = self.output.backward(dy, c_output, needs_dx=bool(needs))  # (3)
+        dO, grads["output"] = self.output.backward(dy, c_output, bool(needs))  # (3)
         if not needs:
             return None, grads
         dQ, dK, dV = heads_backward(dO, c_heads, needs)  # (2)
-        parts = []
+        dx = []
         for name, dH, c in (("query", dQ, c_query), ("key", dK, c_key), ("value", dV, c_value)):  # (1)
             if dH is not None:
                 part, grads[name] = getattr(self, name).backward(dH, c, needs_dx)
-                parts.append(part)
-        return (sum(parts[1:], parts[0]) if needs_dx else None), grads
+                dx.append(part)
+        return (dx[0] + dx[1] + dx[2] if needs_dx else None), grads  # x went three ways
 
 
 @dataclass
@@ -74,13 +73,13 @@ class FusedAttention:
 
     def backward(self, dy, cache, needs_dx=True):
         c_attn, c_heads, c_output = cache
-        below = needs_dx or is_trainable(self.c_attn)
+        to_x, to_O = needs_below(needs_dx, self.c_attn, self.output)
         grads = {}
-        dO, grads["output"] = self.output.backward(dy, c_output, needs_dx=below)  # (3)
-        if not below:
+        dO, grads["output"] = self.output.backward(dy, c_output, to_O)  # (3)
+        if not to_O:
             return None, grads
         dQKV = np.concatenate(heads_backward(dO, c_heads, ("Q", "K", "V")), axis=1)  # (2)
-        dx, grads["c_attn"] = self.c_attn.backward(dQKV, c_attn, needs_dx)  # (1)
+        dx, grads["c_attn"] = self.c_attn.backward(dQKV, c_attn, to_x)  # (1)
         return dx, grads
 
 

@@ -46,6 +46,8 @@ class Batch(NamedTuple):
         if not is_list(sequences):
             raise ValueError(f"Batch.of takes a list of sequences, but it was given {sequences!r}.")
         rows = [np.asarray(sequence) for sequence in sequences]
+        if not rows:
+            raise ValueError("a batch needs at least one sequence, but the list is empty.")
         for k, row in enumerate(rows):
             if (
                 row.ndim not in (1, 2)
@@ -58,8 +60,6 @@ class Batch(NamedTuple):
                     f"sequence {k} has shape {row.shape} and dtype {row.dtype}; expected token ids (T,), integers, or"
                     " patches (T, P), floats, T at least 1, of one width P."
                 )
-        if not rows:
-            raise ValueError("a batch needs at least one sequence, but the list is empty.")
         lengths = np.array([len(row) for row in rows])
         order = np.argsort(lengths, kind="stable")
         content = np.concatenate([rows[k] if rows[k].ndim == 2 else rows[k].astype(np.intp) for k in order])
@@ -68,8 +68,7 @@ class Batch(NamedTuple):
 
     def with_class_row(self) -> "Batch":
         """Return the batch with a row of zeros in front of each sequence: the place of a class token."""
-        lengths = np.concatenate([np.full(group.n, group.T) for group in self.groups])
-        position, type_, groups = _layout(lengths + 1)
+        position, type_, groups = _layout(np.repeat([g.T + 1 for g in self.groups], [g.n for g in self.groups]))
         content = np.zeros((len(position), *self.content.shape[1:]), self.content.dtype)
         content[position > 0] = self.content
         return Batch(content, position, type_, groups, self.order)
@@ -83,12 +82,11 @@ class Batch(NamedTuple):
             If there is not one array a sequence, as long as that is.
         """
         rows = [np.asarray(sequence) for sequence in sequences] if is_list(sequences) else []
-        given, lengths = [row.shape[:1] for row in rows], [part.shape for part in self.unpack(self.position)]
+        given, lengths = [len(row) if row.ndim else 0 for row in rows], [len(p) for p in self.unpack(self.position)]
         if given != lengths or len({row.shape[1:] for row in rows}) > 1:
-            given, lengths = ([size for shape in shapes[:5] for size in shape] for shapes in (given, lengths))
             raise ValueError(
-                f"what is to be laid beside the tokens has the lengths {given}, but the sequences have {lengths}"
-                " tokens; give a list with one array a sequence, one entry a token, all of one width."
+                f"what is to be laid beside the tokens has the lengths {given[:5]}, but the sequences have"
+                f" {lengths[:5]} tokens; give a list with one array a sequence, one entry a token, all of one width."
             )
         return np.concatenate([rows[k] for k in self.order])
 
@@ -103,13 +101,14 @@ class Batch(NamedTuple):
             If there are neither N nor N + S rows.
         """
         rows, own = np.asarray(rows), len(self.position)
-        if rows.shape[:1] == (own + len(self.order),):
+        longer = own + len(self.order)
+        if rows.shape[:1] == (longer,):
             return self.with_class_row().unpack(rows)
         if rows.shape[:1] != (own,):
             raise ValueError(
-                f"unpack needs {own} rows, one a token of this batch, or {own + len(self.order)} with a class token in"
-                f" front of each sequence, but it was given an array of shape {rows.shape}; take the output of a model"
-                " without a classifier for this very batch."
+                f"unpack needs {own} rows, one a token of this batch, or {longer} with a class token in front of each"
+                f" sequence, but it was given an array of shape {rows.shape}; take the output of a model without a"
+                " classifier for this very batch."
             )
         parts = [part for start, stop, n, T in self.groups for part in rows[start:stop].reshape(n, T, *rows.shape[1:])]
         return [parts[k] for k in np.argsort(self.order)]
@@ -131,7 +130,7 @@ def check_batch(batch):
     rows = len(batch.content)
     check_groups(batch.groups, rows)
     sizes = len(batch.position), len(batch.type), len(batch.order)
-    if sizes != (rows, rows, sum(group[2] for group in batch.groups)):
+    if sizes != (rows, rows, sum(n for _, _, n, _ in batch.groups)):
         raise ValueError(
             f"the parts of this batch do not belong together: {rows} tokens, but {sizes[0]} positions, {sizes[1]} types"
             f" and an order of {sizes[2]} sequences; make it anew by Batch.of."

@@ -2,26 +2,14 @@
 
 BERT normalises after each addition (post-norm), GPT and ViT before each half (pre-norm). Wherever x goes two ways,
 beside the half and through it, the backward adds two gradients.
-
-A backward does no work below the lowest trained array: `needs_below` says of each part whether anything before it
-still wants a gradient.
 """
 
 from dataclasses import dataclass
 
 from lora_np.model.attention import Attention
 from lora_np.model.mlp import MLP
-from lora_np.model.nodes import LayerNorm, drop
-from lora_np.model.tree import is_trainable
+from lora_np.model.nodes import LayerNorm, drop, needs_below
 from lora_np.ops import dropout_backward
-
-
-def needs_below(needs_dx, *parts):
-    """Return for each part, in forward order, whether its backward must return dx: something before it wants it."""
-    wanted = [needs_dx]
-    for part in parts[:-1]:
-        wanted.append(wanted[-1] or is_trainable(part))
-    return wanted
 
 
 @dataclass

@@ -14,29 +14,19 @@ DROPOUT = 0.1  # where the model has none, so that the masks' way back is checke
 
 
 def check_model(model: Transformer, batch: Batch, seed: int = 0) -> Report:
-    """Compare the backward of a model with numerical derivatives, array by array.
+    """Compare the backward of a model with numerical derivatives, array by array, and report.
 
     The check runs on a float64 copy off every special point at which wrong gradients look right: trained arrays that
     are zero (LoRA's B) are drawn at random and all others nudged, the upstream gradient is random, dropout is on
-    everywhere.
+    everywhere. `report.ok` is the verdict, `print(report)` a table with a row for each trained array.
 
     Parameters
     ----------
     model : Transformer
-        Left untouched.
+        Left untouched. Something in it must be trained.
     batch : Batch
         A few sequences are enough; each trained array costs a few forward passes.
     seed : int
-
-    Returns
-    -------
-    gradcheck.Report
-        `report.ok` is the verdict, `print(report)` a table with a row for each trained array.
-
-    Raises
-    ------
-    ValueError
-        If nothing in the model is trained, or `batch` is no Batch.
     """
     check_batch(batch)
     if not parameters(model, trainable_only=True):
@@ -56,17 +46,15 @@ def check_model(model: Transformer, batch: Batch, seed: int = 0) -> Report:
     if batch.content.dtype.kind == "f":
         batch = batch._replace(content=batch.content.astype(np.float64))
 
-    def run(new):
-        changed = with_arrays(probe, new)
-        return changed, *changed.forward(batch, np.random.default_rng([seed, MASKS]))  # the same masks at each call
+    def masks():
+        return np.random.default_rng([seed, MASKS])  # the same at each call
 
     def forward(new):
-        _, output, _ = run(new)
-        return output
+        return with_arrays(probe, new).forward(batch, masks(), keep=False)[0]
 
     def gradients(new, doutput):
-        changed, _, cache = run(new)
-        return changed.backward(doutput, cache)
+        changed = with_arrays(probe, new)
+        return changed.backward(doutput, changed.forward(batch, masks())[1])
 
     return check_parameters(forward, gradients, parameters(probe, trainable_only=True), rng)
 

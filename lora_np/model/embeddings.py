@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_np.model.nodes import Embedding, LayerNorm, LinearNode, drop
-from lora_np.model.tree import is_trainable
+from lora_np.model.nodes import Embedding, LayerNorm, LinearNode, drop, needs_below
 from lora_np.ops import dropout_backward
 
 
@@ -30,15 +29,20 @@ class TokenEmbeddings:
         """Return the batch as the blocks see it; raise where the model cannot take it."""
         if batch.content.ndim != 1:
             raise ValueError(f"this model reads token ids, but the batch holds patches of shape {batch.content.shape}.")
-        check_length(batch, self.position)
+        longest, places = int(batch.position.max()) + 1, len(self.position.table)
+        if longest > places:
+            raise ValueError(
+                f"a sequence has {longest} tokens, but the model has {places} positions; cut it (max_length) or use"
+                " smaller images."
+            )
         if self.type is None:
             check_no_types(batch)
         return batch
 
     def forward(self, batch, rng=None):
-        e, c_word = self.word.forward(batch.content)  # (1)
+        w, c_word = self.word.forward(batch.content)  # (1)
         p, c_position = self.position.forward(batch.position)
-        e = e + p
+        e = w + p
         c_type = c_norm = None
         if self.type is not None:
             t, c_type = self.type.forward(batch.type)
@@ -53,14 +57,12 @@ class TokenEmbeddings:
         c_word, c_position, c_type, c_norm, c_drop = cache
         grads = {}
         de = dropout_backward(dy, c_drop)  # (2)
-        tables = (("word", self.word, c_word), ("position", self.position, c_position), ("type", self.type, c_type))
         if self.norm is not None:
-            de, grads["norm"] = self.norm.backward(
-                de, c_norm, any(node is not None and is_trainable(node) for _, node, _ in tables)
-            )
-        for name, node, c in tables:  # (1)
-            if node is not None:
-                grads[name] = node.backward(de, c)
+            *_, to_tables = needs_below(False, self.word, self.position, self.type, self.norm)
+            de, grads["norm"] = self.norm.backward(de, c_norm, to_tables)
+        for name, c in (("word", c_word), ("position", c_position), ("type", c_type)):  # (1)
+            if c is not None:
+                grads[name] = getattr(self, name).backward(de, c)
         return grads
 
 
@@ -77,17 +79,18 @@ class PatchEmbeddings:
 
     def arrange(self, batch):
         """Return the batch as the blocks see it, with rows for class tokens; raise where the model cannot take it."""
-        if batch.content.ndim != 2 or batch.content.shape[1] != self.projection.W.shape[0]:
+        size, places = len(self.projection.W), len(self.position.table)
+        if batch.content.shape[1:] != (size,):
             raise ValueError(
-                f"this model reads patches of {self.projection.W.shape[0]} numbers, but the batch holds rows of shape"
+                f"this model reads patches of {size} numbers, but the batch holds rows of shape"
                 f" {batch.content.shape[1:]}."
             )
         check_no_types(batch)
         batch = batch if self.class_token is None else batch.with_class_row()
-        if any(len(self.position.table) != group.T for group in batch.groups):
+        if any(places != group.T for group in batch.groups):
             raise ValueError(
-                f"this model's images have {len(self.position.table)} tokens (its class token included), but one of the"
-                f" batch has {max(group.T for group in batch.groups)}; cut whole images of its size."
+                f"this model's images have {places} tokens (its class token included), but one of the batch has"
+                f" {max(group.T for group in batch.groups)}; cut whole images of its size."
             )
         return batch
 
@@ -117,12 +120,3 @@ class PatchEmbeddings:
 def check_no_types(batch):
     if batch.type.any():
         raise ValueError("this model has no token types, but the batch has some that are not 0; leave out types=.")
-
-
-def check_length(batch, position):
-    longest = int(batch.position.max()) + 1
-    if longest > len(position.table):
-        raise ValueError(
-            f"a sequence has {longest} tokens, but the model has {len(position.table)} positions; cut it (max_length)"
-            " or use smaller images."
-        )

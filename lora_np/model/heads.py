@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_np.model.nodes import LinearNode
-from lora_np.model.tree import is_trainable
+from lora_np.model.nodes import LinearNode, needs_below
 from lora_np.ops import (
     linear_backward,
     linear_forward,
@@ -51,16 +50,16 @@ class ClassifierHead:
         c_pool, c_pooler, c_tanh, order, c_classifier = cache
         fit("the head", "dy (S, d)", dy, S=len(order))  # else (3) would choose among more rows
         grads = {}
-        below = needs_dx or (self.pooler is not None and is_trainable(self.pooler))
+        to_x, to_h = needs_below(needs_dx, self.pooler, self.classifier)
         if self.classifier is not None:
-            dy, grads["classifier"] = self.classifier.backward(dy, c_classifier, below)  # (4)
-        if not below:
+            dy, grads["classifier"] = self.classifier.backward(dy, c_classifier, to_h)  # (4)
+        if not to_h:
             return None, grads
         dy = dy[order]  # (3)
         if self.pooler is not None:
             dy = tanh_backward(dy, c_tanh)  # (2)
-            dy, grads["pooler"] = self.pooler.backward(dy, c_pooler, needs_dx)
-        return (POOLING[self.pooling][1](dy, c_pool) if needs_dx else None), grads  # (1)
+            dy, grads["pooler"] = self.pooler.backward(dy, c_pooler, to_x)
+        return (POOLING[self.pooling][1](dy, c_pool) if to_x else None), grads  # (1)
 
 
 @dataclass

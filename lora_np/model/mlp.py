@@ -5,8 +5,7 @@ Forward   (1) h = up(x)   (2) a = gelu(h)   (3) y = down(a);   backward: (3), (2
 
 from dataclasses import dataclass
 
-from lora_np.model.nodes import LinearNode
-from lora_np.model.tree import is_trainable
+from lora_np.model.nodes import LinearNode, needs_below
 from lora_np.ops import gelu_backward, gelu_forward, gelu_tanh_backward, gelu_tanh_forward
 
 ACTIVATIONS = {  # by the names that Hugging Face's configurations use
@@ -30,11 +29,11 @@ class MLP:
 
     def backward(self, dy, cache, needs_dx=True):
         c_up, c_a, c_down = cache
-        below = needs_dx or is_trainable(self.up)
+        to_x, to_h = needs_below(needs_dx, self.up, self.down)
         grads = {}
-        da, grads["down"] = self.down.backward(dy, c_down, needs_dx=below)  # (3)
-        if not below:
+        da, grads["down"] = self.down.backward(dy, c_down, to_h)  # (3)
+        if not to_h:
             return None, grads
         dh = ACTIVATIONS[self.activation][1](da, c_a)  # (2)
-        dx, grads["up"] = self.up.backward(dh, c_up, needs_dx)  # (1)
+        dx, grads["up"] = self.up.backward(dh, c_up, to_x)  # (1)
         return dx, grads

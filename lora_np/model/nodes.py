@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lora_np.model.tree import is_trainable
 from lora_np.ops import (
     dropout_forward,
     dropout_mask,
@@ -83,6 +84,17 @@ class Embedding:
 def needs(node, needs_dx):
     """Return the names of the gradients that a node's backward has to compute."""
     return ("x", *node.trainable) if needs_dx else node.trainable
+
+
+def needs_below(needs_dx, *parts):
+    """Return for each part, in forward order, whether its backward must return dx: something before it wants it.
+
+    So a backward does no work below the lowest trained array. A part may be None.
+    """
+    wanted = [needs_dx]
+    for part in parts[:-1]:
+        wanted.append(wanted[-1] or (part is not None and is_trainable(part)))
+    return wanted
 
 
 def gradients(**given):

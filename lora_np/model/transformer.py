@@ -16,7 +16,7 @@ from lora_np.model.batch import Batch, check_batch
 from lora_np.model.blocks import PostNormBlock, PreNormBlock
 from lora_np.model.embeddings import PatchEmbeddings, TokenEmbeddings
 from lora_np.model.heads import ClassifierHead, TiedHead
-from lora_np.model.nodes import LayerNorm
+from lora_np.model.nodes import LayerNorm, needs_below
 from lora_np.model.tree import flatten, is_trainable, parameters
 from lora_np.ops.fit import fit
 
@@ -68,11 +68,6 @@ class Transformer:
             If `batch` is no Batch, or one that this model cannot read, or `rng` no generator.
         """
         check_batch(batch)
-        if not isinstance(rng, np.random.Generator | None):
-            raise ValueError(
-                f"rng must be a generator for the dropout masks, numpy.random.default_rng(seed), or None, but it is"
-                f" {rng!r}."
-            )
         batch = self.embeddings.arrange(batch)
         x, c_embeddings = self.embeddings.forward(batch, rng)  # (1)
         c_layer = [None] * len(self.layer)
@@ -106,20 +101,16 @@ class Transformer:
             If the cache is not of this model, or `doutput` not shaped as the output.
         """
         c_embeddings, c_layer, c_norm, c_head = self._opened(cache, doutput)
-        wanted = [is_trainable(self.embeddings)]  # wanted[k]: something below block k is trained
-        for block in self.layer:
-            wanted.append(wanted[-1] or is_trainable(block))
-        to_head = wanted[-1] or (self.norm is not None and is_trainable(self.norm))
+        wanted = needs_below(False, self.embeddings, *self.layer, self.norm, self.head)[1:]
+        to_norm, to_head = wanted[-2:]  # and wanted[k]: something below block k is trained
         grads = {"layer": {}}
-        dtable = None
+        dx, dtable = doutput, None
         if isinstance(self.head, TiedHead):
             dx, dtable = self.head.backward(doutput, c_head, to_head, is_trainable(self.embeddings.word))  # (4)
         elif self.head is not None:
             dx, grads["head"] = self.head.backward(doutput, c_head, to_head)
-        else:
-            dx = doutput
         if self.norm is not None and to_head:
-            dx, grads["norm"] = self.norm.backward(dx, c_norm, wanted[-1])  # (3)
+            dx, grads["norm"] = self.norm.backward(dx, c_norm, to_norm)  # (3)
         for k in range(len(self.layer) - 1, -1, -1):
             if wanted[k + 1]:
                 dx, grads["layer"][str(k)] = self.layer[k].backward(dx, c_layer[k], wanted[k])  # (2)

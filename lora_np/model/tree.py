@@ -24,31 +24,42 @@ class ParameterCount(NamedTuple):
 
 
 def is_node(value):
-    return dataclasses.is_dataclass(value) and not isinstance(value, type) and hasattr(value, "trainable")
+    return dataclasses.is_dataclass(value) and hasattr(value, "trainable")
 
 
-def children(node):
-    """Yield (path below the node, child), in the order of the fields."""
-    for field in dataclasses.fields(node):
-        value = getattr(node, field.name)
-        if is_node(value):
-            yield field.name, value
-        elif isinstance(value, tuple) and value and all(map(is_node, value)):
-            for k, child in enumerate(value):
-                yield f"{field.name}.{k}", child
+def values(node):
+    return {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
 
 
 def arrays(node):
     """Return the node's own parameters by field name."""
-    values = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
-    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    return {name: value for name, value in values(node).items() if isinstance(value, np.ndarray)}
+
+
+def children(node):
+    """Yield (path below the node, child), in the order of the fields."""
+    for name, value in values(node).items():
+        if is_node(value):
+            yield name, value
+        elif isinstance(value, tuple) and all(map(is_node, value)):
+            for k, child in enumerate(value):
+                yield f"{name}.{k}", child
+
+
+def join(path, name):
+    return f"{path}.{name}" if path else name
+
+
+def lies_in(name, nodes):
+    """Return whether a name is one of these, or of something below one."""
+    return any(f"{name}.".startswith(f"{node}.") for node in nodes)
 
 
 def walk(node, path=""):
     """Yield (path, node) for a node and all below it, top down, in the order of the fields."""
     yield path, node
     for name, child in children(node):
-        yield from walk(child, f"{path}.{name}" if path else name)
+        yield from walk(child, join(path, name))
 
 
 def rebuild(node, change, path=""):
@@ -56,11 +67,8 @@ def rebuild(node, change, path=""):
     new = {}
     for name, child in children(node):
         field, _, index = name.partition(".")
-        replaced = rebuild(child, change, f"{path}.{name}" if path else name)
-        if index:
-            new[field] = new.get(field, ()) + (replaced,)
-        else:
-            new[field] = replaced
+        changed = rebuild(child, change, join(path, name))
+        new[field] = (*new.get(field, ()), changed) if index else changed
     changed = change(path, dataclasses.replace(node, **new) if new else node)
     if changed is None:  # which nobody means, and which would be told far from here
         raise TypeError(f"change returns None for {path or 'the model itself'}; end it with `return node`.")
@@ -68,25 +76,20 @@ def rebuild(node, change, path=""):
 
 
 def parameters(model, trainable_only: bool = False) -> dict[str, np.ndarray]:
-    """Return the live arrays of a model by name, in order.
+    """Return the live arrays of a model by name, in order: no copies, an optimiser writes into them.
 
     Parameters
     ----------
     model : node
     trainable_only : bool
         Leave out what is frozen.
-
-    Returns
-    -------
-    dict of str to array
-        The arrays themselves, not copies: an optimiser writes into them.
     """
-    found = {}
-    for path, node in walk(model):
-        for name, array in arrays(node).items():
-            if not trainable_only or name in node.trainable:
-                found[f"{path}.{name}" if path else name] = array
-    return found
+    return {
+        join(path, name): array
+        for path, node in walk(model)
+        for name, array in arrays(node).items()
+        if not trainable_only or name in node.trainable
+    }
 
 
 def is_trainable(node):
@@ -98,37 +101,25 @@ def flatten(nested, path=""):
     """Return {"layer.0.attention.query.A": array, ...} for gradients nested like the model."""
     flat = {}
     for name, value in nested.items():
-        name = f"{path}.{name}" if path else name
-        flat.update(flatten(value, name) if isinstance(value, dict) else {name: value})
+        name = join(path, name)
+        flat |= flatten(value, name) if isinstance(value, dict) else {name: value}
     return flat
 
 
 def count_parameters(model) -> ParameterCount:
-    """Return how many numbers a model holds, and how many of them are trained.
-
-    Parameters
-    ----------
-    model : node
-
-    Returns
-    -------
-    ParameterCount
-        A named tuple `(total, trainable)`.
-    """
-    count = [sum(array.size for array in parameters(model, only).values()) for only in (False, True)]
-    return ParameterCount(*count)
+    """Return how many numbers a model holds, and how many of them are trained: `(total, trainable)`."""
+    return ParameterCount(*(sum(a.size for a in parameters(model, only).values()) for only in (False, True)))
 
 
 def with_arrays(model, new):
     """Return a new model that holds the arrays of `new` (by parameter name) in place of its own; shapes must agree."""
 
     def change(path, node):
-        mine = {name: new[key] for name in arrays(node) if (key := f"{path}.{name}" if path else name) in new}
+        mine = {name: new[key] for name in arrays(node) if (key := join(path, name)) in new}
         for name, array in mine.items():
-            if array.shape != getattr(node, name).shape:
-                raise ValueError(
-                    f"{path}.{name} has shape {getattr(node, name).shape}, but the new array has {array.shape}."
-                )
+            old = getattr(node, name).shape
+            if array.shape != old:
+                raise ValueError(f"{join(path, name)} has shape {old}, but the new array has {array.shape}.")
         return dataclasses.replace(node, **mine) if mine else node
 
     return rebuild(model, change)
@@ -162,26 +153,18 @@ def unfreeze(model: Node, names: str | Iterable[str]) -> Node:
     model : node
     names : str or list of str
         Names of parameters (`head.classifier.b`), of nodes (`head`, `layer.0`: all below them), shell patterns over
-        these (`*.b`), or "all".
-
-    Returns
-    -------
-    node
-        The named arrays are writable copies; all others are shared with `model` and stay as they were.
+        these (`*.b`), or "all". These arrays are writable copies in the new model; all others are shared.
 
     Raises
     ------
     ValueError
-        If a name matches nothing, or an array that stays frozen under a LoRA detour.
+        If a name matches nothing, or an array that stays frozen under an adapter.
     """
-    names = [names] if isinstance(names, str) else list(names)
-    fixed = {f"{path}.{name}" for path, node in walk(model) for name in getattr(node, "FROZEN", ())}
+    fixed = {join(path, name) for path, node in walk(model) for name in getattr(node, "FROZEN", ())}
     known, chosen = [name for name in parameters(model) if name not in fixed], set()
-    for name in names:
+    for name in [names] if isinstance(names, str) else names:
         if name in fixed:
-            raise ValueError(
-                f"{name} lies under a LoRA detour and stays frozen; merge the adapter before you train it."
-            )
+            raise ValueError(f"{name} lies under an adapter and stays frozen; merge the adapter before you train it.")
         found = [key for key in known if name == "all" or fnmatchcase(key, name) or fnmatchcase(key, f"{name}.*")]
         if not found:
             raise ValueError(
@@ -191,32 +174,17 @@ def unfreeze(model: Node, names: str | Iterable[str]) -> Node:
         chosen.update(found)
 
     def change(path, node):
-        mine = {name: array for name, array in arrays(node).items() if (f"{path}.{name}" if path else name) in chosen}
-        if not mine:
-            return node
-        trainable = tuple(name for name in arrays(node) if name in mine or name in node.trainable)
-        return dataclasses.replace(
-            node,
-            trainable=trainable,
-            **{name: array.copy() for name, array in mine.items() if name not in node.trainable},
-        )
+        trainable = tuple(name for name in arrays(node) if name in node.trainable or join(path, name) in chosen)
+        new = {name: getattr(node, name).copy() for name in trainable if name not in node.trainable}
+        return dataclasses.replace(node, trainable=trainable, **new) if new else node
 
     return rebuild(model, change)
 
 
 def astype(model: Node, dtype: DTypeLike) -> Node:
-    """Return a copy of a model in another dtype; what is frozen is read-only there too.
+    """Return a copy of a model in another dtype, float32 to train or float64 to verify; ValueError for any other.
 
-    Parameters
-    ----------
-    model : node
-    dtype : numpy dtype
-        float32 to train, float64 to verify.
-
-    Raises
-    ------
-    ValueError
-        If it is another one.
+    What is frozen is read-only there too.
     """
     dtype = check_dtype(dtype)
 
@@ -232,10 +200,10 @@ def astype(model: Node, dtype: DTypeLike) -> Node:
 def check_dtype(dtype):
     """Return a numpy dtype that models compute in, float32 or float64; raise ValueError for any other."""
     try:
-        found = np.dtype(dtype)
-    except TypeError as error:
-        raise ValueError(f"dtype must be numpy.float32 or numpy.float64, but it is {dtype!r}.") from error
-    if dtype is None or found not in (np.float32, np.float64):
+        found = None if dtype is None else np.dtype(dtype)  # NumPy reads None as float64
+    except TypeError:
+        found = None
+    if found not in (np.float32, np.float64):
         why = "; float16 ends at 65,504 and has three digits, enough to store a model and too few to compute with"
         raise ValueError(
             f"models compute in float32 (to train) or float64 (to verify), but dtype is {dtype!r}"
@@ -252,37 +220,30 @@ def nearest(name, known):
 
 def settings(node):
     """Return the settings of a node that change what it computes, by name."""
-    values = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
-    kept = ("hf", "hf_prefix", "dropout")  # names, and what belongs to a run
     if hasattr(node, "FROZEN"):
         return {}  # an adapter's; the linear map under it has none
-    return {name: v for name, v in values.items() if isinstance(v, (bool, int, float, str)) and name not in kept}
+    others = ("hf", "hf_prefix", "dropout")  # names, and what belongs to a run
+    return {k: v for k, v in values(node).items() if isinstance(v, (bool, int, float, str)) and k not in others}
 
 
 def fingerprint(model, skip=()):
     """Return a hash of what a model computes with: weights, in float32, and settings such as the number of heads.
 
-    A LoRA detour does not count, nor does dropout: a base keeps its own under them.
+    An adapter does not count, nor does dropout: a base keeps its own under them.
 
     Parameters
     ----------
     model : node
     skip : collection of str
         Names of parameters, or of nodes with all below them, that are left out.
-
-    Returns
-    -------
-    str
-        The SHA-256 over names, shapes and values, in hexadecimal digits.
     """
     digest = hashlib.sha256()
     for path, node in walk(model):
-        if not any(f"{path}.".startswith(f"{left}.") for left in skip):
+        if not lies_in(path, skip):
             digest.update(f"{path} {settings(node)} ".encode())
         for name in getattr(node, "FROZEN", arrays(node)):
-            array, name = getattr(node, name), f"{path}.{name}" if path else name
-            if array is None or any(name == left or name.startswith(f"{left}.") for left in skip):
-                continue
-            digest.update(f"{name} {array.shape} ".encode())
-            digest.update(np.ascontiguousarray(array, "<f4"))
+            array, name = getattr(node, name), join(path, name)
+            if array is not None and not lies_in(name, skip):
+                digest.update(f"{name} {array.shape} ".encode())
+                digest.update(np.ascontiguousarray(array, "<f4"))
     return digest.hexdigest()

@@ -6,9 +6,6 @@ import numpy as np
 
 from lora_np.files import is_whole
 from lora_np.model.architectures.maker import Maker
-from lora_np.model.attention import Attention, FusedAttention
-from lora_np.model.blocks import PostNormBlock, PreNormBlock
-from lora_np.model.embeddings import PatchEmbeddings, TokenEmbeddings
 from lora_np.model.heads import POOLING, ClassifierHead
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import freeze, rebuild, unfreeze
@@ -29,12 +26,7 @@ def with_head(
         What is classified: the mean of a sequence's tokens, its first token, or BERT's pooler over the first token
         (if the model has one).
     rng : numpy.random.Generator
-        Draws the classifier's weights from N(0, initializer_range^2); its bias starts at zero.
-
-    Raises
-    ------
-    ValueError
-        If labels is not a positive integer, the pooling is unknown, there is no pooler, or `rng` is missing.
+        Needed: draws the classifier's weights from N(0, initializer_range^2); its bias starts at zero.
     """
     pooler = getattr(model.head, "pooler", None)
     if pooling not in (*POOLING, "pooler") or (pooling == "pooler" and pooler is None):
@@ -57,5 +49,9 @@ def with_head(
 def with_dropout(model: Transformer, p: float) -> Transformer:
     """Return a new model with dropout where BERT has it: embeddings, attention weights, both halves' outputs."""
     p = probability(p)
-    base = (TokenEmbeddings, PatchEmbeddings, Attention, FusedAttention, PostNormBlock, PreNormBlock)
-    return rebuild(model, lambda _, node: dataclasses.replace(node, dropout=p) if isinstance(node, base) else node)
+
+    def change(_, node):
+        of_base = hasattr(node, "dropout") and not hasattr(node, "FROZEN")  # an adapter has its own
+        return dataclasses.replace(node, dropout=p) if of_base else node
+
+    return rebuild(model, change)

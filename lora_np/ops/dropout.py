@@ -29,12 +29,16 @@ def dropout_mask(shape, p, rng, dtype):
         If p is not in 0 <= p < 1, or `rng` is neither a generator nor None.
     """
     p = probability(p)
-    if rng is not None and not isinstance(rng, np.random.Generator):
-        raise ValueError(f"rng must be a generator, numpy.random.default_rng(seed), or None, but it is {rng!r}.")
+    check_generator(rng)
     if p == 0.0 or rng is None:
         return None
     kept = rng.random(shape, dtype=np.float32) >= p
     return kept.astype(np.dtype(dtype).type(0).real.dtype) * (1.0 / (1.0 - p))
+
+
+def check_generator(rng):
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise ValueError(f"rng must be a generator, numpy.random.default_rng(seed), or None, but it is {rng!r}.")
 
 
 def probability(p):

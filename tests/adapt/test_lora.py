@@ -9,7 +9,7 @@ import tiny
 
 import lora_np as lnp
 from lora_np.adapt.lora import LoRALinear, lora_scale
-from lora_np.adapt.targets import select_linear
+from lora_np.adapt.targets import targets_of
 from lora_np.model.tree import walk
 
 rng = np.random.default_rng
@@ -27,10 +27,10 @@ def test_a_fresh_adapter_changes_nothing_to_the_bit_and_shares_the_base(name):
     if name.startswith("vit"):
         batch = batch._replace(content=batch.content.astype(np.float32))
     assert np.array_equal(lora.forward(batch)[0], model.forward(batch)[0])
-    base = lnp.parameters(model)
+    base, live = lnp.parameters(model), lnp.parameters(model, trainable_only=True)
     for key, array in lnp.parameters(lora).items():
         if not key.endswith((".A", ".B")):
-            assert array is base[key], key
+            assert (array is base[key]) == (key not in live) and np.array_equal(array, base[key]), key
     trained = [key for key in lnp.parameters(lora, trainable_only=True) if not key.startswith("head")]
     assert trained and all(key.endswith((".A", ".B")) for key in trained)
 
@@ -93,7 +93,7 @@ def test_gpt_keeps_one_A_for_query_key_and_value():
 
 
 def test_all_linear_leaves_out_the_head_and_the_patches():
-    paths = select_linear(tiny.build("vit"), "all-linear")
+    paths = targets_of(tiny.build("vit"), lnp.LoRAConfig(target_modules="all-linear"))
     assert len(paths) == 12
     assert not any("head" in path or "projection" in path for path in paths)
 
@@ -172,6 +172,38 @@ def test_two_adapters_on_one_base_can_be_swapped():
     second.forward(batch)
     assert np.array_equal(first.forward(batch)[0], alone)
     assert not np.allclose(second.forward(batch)[0], alone)
+
+
+def test_two_adapters_on_one_base_train_each_a_head_of_its_own(tmp_path):
+    """As PEFT's users expect it; the base's own head stays as it is, too."""
+    base, batch = tiny.build("bert mean head"), tiny.batch("bert")
+    assert lnp.parameters(base, trainable_only=True).keys() == {"head.classifier.W", "head.classifier.b"}
+    lnp.save_adapter(lnp.inject(lnp.unfreeze(base, "head"), lnp.LoRAConfig(r=2), rng(0)), tmp_path)
+    first, second = (lnp.inject(base, lnp.LoRAConfig(r=2), rng(seed)) for seed in (0, 1))
+    others = (base, second, lnp.load_adapter(base, tmp_path))
+    before = [model.forward(batch)[0] for model in (first, *others)]
+    live = lnp.parameters(first, trainable_only=True)
+    assert {"head.classifier.W", "head.classifier.b"} < live.keys()
+    output, cache = first.forward(batch)
+    lnp.AdamW(live, lr=0.1).step(first.backward(output, cache))
+    assert all(np.array_equal(model.forward(batch)[0], old) for model, old in zip(others, before[1:]))
+    assert not np.allclose(first.forward(batch)[0], before[0])
+    assert all(array.flags.writeable for array in live.values())
+
+
+class Narrow(lnp.LoRAConfig):
+    TARGETS = {"bert": ("attention.self.key", "mlp.up")}
+
+
+def test_what_is_adapted_by_default_is_the_methods_and_else_the_architectures():
+    model = lnp.inject(tiny.build("bert"), Narrow(r=2), rng(0))
+    assert adapted_paths(model) == [f"layer.{k}.{name}" for k in range(2) for name in ("attention.key", "mlp.up")]
+    assert adapted_paths(lnp.inject(tiny.build("bert"), Narrow(r=2, target_modules=["query"]), rng(0))) == [
+        f"layer.{k}.attention.query" for k in range(2)
+    ]
+    for config in (lnp.LoRAConfig(r=2), Narrow(r=2)):
+        model = lnp.inject(tiny.build("vit"), config, rng(0))
+        assert adapted_paths(model) == [f"layer.{k}.attention.{name}" for k in range(2) for name in ("query", "value")]
 
 
 @pytest.mark.parametrize(

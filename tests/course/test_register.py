@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import lora_np as lnp
-from lora_np.course.exercise import REGISTERED
+from lora_np.course.exercise import REGISTERED, Slip, slips_of
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = '''"""A teacher's own."""
@@ -43,7 +43,10 @@ def refuses(rng):
     yield {"x": np.ones(3), "slope": -1.0}, "a negative slope is none"
 
 
-SLIPS = [("elementwise_factor", "the slope is missing below 0", ("slope * x", "x"))]
+SLIPS = """
+elementwise_factor: the slope is missing below 0
+    slope * x => x
+"""
 '''
 OWN = OWN.replace(
     "    return np.where", '    if slope < 0:\n        raise ValueError("slope is negative")\n    return np.where'
@@ -105,7 +108,7 @@ FAULTS = [
     ("HINTS = (", "HINT = (", "HINTS is missing; expected a tuple of texts"),
     ("def soft_step", "def other_step", "the function soft_step is missing: the solution"),
     ('    """Return x', "    # Return x", "soft_step has no docstring"),
-    ("SLIPS = [", "SLIP = [", "SLIPS is missing; at the least, write SLIPS = []"),
+    ("SLIPS = ", "SLIP = ", 'SLIPS is missing; at the least, write SLIPS = ""'),
     ("import numpy as np", "import numpi as np", "it cannot be run: ModuleNotFoundError"),
     ('OUTPUTS = ("y",)', 'OUTPUTS = ("y",', "it cannot be read"),
     ("def draw(rng, dtype, trial)", "def draw(rng, dtype)", "draw fails on trial 0: TypeError"),
@@ -116,13 +119,21 @@ FAULTS = [
         "its own solution is not right: a negative",
     ),
     ("if trial == 2 else x", "if trial == 9 else x", "no trial draws the branch 'x is negative'"),
-    ('"slope * x", "x"', '"slope * x", "x * slope"', "the slip 'the slope is missing below 0' gives what the solution"),
+    ("slope * x => x", "slope * x => x * slope", "the slip 'the slope is missing below 0' gives what the solution"),
+    ("slope * x => x", "slope * z => x", "the slip 'the slope is missing below 0' changes a text that the solution"),
+    ("elementwise_factor: ", "factor: ", "has the cause 'factor', which is none of"),
+    ("slope * x => x", "slope * x -> x", "the line 'slope * x -> x' of SLIPS is neither `cause: sentence` nor"),
+    ("    slope * x => x", "slope * x => x", "the line 'slope * x => x' of SLIPS is neither `cause: sentence` nor"),
+    ("elementwise_factor: the slope is missing below 0\n", "", "the line 'slope * x => x' of SLIPS is neither"),
+    ("slope * x => x", "=> x", "the line '=> x' of SLIPS is neither"),
+    ("    slope * x => x\n", "", "the slip 'the slope is missing below 0' has no edit; write `text of the solution =>"),
     (
-        '"slope * x", "x"',
-        '"slope * z", "x"',
-        "the slip 'the slope is missing below 0' changes a text that the solution",
+        "slope * x => x",
+        "slope * x => x\nother: twice\n    slope * x => 1.0 * x",
+        "'twice' is told by other words: the slope",
     ),
-    ('"elementwise_factor", "the', '"factor", "the', "has the cause 'factor', which is none of"),
+    ("slope * x => x", "slope * x => (x", "the slip 'the slope is missing below 0' makes what is no Python: "),
+    ('SLIPS = """', 'SLIPS = [], """', "SLIPS is a tuple; expected a text"),
 ]
 
 
@@ -137,6 +148,13 @@ def test_a_fault_is_named_in_a_sentence(old, new, sentence, own):
         lnp.course.register(own)
     assert str(caught.value).startswith("soft_step.py: ") and sentence in str(caught.value)
     assert not REGISTERED
+
+
+def test_slips_are_a_text():
+    """A cause or `other`, a sentence, and edits in order; nothing behind => takes the text away."""
+    text = "\nother: a: b\n    x =>\n\n  y + 1 => lambda: z\nsign: c\n\tx => -x  \n"
+    assert slips_of(text) == (Slip(None, "a: b", [("x", ""), ("y + 1", "lambda: z")]), Slip("sign", "c", [("x", "-x")]))
+    assert slips_of("") == ()
 
 
 def test_what_is_no_exercise_is_refused(own, tmp_path):

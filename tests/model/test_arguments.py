@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 import lora_np as lnp
+from lora_np.model import architectures
 from lora_np.model.attention import heads_backward
 from lora_np.model.tree import check_dtype
 
@@ -221,6 +222,14 @@ def test_builders_count_by_positive_integers(kind, name, value):
 )
 def test_what_has_no_meaning_is_named(call, received):
     refused(call, received)
+
+
+def test_the_epsilon_of_a_family_need_not_stand_in_its_configurations():
+    config = {name: value for name, value in tiny.BERT.items() if name != "layer_norm_eps"}
+    refused(lambda: lnp.bert(config), "lacks 'layer_norm_eps'")
+    kind = dataclasses.replace(architectures.of(config), epsilon=1e-7)
+    assert kind.maker(config, None, np.float64).norm(3, "").eps == 1e-7
+    assert "layer_norm_eps" not in kind.needed and "hidden_act" in kind.needed
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -43,8 +43,8 @@ BRANCHES = {
 
 def draw(rng, dtype, trial):
     total = int(rng.integers(20, 90))
-    correct = {0: total * 2 // 3, 1: 8, 2: 0, 3: total // 5, 4: 1, 5: 2900}[trial]
-    return {"correct": correct, "total": {1: 10, 4: 1, 5: 4000}.get(trial, total)}
+    correct, total = ((total * 2 // 3, total), (8, 10), (0, total), (total // 5, total), (1, 1), (2900, 4000))[trial]
+    return {"correct": correct, "total": total}
 
 
 def numbers(results):
@@ -61,83 +61,63 @@ def judge(given, right, arguments):
             yield found
 
 
-Z, BELOW = "z = 1.959963984540054", "below = 1 + z * z / total"
-MIDDLE, ROOT = "share + z * z / (2 * total)", "math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))"
-ENDS = "return (middle - half) / below, (middle + half) / below"
-SLIPS = [
-    (
-        "swapped",
-        "low and high are returned in each other's place",
-        (ENDS, "return (middle + half) / below, (middle - half) / below"),
-    ),
-    (
-        None,
-        "these are the middle and the half width; low and high are asked for",
-        (ENDS, "return middle / below, half / below"),
-    ),
-    ("constant_factor", "z is 1.96 for 95 %; this is that of 90 %", (Z, "z = 1.6448536269514722")),
-    ("constant_factor", "z is 1.96 for 95 %; this is that of 99 %", (Z, "z = 2.5758293035489004")),
-    ("constant_factor", "z is 1.96 for 95 %, not 2", (Z, "z = 2.0")),
-    ("constant_factor", "z is 1.96 for 95 %, not 1", (Z, "z = 1.0")),
-    ("constant_factor", "neither the middle nor the half width is divided by 1 + z^2 / n", (BELOW, "below = 1")),
-    (
-        "factor_order",
-        "the half width is not divided by 1 + z^2 / n",
-        (ENDS, "return middle / below - half, middle / below + half"),
-    ),
-    (
-        "factor_order",
-        "the middle is not divided by 1 + z^2 / n",
-        (ENDS, "return middle - half / below, middle + half / below"),
-    ),
-    (
-        "missing_term",
-        "the middle is the share itself; Wilson's is drawn towards 1/2",
-        (ENDS, "return share - half / below, share + half / below"),
-    ),
-    ("missing_term", "the middle lacks z^2 / (2 n)", (MIDDLE, "share")),
-    ("missing_term", "the root lacks z^2 / (4 n^2)", (" + z * z / (4 * total * total)", "")),
-    ("constant_factor", "the middle has z^2 / (2 n); the 2 is missing", ("/ (2 * total)", "/ total")),
-    ("constant_factor", "the root has z^2 / (4 n^2); the 4 is missing", ("(4 * total * total)", "(total * total)")),
-    ("constant_factor", "the root has z^2 / (4 n^2); n is not squared", ("(4 * total * total)", "(4 * total)")),
-    ("constant_factor", "the root has z^2 / (4 n^2); the 4 is a 2", ("(4 * total * total)", "(2 * total * total)")),
-    ("constant_factor", "z is not squared in z^2 / n", ("z * z", "z")),
-    ("sign", "the divisor is 1 + z^2 / n", (BELOW, "below = 1 - z * z / total")),
-    ("sign", "the middle is drawn towards 1/2: z^2 / (2 n) is added", ("share + z", "share - z")),
-    (
-        "missing_term",
-        "this is the interval around the share itself, share +- z sqrt(share (1 - share) / n), not Wilson's",
-        (MIDDLE, "share"),
-        (ROOT, "math.sqrt(share * (1 - share) / total)"),
-        (BELOW, "below = 1"),
-    ),
-    (
-        "missing_term",
-        "this is the interval around the share itself, cut off at 0 and 1, not Wilson's",
-        (BELOW, "half = z * math.sqrt(share * (1 - share) / total)"),
-        (ENDS, "return max(share - half, 0.0), min(share + half, 1.0)"),
-    ),
-    ("constant_factor", "z is missing before the root", ("half = z * ", "half = ")),
-    (
-        "wrong_derivative",
-        "the root is missing in the half width",
-        ("math.sqrt(share", "(share"),
-    ),
-    (
-        "elementwise_factor",
-        "the variance of a share is share * (1 - share); the second factor is missing",
-        ("share * (1 - share)", "share"),
-    ),
-    (
-        "constant_factor",
-        "it is in percent; a share lies between 0 and 1",
-        (BELOW, "below = (1 + z * z / total) / 100"),
-    ),
-    (
-        None,
-        "two more of each kind (Agresti and Coull) come near; Wilson's interval is asked for",
-        (BELOW, "below = 1"),
-        (MIDDLE, "(correct + 2) / (total + 4)"),
-        (ROOT, "math.sqrt((correct + 2) * (total - correct + 2) / (total + 4) ** 3)"),
-    ),
-]
+SLIPS = """
+swapped: low and high are returned in each other's place
+    return (middle - half) / below, (middle + half) / below => return (middle + half) / below, (middle - half) / below
+other: these are the middle and the half width; low and high are asked for
+    return (middle - half) / below, (middle + half) / below => return middle / below, half / below
+constant_factor: z is 1.96 for 95 %; this is that of 90 %
+    z = 1.959963984540054 => z = 1.6448536269514722
+constant_factor: z is 1.96 for 95 %; this is that of 99 %
+    z = 1.959963984540054 => z = 2.5758293035489004
+constant_factor: z is 1.96 for 95 %, not 2
+    z = 1.959963984540054 => z = 2.0
+constant_factor: z is 1.96 for 95 %, not 1
+    z = 1.959963984540054 => z = 1.0
+constant_factor: neither the middle nor the half width is divided by 1 + z^2 / n
+    below = 1 + z * z / total => below = 1
+factor_order: the half width is not divided by 1 + z^2 / n
+    return (middle - half) / below, (middle + half) / below => return middle / below - half, middle / below + half
+factor_order: the middle is not divided by 1 + z^2 / n
+    return (middle - half) / below, (middle + half) / below => return middle - half / below, middle + half / below
+missing_term: the middle is the share itself; Wilson's is drawn towards 1/2
+    return (middle - half) / below, (middle + half) / below => return share - half / below, share + half / below
+missing_term: the middle lacks z^2 / (2 n)
+    share + z * z / (2 * total) => share
+missing_term: the root lacks z^2 / (4 n^2)
+    + z * z / (4 * total * total) =>
+constant_factor: the middle has z^2 / (2 n); the 2 is missing
+    / (2 * total) => / total
+constant_factor: the root has z^2 / (4 n^2); the 4 is missing
+    (4 * total * total) => (total * total)
+constant_factor: the root has z^2 / (4 n^2); n is not squared
+    (4 * total * total) => (4 * total)
+constant_factor: the root has z^2 / (4 n^2); the 4 is a 2
+    (4 * total * total) => (2 * total * total)
+constant_factor: z is not squared in z^2 / n
+    z * z => z
+sign: the divisor is 1 + z^2 / n
+    below = 1 + z * z / total => below = 1 - z * z / total
+sign: the middle is drawn towards 1/2: z^2 / (2 n) is added
+    share + z => share - z
+missing_term: this is the interval around the share itself, share +- z sqrt(share (1 - share) / n), not Wilson's
+    share + z * z / (2 * total) => share
+    math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) => math.sqrt(share * (1 - share) / total)
+    below = 1 + z * z / total => below = 1
+missing_term: this is the interval around the share itself, cut off at 0 and 1, not Wilson's
+    below = 1 + z * z / total => half = z * math.sqrt(share * (1 - share) / total)
+    return (middle - half) / below, (middle + half) / below => return max(share - half, 0.0), min(share + half, 1.0)
+constant_factor: z is missing before the root
+    half = z * => half =
+wrong_derivative: the root is missing in the half width
+    math.sqrt(share => (share
+elementwise_factor: the variance of a share is share * (1 - share); the second factor is missing
+    share * (1 - share) => share
+constant_factor: it is in percent; a share lies between 0 and 1
+    below = 1 + z * z / total => below = (1 + z * z / total) / 100
+other: two more of each kind (Agresti and Coull) come near; Wilson's interval is asked for
+    share = correct / total => correct, total = correct + 2, total + 4; share = correct / total
+    + z * z / (2 * total) =>
+    + z * z / (4 * total * total) =>
+    below = 1 + z * z / total => below = 1
+"""

@@ -43,15 +43,9 @@ BRANCHES = {
 
 
 def draw(rng, dtype, trial):
-    n, h, T, U, d, d_v = (
-        (2, 3, 4, 6, 5, 7),
-        (3, 2, 1, 5, 3, 4),
-        (2, 3, 6, 4, 7, 5),
-        (3, 2, 5, 5, 4, 6),
-        (2, 3, 6, 5, 4, 3),
-        (3, 2, 4, 6, 5, 7),
-    )[trial]
-    Q, K, V = drawn(rng, dtype, n, h, T, d), drawn(rng, dtype, n, h, U, d), drawn(rng, dtype, n, h, U, d_v)
+    n, h = 2 + trial % 2, 3 - trial % 2
+    T, U, d, d_v = ((4, 6, 5, 7), (1, 5, 3, 4), (6, 4, 7, 5), (5, 5, 4, 6), (6, 5, 4, 3), (4, 6, 5, 7))[trial]
+    Q, K, V = (drawn(rng, dtype, n, h, *sides) for sides in ((T, d), (U, d), (U, d_v)))
     if trial in (3, 4):  # scores are far below 0, or so large that exp overflows; whole numbers, so that they are exact
         Q, K = np.rint(2 * Q), np.rint(2 * K)
         Q[..., 0], K[..., 0] = 64, -400 if trial == 3 else 40
@@ -59,106 +53,65 @@ def draw(rng, dtype, trial):
     visible[..., 0], visible[0, 0, 0, -1] = True, False
     if trial == 3:
         visible = np.tri(T, dtype=bool)
-    mask = dropout(rng, dtype, n, h, T, U)
-    return {
-        "Q": Q,
-        "K": K,
-        "V": V,
-        "visible": None if trial in (2, 4) else visible,
-        "mask": None if trial in (1, 2, 3) else mask,
-    }
+    mask = None if trial in (1, 2, 3) else dropout(rng, dtype, n, h, T, U)
+    return {"Q": Q, "K": K, "V": V, "visible": None if trial in (2, 4) else visible, "mask": mask}
 
 
 ROOT, HIDE, D = "Q.shape[3] ** 0.5", "np.where(visible, S, -np.inf)", "P if mask is None else P * mask"
-SOFTMAX, MAXIMUM = "S / S.sum(axis=3, keepdims=True)", "np.exp(S - S.max(axis=3, keepdims=True))"
-SLIPS = [
-    ("constant_factor", "the scores are not divided by the root of d", (f" / {ROOT}", "")),
-    ("constant_factor", "the root is missing: divide by sqrt(d), not by d", (ROOT, "Q.shape[3]")),
-    ("constant_factor", "the scores are multiplied by the root; divide by it", (f"/ {ROOT}", f"* {ROOT}")),
-    (
-        "constant_factor",
-        "the size under the root is the last one of Q, not the number of queries",
-        (ROOT, "Q.shape[2] ** 0.5"),
-    ),
-    (
-        "constant_factor",
-        "the size under the root is the last one of Q, not the number of keys",
-        (ROOT, "K.shape[2] ** 0.5"),
-    ),
-    (
-        "constant_factor",
-        "the size under the root is that of one head, not of all heads together",
-        (ROOT, "(Q.shape[1] * Q.shape[3]) ** 0.5"),
-    ),
-    (
-        "constant_factor",
-        "the size under the root is the last one of Q, not that of V",
-        (ROOT, "V.shape[3] ** 0.5"),
-    ),
-    (
-        "factor_order",
-        "the root divides the weights after the softmax; it divides the scores before it",
-        (f" / {ROOT}", ""),
-        ("D @ V", "D @ V / Q.shape[3] ** 0.5"),
-    ),
-    ("reduction_axis", "the softmax runs over the queries; it runs over the keys, axis=-1", ("axis=3", "axis=2")),
-    (
-        "reduction_axis",
-        "the softmax runs over the queries; it runs over the keys, axis=-1",
-        ("axis=3", "axis=2"),
-        ("-np.inf", "-1e30"),
-    ),
-    (
-        "reduction_axis",
-        "the softmax runs over queries and keys together; it runs over the keys, axis=-1",
-        ("axis=3", "axis=(2, 3)"),
-    ),
-    (
-        "reduction_axis",
-        "the sum of the softmax runs over everything; it runs over the keys, axis=-1",
-        ("axis=3, keepdims=True", ""),
-    ),
-    ("elementwise_factor", "the exponentials are not divided by their sum", (SOFTMAX, "S")),
-    ("elementwise_factor", "the exponentials are not divided by their sum", (SOFTMAX, "S"), (MAXIMUM, "np.exp(S)")),
-    (
-        "wrong_derivative",
-        "the softmax is skipped",
-        (SOFTMAX, "S"),
-        (MAXIMUM, "S"),
-        ("-np.inf", "0.0"),
-    ),
-    (
-        None,
-        "the largest score of each row is not taken away, so that exp overflows where scores are large",
-        (MAXIMUM, "np.exp(S)"),
-    ),
-    ("mask_ignored", "`visible` is not applied", (HIDE, "S")),
-    (
-        "mask_ignored",
-        "`visible` is True where a key is seen; here it hides just those",
-        (HIDE, "np.where(visible, -np.inf, S)"),
-    ),
-    (
-        "mask_ignored",
-        "a hidden score is -inf, so that its weight is zero; a score of 0 has the weight exp(0)",
-        ("-np.inf", "0.0"),
-    ),
-    (
-        "factor_order",
-        "keys are hidden after the softmax, so the weights of the others do not sum to one",
-        (HIDE, "S"),
-        (SOFTMAX, f"{SOFTMAX} * (1 if visible is None else visible)"),
-    ),
-    ("mask_ignored", "the dropout mask is not applied", (D, "P")),
-    (
-        "factor_order",
-        "the dropout mask multiplies the scores; it multiplies the weights, after the softmax",
-        (ROOT, f"{ROOT} * (1 if mask is None else mask)"),
-        (D, "P"),
-    ),
-    (
-        "elementwise_factor",
-        "the weights are made to sum to one again after dropout; they are left as they are",
-        ("D @ V", "D / D.sum(axis=3, keepdims=True) @ V"),
-    ),
-]
+
+
+SLIPS = """
+constant_factor: the scores are not divided by the root of d
+    / Q.shape[3] ** 0.5 =>
+constant_factor: the root is missing: divide by sqrt(d), not by d
+    Q.shape[3] ** 0.5 => Q.shape[3]
+constant_factor: the scores are multiplied by the root; divide by it
+    / Q.shape[3] ** 0.5 => * Q.shape[3] ** 0.5
+constant_factor: the size under the root is the last one of Q, not the number of queries
+    Q.shape[3] ** 0.5 => Q.shape[2] ** 0.5
+constant_factor: the size under the root is the last one of Q, not the number of keys
+    Q.shape[3] ** 0.5 => K.shape[2] ** 0.5
+constant_factor: the size under the root is that of one head, not of all heads together
+    Q.shape[3] ** 0.5 => (Q.shape[1] * Q.shape[3]) ** 0.5
+constant_factor: the size under the root is the last one of Q, not that of V
+    Q.shape[3] ** 0.5 => V.shape[3] ** 0.5
+factor_order: the root divides the weights after the softmax; it divides the scores before it
+    / Q.shape[3] ** 0.5 =>
+    D @ V => D @ V / Q.shape[3] ** 0.5
+reduction_axis: the softmax runs over the queries; it runs over the keys, axis=-1
+    axis=3 => axis=2
+reduction_axis: the softmax runs over the queries; it runs over the keys, axis=-1
+    axis=3 => axis=2
+    -np.inf => -1e30
+reduction_axis: the softmax runs over queries and keys together; it runs over the keys, axis=-1
+    axis=3 => axis=(2, 3)
+reduction_axis: the sum of the softmax runs over everything; it runs over the keys, axis=-1
+    axis=3, keepdims=True =>
+elementwise_factor: the exponentials are not divided by their sum
+    S / S.sum(axis=3, keepdims=True) => S
+elementwise_factor: the exponentials are not divided by their sum
+    S / S.sum(axis=3, keepdims=True) => S
+    np.exp(S - S.max(axis=3, keepdims=True)) => np.exp(S)
+wrong_derivative: the softmax is skipped
+    S / S.sum(axis=3, keepdims=True) => S
+    np.exp(S - S.max(axis=3, keepdims=True)) => S
+    -np.inf => 0.0
+other: the largest score of each row is not taken away, so that exp overflows where scores are large
+    np.exp(S - S.max(axis=3, keepdims=True)) => np.exp(S)
+mask_ignored: `visible` is not applied
+    np.where(visible, S, -np.inf) => S
+mask_ignored: `visible` is True where a key is seen; here it hides just those
+    np.where(visible, S, -np.inf) => np.where(visible, -np.inf, S)
+mask_ignored: a hidden score is -inf, so that its weight is zero; a score of 0 has the weight exp(0)
+    -np.inf => 0.0
+factor_order: keys are hidden after the softmax, so the weights of the others do not sum to one
+    np.where(visible, S, -np.inf) => S
+    S / S.sum(axis=3, keepdims=True) => S / S.sum(axis=3, keepdims=True) * (1 if visible is None else visible)
+mask_ignored: the dropout mask is not applied
+    P if mask is None else P * mask => P
+factor_order: the dropout mask multiplies the scores; it multiplies the weights, after the softmax
+    Q.shape[3] ** 0.5 => Q.shape[3] ** 0.5 * (1 if mask is None else mask)
+    P if mask is None else P * mask => P
+elementwise_factor: the weights are made to sum to one again after dropout; they are left as they are
+    D @ V => D / D.sum(axis=3, keepdims=True) @ V
+"""

@@ -26,37 +26,29 @@ def draw(rng, dtype, trial):
     return {"order": (4, 1, 2, 6, 3, 8)[trial]}
 
 
-SLIPS = [
-    ("missing_term", "the exponent is 1 / (order + 1): the 1 is missing", ("(order + 1)", "order")),
-    ("sign", "the exponent is 1 / (order + 1), not minus that", ("** (1 /", "** (-1 /")),
-    ("sign", "the exponent is 1 / (order + 1), not 1 / (order - 1)", ("1 / (order + 1)", "1 / max(order - 1, 1e-9)")),
-    (
-        "constant_factor",
-        "the exponent is 1 / (order + 1): here it does not depend on the order, as for order 1",
-        ("(order + 1)", "2"),
-    ),
-    ("constant_factor", "this is the step for order 2 alone", ("(order + 1)", "3")),
-    ("constant_factor", "this is the step for order 4 alone", ("(order + 1)", "5")),
-    (
-        "factor_order",
-        "1 / order + 1 is (1 / order) + 1; the sum needs a bracket",
-        ("1 / (order + 1)", "1 / order + 1"),
-    ),
-    (
-        "elementwise_factor",
-        "the exponent is one over order + 1, not order + 1 itself",
-        ("1 / (order + 1)", "order + 1"),
-    ),
-    ("dtype", "this is the eps of float32; numbers here are float64", ("np.float64", "np.float32")),
-    (
-        "wrong_cached_value",
-        "order / (order + 1) is the exponent of the error, not of the step",
-        ("1 / (order + 1)", "order / (order + 1)"),
-    ),
-    ("missing_term", "eps itself is too small a step: its root is asked for", (" ** (1 / (order + 1))", "")),
-    (
-        "wrong_derivative",
-        "eps divided by order + 1 is no root of it",
-        ("** (1 / (order + 1))", "/ (order + 1)"),
-    ),
-]
+SLIPS = """
+missing_term: the exponent is 1 / (order + 1): the 1 is missing
+    (order + 1) => order
+sign: the exponent is 1 / (order + 1), not minus that
+    ** (1 / => ** (-1 /
+sign: the exponent is 1 / (order + 1), not 1 / (order - 1)
+    1 / (order + 1) => 1 / max(order - 1, 1e-9)
+constant_factor: the exponent is 1 / (order + 1): here it does not depend on the order, as for order 1
+    (order + 1) => 2
+constant_factor: this is the step for order 2 alone
+    (order + 1) => 3
+constant_factor: this is the step for order 4 alone
+    (order + 1) => 5
+factor_order: 1 / order + 1 is (1 / order) + 1; the sum needs a bracket
+    1 / (order + 1) => 1 / order + 1
+elementwise_factor: the exponent is one over order + 1, not order + 1 itself
+    1 / (order + 1) => order + 1
+dtype: this is the eps of float32; numbers here are float64
+    np.float64 => np.float32
+wrong_cached_value: order / (order + 1) is the exponent of the error, not of the step
+    1 / (order + 1) => order / (order + 1)
+missing_term: eps itself is too small a step: its root is asked for
+    ** (1 / (order + 1)) =>
+wrong_derivative: eps divided by order + 1 is no root of it
+    ** (1 / (order + 1)) => / (order + 1)
+"""

@@ -1,7 +1,7 @@
 """Chapter 1: how many numbers a model holds, and how many are trained."""
 
 import lora_np as lnp
-from lora_np.course.models import adapted_model, config, frozen_model, moved
+from lora_np.course.models import adapted_model, config, frozen_model, moved, trained
 
 CHAPTER, PLACE, MINUTES, LEVEL = 1, 3, 5, "easy"
 OUTPUTS = ("total", "trainable")
@@ -17,10 +17,6 @@ def count_parameters(model):
     total = sum(array.size for array in lnp.parameters(model).values())
     trainable = sum(array.size for array in lnp.parameters(model, trainable_only=True).values())
     return total, trainable
-
-
-def trained(model):
-    return lnp.parameters(model, trainable_only=True)
 
 
 BRANCHES = {
@@ -44,55 +40,42 @@ def draw(rng, dtype, trial):
     return {"model": adapted_model(rng, dtype, trial)}
 
 
-ALL, SOME = "lnp.parameters(model)", "lnp.parameters(model, trainable_only=True)"
-
-
-def only(condition):
-    """Return the edits that count those arrays alone of which a text holds."""
-    return (".values())", f".items() if {condition})"), ("array.size for array in", "a.size for name, a in")
-
-
-SLIPS = [
-    (
-        "swapped",
-        "the two numbers are returned in each other's place",
-        ("return total, trainable", "return trainable, total"),
-    ),
-    (
-        "elementwise_factor",
-        "it counts rows: len(array) is the first side, array.size all entries",
-        ("array.size", "len(array)"),
-    ),
-    ("constant_factor", "it counts bytes, not numbers", ("array.size", "array.nbytes")),
-    ("constant_factor", "it counts axes: array.ndim, not array.size", ("array.size", "array.ndim")),
-    (None, "it counts arrays, not the numbers in them", ("array.size", "1")),
-    ("missing_term", "the vectors are left out: biases, and what layer norm holds", *only("a.ndim > 1")),
-    (
-        "missing_term",
-        "only the layers are counted; embeddings and head hold numbers, too",
-        *only("name.startswith('layer')"),
-    ),
-    ("missing_term", "the head is left out", *only("not name.startswith('head')")),
-    ("missing_term", "the embeddings are left out", *only("not name.startswith('embeddings')")),
-    ("missing_term", "biases are left out", *only("not name.endswith('.b')")),
-    ("missing_term", "the first number is of the trained ones, too; it is of all", (ALL, SOME)),
-    ("extra_term", "the second number is of all, too; it is of the trained ones alone", (SOME, ALL)),
-    (
-        "wrong_cached_value",
-        "the second number is that of the frozen ones",
-        ("return total, trainable", "return total, total - trainable"),
-    ),
-    (
-        "missing_term",
-        "the first number is that of the frozen ones; it is of all",
-        ("return total, trainable", "return total - trainable, trainable"),
-    ),
-    (
-        "missing_term",
-        "the second number is that of A and B alone; whatever else is trained counts, too",
-        (
-            "array.size for array in lnp.parameters(model, trainable_only=True).values()",
-            "a.size for name, a in lnp.parameters(model).items() if name.endswith(('.A', '.B'))",
-        ),
-    ),
-]
+SLIPS = """
+swapped: the two numbers are returned in each other's place
+    return total, trainable => return trainable, total
+elementwise_factor: it counts rows: len(array) is the first side, array.size all entries
+    array.size => len(array)
+constant_factor: it counts bytes, not numbers
+    array.size => array.nbytes
+constant_factor: it counts axes: array.ndim, not array.size
+    array.size => array.ndim
+other: it counts arrays, not the numbers in them
+    array.size => 1
+missing_term: the vectors are left out: biases, and what layer norm holds
+    .values()) => .items() if a.ndim > 1)
+    array.size for array in => a.size for name, a in
+missing_term: only the layers are counted; embeddings and head hold numbers, too
+    .values()) => .items() if name.startswith('layer'))
+    array.size for array in => a.size for name, a in
+missing_term: the head is left out
+    .values()) => .items() if not name.startswith('head'))
+    array.size for array in => a.size for name, a in
+missing_term: the embeddings are left out
+    .values()) => .items() if not name.startswith('embeddings'))
+    array.size for array in => a.size for name, a in
+missing_term: biases are left out
+    .values()) => .items() if not name.endswith('.b'))
+    array.size for array in => a.size for name, a in
+missing_term: the first number is of the trained ones, too; it is of all
+    lnp.parameters(model) => lnp.parameters(model, trainable_only=True)
+extra_term: the second number is of all, too; it is of the trained ones alone
+    lnp.parameters(model, trainable_only=True) => lnp.parameters(model)
+wrong_cached_value: the second number is that of the frozen ones
+    return total, trainable => return total, total - trainable
+missing_term: the first number is that of the frozen ones; it is of all
+    return total, trainable => return total - trainable, trainable
+missing_term: the second number is that of A and B alone; whatever else is trained counts, too
+    array.size for array in => a.size for name, a in
+    (model, trainable_only=True).values() => (model).items() if name.endswith(('.A', '.B'))
+    (model).values() => (model).items()
+"""

@@ -56,70 +56,39 @@ def draw(rng, dtype, trial):
     return {"logits": 1.5 * drawn(rng, dtype, n, classes)}, {"labels": labels, **more}
 
 
-SLIPS = [
-    ("sign", "it is p - q, what was given minus what was asked for", ("(p - q)", "(q - p)")),
-    ("mask_ignored", "rows that are ignored have no gradient: their rows of dlogits are zero", (" * counts", "")),
-    (
-        "mean_vs_sum",
-        "the loss was a mean over the rows that count: divide by divisor",
-        ("(dloss / divisor)", "dloss"),
-    ),
-    (
-        "constant_factor",
-        "it is multiplied by divisor; the loss was divided by it",
-        ("dloss / divisor", "dloss * divisor"),
-    ),
-    (
-        "constant_factor",
-        "it is divided by the number of all rows; only those count that are not ignored",
-        ("dloss / divisor", "dloss / len(p)"),
-    ),
-    (
-        "constant_factor",
-        "it is divided by the number of entries; the mean is over rows",
-        ("dloss / divisor", "dloss / p.size"),
-    ),
-    (
-        "constant_factor",
-        "it is divided by the number of classes; the mean is over rows",
-        ("dloss / divisor", "dloss / p.shape[1]"),
-    ),
-    ("constant_factor", "it is divided twice", ("dloss / divisor", "dloss / divisor**2")),
-    ("ignores_upstream", "the upstream number dloss is missing", ("dloss / divisor", "1.0 / divisor")),
-    (
-        "missing_term",
-        "only -q is left: the way through the sum of all exponentials, p, is missing",
-        ("(p - q)", "(-q)"),
-    ),
-    ("missing_term", "only p is left: q, what was asked for, is missing", ("(p - q)", "p")),
-    (
-        "wrong_derivative",
-        "-q / p is the slope of the logarithm; the softmax below it is not gone through",
-        ("(p - q)", "np.where(q > 0, -q / p, 0)"),
-    ),
-    (
-        "missing_path",
-        "only the entries of the labels have a gradient here; the softmax ties all of a row together",
-        ("(p - q) * counts", "(p - q) * (q > 0)"),
-    ),
-    (
-        "missing_path",
-        "only the entries of the labels have a gradient here; the softmax ties all of a row together",
-        ("(p - q)", "(p - q) * (q == q.max(axis=1, keepdims=True))"),
-    ),
-    (
-        "wrong_derivative",
-        "the softmax and the logarithm together give p - q alone; there is no further p (1 - p)",
-        ("(p - q)", "(p - q) * p * (1 - p)"),
-    ),
-    (
-        "wrong_cached_value",
-        "p are probabilities already; no softmax once more",
-        ("(p - q)", "(np.exp(p) / np.exp(p).sum(axis=1, keepdims=True) - q)"),
-    ),
-    (
-        "wrong_cached_value",
-        "q holds the smoothed targets, not ones and zeros",
-        ("(p - q)", "(p - (q == q.max(axis=1, keepdims=True)))"),
-    ),
-]
+SLIPS = """
+sign: it is p - q, what was given minus what was asked for
+    (p - q) => (q - p)
+mask_ignored: rows that are ignored have no gradient: their rows of dlogits are zero
+    * counts =>
+mean_vs_sum: the loss was a mean over the rows that count: divide by divisor
+    (dloss / divisor) => dloss
+constant_factor: it is multiplied by divisor; the loss was divided by it
+    dloss / divisor => dloss * divisor
+constant_factor: it is divided by the number of all rows; only those count that are not ignored
+    dloss / divisor => dloss / len(p)
+constant_factor: it is divided by the number of entries; the mean is over rows
+    dloss / divisor => dloss / p.size
+constant_factor: it is divided by the number of classes; the mean is over rows
+    dloss / divisor => dloss / p.shape[1]
+constant_factor: it is divided twice
+    dloss / divisor => dloss / divisor**2
+ignores_upstream: the upstream number dloss is missing
+    dloss / divisor => 1.0 / divisor
+missing_term: only -q is left: the way through the sum of all exponentials, p, is missing
+    (p - q) => (-q)
+missing_term: only p is left: q, what was asked for, is missing
+    (p - q) => p
+wrong_derivative: -q / p is the slope of the logarithm; the softmax below it is not gone through
+    (p - q) => np.where(q > 0, -q / p, 0)
+missing_path: only the entries of the labels have a gradient here; the softmax ties all of a row together
+    (p - q) * counts => (p - q) * (q > 0)
+missing_path: only the entries of the labels have a gradient here; the softmax ties all of a row together
+    (p - q) => (p - q) * (q == q.max(axis=1, keepdims=True))
+wrong_derivative: the softmax and the logarithm together give p - q alone; there is no further p (1 - p)
+    (p - q) => (p - q) * p * (1 - p)
+wrong_cached_value: p are probabilities already; no softmax once more
+    (p - q) => (np.exp(p) / np.exp(p).sum(axis=1, keepdims=True) - q)
+wrong_cached_value: q holds the smoothed targets, not ones and zeros
+    (p - q) => (p - (q == q.max(axis=1, keepdims=True)))
+"""

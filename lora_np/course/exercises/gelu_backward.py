@@ -25,35 +25,39 @@ def draw(rng, dtype, trial):
     return there.draw(rng, dtype, trial), {}
 
 
-TERMS, ROOT = "cdf + x * density", "(2 * np.pi) ** 0.5"
-SLIPS = [
-    ("missing_term", "the term x * density is missing: y is a product of two functions of x", (TERMS, "cdf")),
-    ("missing_term", "the term cdf is missing: y is a product of two functions of x", (TERMS, "x * density")),
-    ("elementwise_factor", "x is missing before the density", (TERMS, "cdf + density")),
-    ("sign", "the second term is added", (TERMS, "cdf - x * density")),
-    ("constant_factor", "the density lacks 1 / sqrt(2 pi)", (" / " + ROOT, "")),
-    ("constant_factor", "the density has 1 / sqrt(pi) for 1 / sqrt(2 pi)", (ROOT, "np.pi**0.5")),
-    ("constant_factor", "the density has 1 / (2 pi) for 1 / sqrt(2 pi): the root is missing", (ROOT, "(2 * np.pi)")),
-    ("constant_factor", "the density is multiplied by sqrt(2 pi); divide by it", (" / " + ROOT, " * " + ROOT)),
-    ("wrong_derivative", "the exponent is -x^2 / 2; the half is missing", ("-0.5 * x * x", "-x * x")),
-    ("wrong_derivative", "the exponent is -x^2 / 2; the square is missing", ("-0.5 * x * x", "-0.5 * x")),
-    ("sign", "the exponent is -x^2 / 2; the minus is missing", ("-0.5 * x * x", "0.5 * x * x")),
-    ("elementwise_factor", "x is twice in the second term", (TERMS, "cdf + x * x * density")),
-    ("missing_term", "the density is the derivative of cdf alone; y = x * cdf(x) is a product", (TERMS, "density")),
-    ("wrong_cached_value", "the density is taken at cdf; it is that of x", ("-0.5 * x * x", "-0.5 * cdf * cdf")),
-    ("wrong_cached_value", "the density multiplies x, not y", (TERMS, "cdf + x * cdf * density")),
-    (
-        "wrong_derivative",
-        "the density is not cdf * (1 - cdf), which belongs to the logistic function",
-        (TERMS, "cdf + x * cdf * (1 - cdf)"),
-    ),
-    (
-        "wrong_derivative",
-        "this is the slope of the form with tanh, an approximation; the exact one takes the density",
-        (
-            TERMS,
-            "0.5 * (1 + (t := np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))))"
-            " + 0.5 * x * (1 - t * t) * (2 / np.pi) ** 0.5 * (1 + 0.134145 * x * x)",
-        ),
-    ),
-]
+SLIPS = """
+missing_term: the term x * density is missing: y is a product of two functions of x
+    cdf + x * density => cdf
+missing_term: the term cdf is missing: y is a product of two functions of x
+    cdf + x * density => x * density
+elementwise_factor: x is missing before the density
+    cdf + x * density => cdf + density
+sign: the second term is added
+    cdf + x * density => cdf - x * density
+constant_factor: the density lacks 1 / sqrt(2 pi)
+    / (2 * np.pi) ** 0.5 =>
+constant_factor: the density has 1 / sqrt(pi) for 1 / sqrt(2 pi)
+    (2 * np.pi) ** 0.5 => np.pi**0.5
+constant_factor: the density has 1 / (2 pi) for 1 / sqrt(2 pi): the root is missing
+    (2 * np.pi) ** 0.5 => (2 * np.pi)
+constant_factor: the density is multiplied by sqrt(2 pi); divide by it
+    / (2 * np.pi) ** 0.5 => * (2 * np.pi) ** 0.5
+wrong_derivative: the exponent is -x^2 / 2; the half is missing
+    -0.5 * x * x => -x * x
+wrong_derivative: the exponent is -x^2 / 2; the square is missing
+    -0.5 * x * x => -0.5 * x
+sign: the exponent is -x^2 / 2; the minus is missing
+    -0.5 * x * x => 0.5 * x * x
+elementwise_factor: x is twice in the second term
+    cdf + x * density => cdf + x * x * density
+missing_term: the density is the derivative of cdf alone; y = x * cdf(x) is a product
+    cdf + x * density => density
+wrong_cached_value: the density is taken at cdf; it is that of x
+    -0.5 * x * x => -0.5 * cdf * cdf
+wrong_cached_value: the density multiplies x, not y
+    cdf + x * density => cdf + x * cdf * density
+wrong_derivative: the density is not cdf * (1 - cdf), which belongs to the logistic function
+    cdf + x * density => cdf + x * cdf * (1 - cdf)
+wrong_derivative: this is the slope of the form with tanh, an approximation; the exact one takes the density
+    dy * (cdf + x * density) => ops.gelu_tanh_backward(dy, ops.gelu_tanh_forward(x)[1])
+"""

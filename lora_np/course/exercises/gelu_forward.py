@@ -40,35 +40,31 @@ def draw(rng, dtype, trial):
     return {"x": 2 * drawn(rng, dtype, *any_shape(rng, trial))}
 
 
-Y, CDF = "return x * cdf,", "0.5 * (1.0 + ops.erf(x * 0.5**0.5))"
-SLIPS = [
-    (
-        None,
-        "this is the form with tanh, an approximation; the exact one takes erf",
-        (Y, "return ops.gelu_tanh_forward(x)[0],"),
-    ),
-    (
-        None,
-        "x times the logistic function of 1.702 x is an approximation; the exact form takes erf",
-        (Y, "return x / (1 + np.exp(-1.702 * x)),"),
-    ),
-    (
-        None,
-        "this is SiLU, x times the logistic function of x; GELU takes erf",
-        (Y, "return x / (1 + np.exp(-x)),"),
-    ),
-    (None, "this is ReLU", (Y, "return np.maximum(x, 0),")),
-    ("constant_factor", "the half is missing", ("0.5 * (1.0", "(1.0")),
-    ("missing_term", "the 1 is missing: (1 + erf) / 2", ("(1.0 + ops", "(ops")),
-    ("sign", "it is 1 + erf, not 1 - erf", ("1.0 + ops", "1.0 - ops")),
-    ("constant_factor", "erf takes x / sqrt(2); here it takes x", ("x * 0.5**0.5", "x")),
-    ("constant_factor", "erf takes x / sqrt(2); here it takes x / 2", ("x * 0.5**0.5", "x * 0.5")),
-    ("constant_factor", "erf takes x / sqrt(2); here it takes x * sqrt(2)", ("x * 0.5**0.5", "x * 2**0.5")),
-    ("elementwise_factor", "x is missing: y is x times the distribution function", (Y, "return cdf,")),
-    ("missing_term", "the half multiplies the 1 only", (CDF, "0.5 * 1.0 + ops.erf(x * 0.5**0.5)")),
-    (
-        "wrong_cached_value",
-        "y is x times the distribution function, not times the density",
-        (Y, "return x * np.exp(-0.5 * x * x) / (2 * np.pi) ** 0.5,"),
-    ),
-]
+SLIPS = """
+other: this is the form with tanh, an approximation; the exact one takes erf
+    return x * cdf, => return ops.gelu_tanh_forward(x)[0],
+other: x times the logistic function of 1.702 x is an approximation; the exact form takes erf
+    return x * cdf, => return x / (1 + np.exp(-1.702 * x)),
+other: this is SiLU, x times the logistic function of x; GELU takes erf
+    return x * cdf, => return x / (1 + np.exp(-x)),
+other: this is ReLU
+    return x * cdf, => return np.maximum(x, 0),
+constant_factor: the half is missing
+    0.5 * (1.0 => (1.0
+missing_term: the 1 is missing: (1 + erf) / 2
+    (1.0 + ops => (ops
+sign: it is 1 + erf, not 1 - erf
+    1.0 + ops => 1.0 - ops
+constant_factor: erf takes x / sqrt(2); here it takes x
+    x * 0.5**0.5 => x
+constant_factor: erf takes x / sqrt(2); here it takes x / 2
+    x * 0.5**0.5 => x * 0.5
+constant_factor: erf takes x / sqrt(2); here it takes x * sqrt(2)
+    x * 0.5**0.5 => x * 2**0.5
+elementwise_factor: x is missing: y is x times the distribution function
+    return x * cdf, => return cdf,
+missing_term: the half multiplies the 1 only
+    0.5 * (1.0 + ops.erf(x * 0.5**0.5)) => 0.5 * 1.0 + ops.erf(x * 0.5**0.5)
+wrong_cached_value: y is x times the distribution function, not times the density
+    return x * cdf, => return x * np.exp(-0.5 * x * x) / (2 * np.pi) ** 0.5,
+"""

@@ -1,6 +1,7 @@
 """Chapter 6: a detour beside each linear map that a configuration names."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -36,10 +37,10 @@ def inject(model, config, rng):
     return dataclasses.replace(rebuild(model, change), adapter=config)
 
 
-def shapes(model, config):
-    """Return the shapes of the maps that are to be adapted."""
+def maps(model, config, **_):
+    """Return the maps that are to be adapted."""
     nodes = nodes_of(model, Linear)
-    return [nodes[path].W.shape for path in targets_of(model, config)]
+    return [nodes[path] for path in targets_of(model, config)]
 
 
 BRANCHES = {
@@ -47,15 +48,13 @@ BRANCHES = {
     "use_rslora is False": lambda config, **_: not config.use_rslora,
     "lora_dropout is 0": lambda config, **_: config.lora_dropout == 0,
     "lora_dropout is not 0": lambda config, **_: config.lora_dropout > 0,
-    "there is one target": lambda model, config, **_: len(shapes(model, config)) == 1,
-    "there are several targets": lambda model, config, **_: len(shapes(model, config)) > 1,
+    "there is one target": lambda **told: len(maps(**told)) == 1,
+    "there are several targets": lambda **told: len(maps(**told)) > 1,
     "every map but the head is a target": lambda config, **_: config.target_modules == "all-linear",
-    "a target is square": lambda model, config, **_: any(i == o for i, o in shapes(model, config)),
-    "a target has d_in larger than d_out": lambda model, config, **_: any(i > o for i, o in shapes(model, config)),
-    "a target has d_out larger than d_in": lambda model, config, **_: any(i < o for i, o in shapes(model, config)),
-    "a target has no bias": lambda model, config, **_: any(
-        nodes_of(model, Linear)[path].b is None for path in targets_of(model, config)
-    ),
+    "a target is square": lambda **told: any(n.W.shape[0] == n.W.shape[1] for n in maps(**told)),
+    "a target has d_in larger than d_out": lambda **told: any(n.W.shape[0] > n.W.shape[1] for n in maps(**told)),
+    "a target has d_out larger than d_in": lambda **told: any(n.W.shape[0] < n.W.shape[1] for n in maps(**told)),
+    "a target has no bias": lambda **told: any(n.b is None for n in maps(**told)),
     "the weights are float32": lambda model, **_: model.head.classifier.W.dtype == np.float32,
     "r is 1": lambda config, **_: config.r == 1,
 }
@@ -64,8 +63,7 @@ BRANCHES = {
 def draw(rng, dtype, trial):
     model = frozen_model(rng, dtype)
     if trial == 3:
-        without = {path: dataclasses.replace(node, b=None) for path, node in nodes_of(model, Linear).items()}
-        model = rebuild(model, lambda path, node: without[path] if path.endswith("query") else node)
+        model = rebuild(model, lambda path, node: dataclasses.replace(node, b=None) if path.endswith("query") else node)
     options = {
         1: {"target_modules": "all-linear", "r": 4, "lora_alpha": 8, "use_rslora": False},  # the chapter's
         2: {"target_modules": None, "lora_dropout": 0.0},
@@ -95,28 +93,18 @@ KINDS = {
     "b": ("missing_term", "{path}.b is not the base's: hand on the node's own"),
     "other way round": ("swapped", "{path}.A is zero and B random; it is B that starts at zero"),
     "B": ("extra_term", "{path}.B is not zero, so the new model does not start from the base"),
-    "shared": (
-        None,
-        "{path}.{which} is also that of {other}; each map needs its own, from a call of lora_init in change",
-    ),
+    "shared": (None, "{path}.{which} is also that of {other}; each map needs its own call of lora_init, in change"),
     "sides": ("swapped", "{path}.A has the shape {A} and B {B}, expected {expected}: d_in and d_out are exchanged"),
     "turned": ("transpose", "{path}.A has the shape {A} and B {B}, expected {expected}: they are transposed"),
     "sizes": ("shape", "{path}.A has the shape {A} and B {B}, expected (d_in, r) and (r, d_out), {expected}"),
     "scale": ("constant_factor", "{path}.scale is {given:g}, expected {formula} = {expected:g}"),
     "zero": ("zero_gradient", "{path}.A is zero like B: then nothing ever learns"),
-    "bound": (
-        None,
-        "{path}.A is not drawn from U(-1/sqrt(d_in), 1/sqrt(d_in)) = +-{bound:.3f}, as lora_init does: its entries"
-        " reach {reach:.3f}",
-    ),
+    "bound": (None, "{path}.A reaches {reach:.3f}; lora_init draws from U(-1/sqrt(d_in), 1/sqrt(d_in)), +-{bound:.3f}"),
     "dropout": ("mask_ignored", "{path}.dropout is {given:g}, but the configuration says {expected:g}"),
     "trained": (None, "{path}.trainable is {given!r}, expected {expected!r}"),
     "hf": (None, "{path}.hf is {given!r}, expected {expected!r}: hand on the node's own, for the files"),
     "outputs": ("missing_term", "its outputs are not those of the base model, as B is zero: {largest}"),
-    "adapter": (
-        None,
-        "its .adapter is not the configuration, without which nobody can save it: dataclasses.replace(model, ...)",
-    ),
+    "adapter": (None, "its .adapter is not the configuration, so nobody can save it: dataclasses.replace(model, ...)"),
 }
 
 
@@ -125,23 +113,20 @@ def judge(given, right, arguments):
     given, right = given["model"], right["model"]
     if not isinstance(given, type(base)):
         yield Finding("no model", "model", {"given": type(given).__name__})
-        return
     mine, wanted = nodes_of(given, LoRALinear), nodes_of(right, LoRALinear)
     if nodes_of(base, LoRALinear) or base.adapter is not None:
         yield Finding("changed", "model")
-    for path in wanted:
-        if path not in mine:
-            yield Finding("missing" if mine else "nothing", "model", {"path": path})
-    for path in mine:
-        if path not in wanted:
-            yield Finding("extra", "model", {"path": path})
+    for path in [path for path in wanted if path not in mine]:
+        yield Finding("missing" if mine else "nothing", "model", {"path": path})
+    for path in [path for path in mine if path not in wanted]:
+        yield Finding("extra", "model", {"path": path})
     yield from shared(mine)
     for path, node in wanted.items():
         for kind, values in of_detour(mine[path], node, config):
             yield Finding(kind, "model", {"path": path, **values} if kind in KINDS else values)
-    frozen, theirs = parameters(base), parameters(given)
-    for name in frozen:
-        if name in theirs and not np.shares_memory(frozen[name], theirs[name]):
+    theirs = parameters(given)
+    for name, array in parameters(base).items():
+        if name in theirs and not np.shares_memory(array, theirs[name]):
             yield Finding("copied", "model", {"name": name})
     if found := same_outputs(given, base):
         yield found
@@ -151,20 +136,18 @@ def judge(given, right, arguments):
 
 def shared(nodes):
     """Yield a Finding where two detours have one A, or one B."""
-    paths = list(nodes)
-    for k, path in enumerate(paths):
-        for other in paths[:k]:
-            for which in ("A", "B"):
-                one, two = (getattr(nodes[p], which) for p in (path, other))
-                if np.shares_memory(one, two) or (which == "A" and one.any() and np.array_equal(one, two)):
-                    yield Finding("shared", "model", {"path": path, "other": other, "which": which})
+    for other, path in itertools.combinations(nodes, 2):
+        for which in ("A", "B"):
+            one, two = (getattr(nodes[p], which) for p in (path, other))
+            if np.shares_memory(one, two) or (which == "A" and one.any() and np.array_equal(one, two)):
+                yield Finding("shared", "model", {"path": path, "other": other, "which": which})
 
 
 def of_detour(own, node, config):
     """Yield (kind, values) for what is wrong with one detour."""
     if not np.shares_memory(own.W, node.W):
         yield ("copied W" if np.array_equal(own.W, node.W) else "changed W"), {}
-    if own.b is not node.b and not (own.b is not None and np.array_equal(own.b, node.b)):
+    if not np.array_equal(own.b, node.b):
         yield "b", {}
     if np.any(own.B):
         yield ("B" if np.any(own.A) else "other way round"), {}
@@ -192,13 +175,7 @@ def of_detour(own, node, config):
         yield "hf", {"given": own.hf, "expected": node.hf}
 
 
-SLIPS = [
-    (
-        "constant_factor",
-        "the bound of A has d_out in place of d_in",
-        (
-            "lora_init(*node.W.shape, config.r, rng, node.W.dtype)",
-            "lora_init(*node.W.shape, config.r, rng, node.W.dtype); A = A * np.sqrt(node.W.shape[0] / node.W.shape[1])",
-        ),
-    ),
-]
+SLIPS = """
+constant_factor: the bound of A has d_out in place of d_in
+    node.W.dtype) => node.W.dtype); A = A * np.sqrt(node.W.shape[0] / node.W.shape[1])
+"""

@@ -39,70 +39,46 @@ def draw(rng, dtype, trial):
     return {"x": x, "gamma": drawn(rng, dtype, d), "beta": drawn(rng, dtype, d)}, {"eps": 1e-5}
 
 
-SLIPS = [
-    (
-        "missing_term",
-        "dx lacks the way through the mean: minus the mean of dxhat over the row",
-        (" - dxhat.mean(axis=-1, keepdims=True)", ""),
-    ),
-    (
-        "missing_term",
-        "dx lacks the way through the deviation: minus xhat times the mean of dxhat * xhat",
-        (" - xhat * along_xhat", ""),
-    ),
-    (
-        "missing_term",
-        "dx takes mean and deviation for constants; both depend on x",
-        (" - dxhat.mean(axis=-1, keepdims=True) - xhat * along_xhat", ""),
-    ),
-    ("sign", "the way through the mean is subtracted", ("- dxhat.mean", "+ dxhat.mean")),
-    ("sign", "the way through the deviation is subtracted", ("- xhat * along_xhat", "+ xhat * along_xhat")),
-    ("elementwise_factor", "gamma is missing in dx: it multiplies dy first of all", ("gamma * dy", "dy")),
-    (
-        "factor_order",
-        "gamma multiplies dx at the end; it differs from entry to entry, and belongs into the means",
-        ("gamma * dy", "dy"),
-        ("inverse_std * (", "gamma * inverse_std * ("),
-    ),
-    ("elementwise_factor", "inverse_std is missing in dx", ("inverse_std * (", "(")),
-    (
-        "elementwise_factor",
-        "inverse_std divides dx; it is 1 / std already, so it multiplies",
-        ("inverse_std * (", "1 / inverse_std * ("),
-    ),
-    ("elementwise_factor", "inverse_std is in dx twice", ("inverse_std * (", "inverse_std**2 * (")),
-    (
-        "elementwise_factor",
-        "the second mean is of dxhat alone; it is of dxhat * xhat",
-        ("(dxhat * xhat).mean", "dxhat.mean"),
-    ),
-    (
-        "elementwise_factor",
-        "the way through the deviation is xhat times a mean; the xhat in front is missing",
-        ("- xhat * along_xhat", "- along_xhat"),
-    ),
-    ("mean_vs_sum", "dx takes sums over the row where means belong", (".mean(", ".sum(")),
-    (
-        "reduction_axis",
-        "the means in dx run over the rows; they run within each row, axis=-1",
-        (".mean(axis=-1,", ".mean(axis=0,"),
-    ),
-    (
-        "reduction_axis",
-        "the means in dx run over everything; they run within each row, axis=-1",
-        (".mean(axis=-1, keepdims=True)", ".mean()"),
-    ),
-    (
-        "elementwise_factor",
-        "dgamma lacks xhat, which gamma multiplied",
-        ("return dx, (dy * xhat).sum(axis=0)", "return dx, dy.sum(axis=0)"),
-    ),
-    (
-        "elementwise_factor",
-        "dgamma has gamma in it; gamma multiplies xhat, so its gradient is dy * xhat, summed",
-        ("(dy * xhat).sum", "(gamma * dy * xhat).sum"),
-    ),
-    ("mean_vs_sum", "dgamma is a mean over the rows; it is their sum", ("(dy * xhat).sum(", "(dy * xhat).mean(")),
-    ("mean_vs_sum", "dbeta is a mean over the rows; it is their sum", (", dy.sum(", ", dy.mean(")),
-    ("mean_vs_sum", "dgamma and dbeta are means over the rows; they are sums", (".sum(axis=0)", ".mean(axis=0)")),
-]
+SLIPS = """
+missing_term: dx lacks the way through the mean: minus the mean of dxhat over the row
+    - dxhat.mean(axis=-1, keepdims=True) =>
+missing_term: dx lacks the way through the deviation: minus xhat times the mean of dxhat * xhat
+    - xhat * along_xhat =>
+missing_term: dx takes mean and deviation for constants; both depend on x
+    - dxhat.mean(axis=-1, keepdims=True) - xhat * along_xhat =>
+sign: the way through the mean is subtracted
+    - dxhat.mean => + dxhat.mean
+sign: the way through the deviation is subtracted
+    - xhat * along_xhat => + xhat * along_xhat
+elementwise_factor: gamma is missing in dx: it multiplies dy first of all
+    gamma * dy => dy
+factor_order: gamma multiplies dx at the end; it differs from entry to entry, and belongs into the means
+    gamma * dy => dy
+    inverse_std * ( => gamma * inverse_std * (
+elementwise_factor: inverse_std is missing in dx
+    inverse_std * ( => (
+elementwise_factor: inverse_std divides dx; it is 1 / std already, so it multiplies
+    inverse_std * ( => 1 / inverse_std * (
+elementwise_factor: inverse_std is in dx twice
+    inverse_std * ( => inverse_std**2 * (
+elementwise_factor: the second mean is of dxhat alone; it is of dxhat * xhat
+    (dxhat * xhat).mean => dxhat.mean
+elementwise_factor: the way through the deviation is xhat times a mean; the xhat in front is missing
+    - xhat * along_xhat => - along_xhat
+mean_vs_sum: dx takes sums over the row where means belong
+    .mean( => .sum(
+reduction_axis: the means in dx run over the rows; they run within each row, axis=-1
+    .mean(axis=-1, => .mean(axis=0,
+reduction_axis: the means in dx run over everything; they run within each row, axis=-1
+    .mean(axis=-1, keepdims=True) => .mean()
+elementwise_factor: dgamma lacks xhat, which gamma multiplied
+    return dx, (dy * xhat).sum(axis=0) => return dx, dy.sum(axis=0)
+elementwise_factor: dgamma has gamma in it; gamma multiplies xhat, so its gradient is dy * xhat, summed
+    (dy * xhat).sum => (gamma * dy * xhat).sum
+mean_vs_sum: dgamma is a mean over the rows; it is their sum
+    (dy * xhat).sum( => (dy * xhat).mean(
+mean_vs_sum: dbeta is a mean over the rows; it is their sum
+    , dy.sum( => , dy.mean(
+mean_vs_sum: dgamma and dbeta are means over the rows; they are sums
+    .sum(axis=0) => .mean(axis=0)
+"""

@@ -43,87 +43,55 @@ def draw(rng, dtype, trial):
     return {"x": x, "gamma": drawn(rng, dtype, d), "beta": drawn(rng, dtype, d), "eps": eps}
 
 
-SQUARES, INVERSE, MEAN = "(centred * centred)", "1.0 / np.sqrt(variance + eps)", "x.mean(axis=1, keepdims=True)"
-SLIPS = [
-    (
-        "swapped",
-        "gamma and beta are exchanged: gamma multiplies, beta is added",
-        ("gamma * xhat + beta", "beta * xhat + gamma"),
-    ),
-    ("missing_term", "beta is not added", ("gamma * xhat + beta", "gamma * xhat")),
-    ("elementwise_factor", "gamma is missing", ("gamma * xhat + beta", "xhat + beta")),
-    (
-        "elementwise_factor",
-        "gamma is 1 in a fresh model; it multiplies, and nothing is added to it",
-        ("gamma * xhat", "(1 + gamma) * xhat"),
-    ),
-    (
-        "factor_order",
-        "beta stands inside the bracket, so gamma multiplies it, too",
-        ("gamma * xhat + beta", "gamma * (xhat + beta)"),
-    ),
-    ("sign", "beta is added", ("gamma * xhat + beta", "gamma * xhat - beta")),
-    (
-        "constant_factor",
-        "the variance divides by d - 1, as of a sample (ddof=1); here it divides by d",
-        (f"{SQUARES}.mean(axis=1, keepdims=True)", f"{SQUARES}.sum(axis=1, keepdims=True) / (x.shape[1] - 1)"),
-    ),
-    ("mean_vs_sum", "the variance is a mean of squares, not their sum", (f"{SQUARES}.mean(", f"{SQUARES}.sum(")),
-    (
-        "elementwise_factor",
-        "the root is missing: divide by the deviation, not by the variance",
-        (INVERSE, "1.0 / (variance + eps)"),
-    ),
-    ("elementwise_factor", "it is multiplied by the deviation; divide by it", (INVERSE, "np.sqrt(variance + eps)")),
-    ("elementwise_factor", "it is not divided by the deviation", ("centred * inverse_std", "centred")),
-    (
-        "factor_order",
-        "eps is added to the deviation; it belongs under the root, to the variance",
-        ("np.sqrt(variance + eps)", "(np.sqrt(variance) + eps)"),
-    ),
-    ("missing_term", "eps is missing", ("variance + eps", "variance")),
-    ("constant_factor", "eps is squared; it is added to the variance as it is", ("+ eps", "+ eps * eps")),
-    (
-        "constant_factor",
-        "eps is an argument; here it is another number, written into the function",
-        ("+ eps", "+ 1e-5"),
-    ),
-    (
-        "reduction_axis",
-        "mean and variance run over the batch; they are those of each row, axis=-1",
-        (".mean(axis=1,", ".mean(axis=0,"),
-    ),
-    (
-        "reduction_axis",
-        "mean and variance are those of all entries; they are those of each row, axis=-1",
-        (".mean(axis=1, keepdims=True)", ".mean()"),
-    ),
-    ("reduction_axis", "the mean is that of all entries; it is that of each row", (MEAN, "x.mean()")),
-    (
-        "reduction_axis",
-        "the variance is that of all entries; it is that of each row",
-        (f"{SQUARES}.mean(axis=1, keepdims=True)", f"{SQUARES}.mean()"),
-    ),
-    ("reduction_axis", "the mean runs over the batch; it is that of each row", (MEAN, "x.mean(axis=0)")),
-    (
-        "reduction_axis",
-        "the variance runs over the batch; it is that of each row",
-        (f"{SQUARES}.mean(axis=1, keepdims=True)", f"{SQUARES}.mean(axis=0)"),
-    ),
-    (
-        "missing_term",
-        "the mean is not taken away before the division",
-        ("centred * inverse_std", "x * inverse_std"),
-    ),
-    ("missing_term", "the mean is not taken away at all", (f"x - {MEAN}", "x")),
-    (
-        "wrong_cached_value",
-        "the variance is the mean of the squares of what is centred, not of x",
-        (SQUARES, "(x * x)"),
-    ),
-    (
-        "wrong_derivative",
-        "the mean of the absolute values is no deviation: it is the root of the mean square",
-        (INVERSE, "1.0 / (np.abs(centred).mean(axis=1, keepdims=True) + eps)"),
-    ),
-]
+SLIPS = """
+swapped: gamma and beta are exchanged: gamma multiplies, beta is added
+    gamma * xhat + beta => beta * xhat + gamma
+missing_term: beta is not added
+    gamma * xhat + beta => gamma * xhat
+elementwise_factor: gamma is missing
+    gamma * xhat + beta => xhat + beta
+elementwise_factor: gamma is 1 in a fresh model; it multiplies, and nothing is added to it
+    gamma * xhat => (1 + gamma) * xhat
+factor_order: beta stands inside the bracket, so gamma multiplies it, too
+    gamma * xhat + beta => gamma * (xhat + beta)
+sign: beta is added
+    gamma * xhat + beta => gamma * xhat - beta
+constant_factor: the variance divides by d - 1, as of a sample (ddof=1); here it divides by d
+    (centred * centred).mean(axis=1, keepdims=True) => (centred * centred).sum(axis=1, keepdims=True) / (x.shape[1] - 1)
+mean_vs_sum: the variance is a mean of squares, not their sum
+    (centred * centred).mean( => (centred * centred).sum(
+elementwise_factor: the root is missing: divide by the deviation, not by the variance
+    1.0 / np.sqrt(variance + eps) => 1.0 / (variance + eps)
+elementwise_factor: it is multiplied by the deviation; divide by it
+    1.0 / np.sqrt(variance + eps) => np.sqrt(variance + eps)
+elementwise_factor: it is not divided by the deviation
+    centred * inverse_std => centred
+factor_order: eps is added to the deviation; it belongs under the root, to the variance
+    np.sqrt(variance + eps) => (np.sqrt(variance) + eps)
+missing_term: eps is missing
+    variance + eps => variance
+constant_factor: eps is squared; it is added to the variance as it is
+    + eps => + eps * eps
+constant_factor: eps is an argument; here it is another number, written into the function
+    + eps => + 1e-5
+reduction_axis: mean and variance run over the batch; they are those of each row, axis=-1
+    .mean(axis=1, => .mean(axis=0,
+reduction_axis: mean and variance are those of all entries; they are those of each row, axis=-1
+    .mean(axis=1, keepdims=True) => .mean()
+reduction_axis: the mean is that of all entries; it is that of each row
+    x.mean(axis=1, keepdims=True) => x.mean()
+reduction_axis: the variance is that of all entries; it is that of each row
+    (centred * centred).mean(axis=1, keepdims=True) => (centred * centred).mean()
+reduction_axis: the mean runs over the batch; it is that of each row
+    x.mean(axis=1, keepdims=True) => x.mean(axis=0)
+reduction_axis: the variance runs over the batch; it is that of each row
+    (centred * centred).mean(axis=1, keepdims=True) => (centred * centred).mean(axis=0)
+missing_term: the mean is not taken away before the division
+    centred * inverse_std => x * inverse_std
+missing_term: the mean is not taken away at all
+    x - x.mean(axis=1, keepdims=True) => x
+wrong_cached_value: the variance is the mean of the squares of what is centred, not of x
+    (centred * centred) => (x * x)
+wrong_derivative: the mean of the absolute values is no deviation: it is the root of the mean square
+    1.0 / np.sqrt(variance + eps) => 1.0 / (np.abs(centred).mean(axis=1, keepdims=True) + eps)
+"""

@@ -31,30 +31,23 @@ BRANCHES = {
 
 def draw(rng, dtype, trial):
     if trial == 1:  # the chapter's example
-        inputs = {"x": [[1, 2], [3, 4]], "W": [[1], [10]], "b": [0]}
-        return {name: np.array(value, dtype) for name, value in inputs.items()}, {}
+        x, W, b = (np.array(value, dtype) for value in ([[1, 2], [3, 4]], [[1], [10]], [0]))
+        return {"x": x, "W": W, "b": b}, {}
     d_in, d_out = (4, 4) if trial == 4 else in_and_out(rng, trial)
     n = {2: 1, 3: 10, 4: 4}.get(trial, 8)
     return {"x": drawn(rng, dtype, n, d_in), "W": drawn(rng, dtype, d_in, d_out), "b": drawn(rng, dtype, d_out)}, {}
 
 
-SLIPS = [
-    ("mean_vs_sum", "db is a mean over the rows; it is their sum", ("dy.sum(", "dy.mean(")),
-    ("mean_vs_sum", "dW is a sum over the rows, not a mean", ("x.T @ dy", "x.T @ dy / len(x)")),
-    (
-        "mean_vs_sum",
-        "dW and db are sums over the rows, not means",
-        ("x.T @ dy", "x.T @ dy / len(x)"),
-        ("dy.sum(", "dy.mean("),
-    ),
-    (
-        "ignores_upstream",
-        "the upstream gradient is missing: it is taken for ones",
-        ("= cache", "= cache; dy = np.ones_like(dy)"),
-    ),
-    (
-        "ignores_upstream",
-        "db is the number of rows; it is the sum of dy over the rows",
-        ("dy.sum(axis=0)", "np.full_like(dy[0], len(dy))"),
-    ),
-]
+SLIPS = """
+mean_vs_sum: db is a mean over the rows; it is their sum
+    dy.sum( => dy.mean(
+mean_vs_sum: dW is a sum over the rows, not a mean
+    x.T @ dy => x.T @ dy / len(x)
+mean_vs_sum: dW and db are sums over the rows, not means
+    x.T @ dy => x.T @ dy / len(x)
+    dy.sum( => dy.mean(
+ignores_upstream: the upstream gradient is missing: it is taken for ones
+    = cache => = cache; dy = np.ones_like(dy)
+ignores_upstream: db is the number of rows; it is the sum of dy over the rows
+    dy.sum(axis=0) => np.full_like(dy[0], len(dy))
+"""

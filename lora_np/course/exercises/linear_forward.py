@@ -32,24 +32,21 @@ BRANCHES = {
 
 def draw(rng, dtype, trial):
     if trial == 1:  # the chapter's example
-        return {
-            "x": np.array([[1.0, 2.0]], dtype),
-            "W": np.array([[1, 0, 2], [3, 1, 0]], dtype),
-            "b": np.array([0, 0, 1], dtype),
-        }
+        x, W, b = (np.array(value, dtype) for value in ([[1, 2]], [[1, 0, 2], [3, 1, 0]], [0, 0, 1]))
+        return {"x": x, "W": W, "b": b}
     n = 8 if trial == 0 else sizes(rng, 1)[0]
     d_in, d_out = in_and_out(rng, trial)
     b = None if trial in (2, 3) else drawn(rng, dtype, d_out)
     return {"x": drawn(rng, dtype, n, d_in), "W": drawn(rng, dtype, d_in, d_out), "b": b}
 
 
-SLIPS = [
-    ("missing_term", "b is not added", ("x @ W + b", "x @ W")),
-    ("extra_term", "b is added twice", ("x @ W + b", "x @ W + b + b")),
-    ("sign", "b is subtracted; it is added", ("x @ W + b", "x @ W - b")),
-    (
-        "mean_vs_sum",
-        "it is divided by the number of entries of a row; x @ W is a sum",
-        ("x @ W", "x @ W / x.shape[1]"),
-    ),
-]
+SLIPS = """
+missing_term: b is not added
+    x @ W + b => x @ W
+extra_term: b is added twice
+    x @ W + b => x @ W + b + b
+sign: b is subtracted; it is added
+    x @ W + b => x @ W - b
+mean_vs_sum: it is divided by the number of entries of a row; x @ W is a sum
+    x @ W => x @ W / x.shape[1]
+"""

@@ -40,54 +40,41 @@ def draw(rng, dtype, trial):
     return inputs, arguments
 
 
-MASKED = "dz if mask is None else dz * mask"
-SLIPS = [
-    (
-        "missing_path",
-        "x goes two ways: the detour's part is missing in dx",
-        ("dx = dx + dy @ W.T", "dx = dy @ W.T"),
-    ),
-    ("missing_path", "x goes two ways: the part through W is missing in dx", ("dx = dx + dy @ W.T", "dx = dx")),
-    (
-        "elementwise_factor",
-        "the mask multiplies the detour's part of dx only; here it multiplies the sum",
-        (MASKED, "dz"),
-        ("dx + dy @ W.T", "(dx + dy @ W.T) * (1 if mask is None else mask)"),
-    ),
-    (
-        "factor_order",
-        "the mask multiplies the detour's part of dx; here it multiplies the other one",
-        (MASKED, "dz"),
-        ("dx + dy @ W.T", "dx + dy @ W.T * (1 if mask is None else mask)"),
-    ),
-    (
-        "mask_ignored",
-        "the mask multiplied x on its way into the detour, so it multiplies dz on the way back",
-        (MASKED, "dz"),
-    ),
-    ("constant_factor", "scale is missing in dB", ("scale * (u.T @ dy)", "u.T @ dy")),
-    ("constant_factor", "scale is missing in du, and so in dA and in dx", ("scale * (dy @ B.T)", "dy @ B.T")),
-    (
-        "constant_factor",
-        "scale is missing in all gradients of the detour",
-        ("scale * (u.T @ dy)", "u.T @ dy"),
-        ("scale * (dy @ B.T)", "dy @ B.T"),
-    ),
-    ("constant_factor", "scale is missing in dA", ("z.T @ du", "z.T @ du / scale")),
-    ("constant_factor", "scale is missing in the detour's part of dx", ("du @ A.T", "du @ A.T / scale")),
-    ("constant_factor", "scale is in dA twice", ("z.T @ du", "z.T @ du * scale")),
-    ("constant_factor", "scale is in dB twice", ("scale * (u.T", "scale * scale * (u.T")),
-    ("constant_factor", "scale multiplies the part through W, too", ("dx + dy @ W.T", "dx + scale * (dy @ W.T)")),
-    ("sign", "the detour is added", ("dx = dx + dy @ W.T", "dx = -dx + dy @ W.T")),
-    (
-        "mean_vs_sum",
-        "dA and dB are sums over the rows, not means",
-        ("u.T @ dy", "u.T @ dy / len(dy)"),
-        ("z.T @ du", "z.T @ du / len(dy)"),
-    ),
-    (
-        "elementwise_factor",
-        "z is x * mask already; the mask is in dA twice",
-        ("z.T @ du", "(z if mask is None else z * mask).T @ du"),
-    ),
-]
+SLIPS = """
+missing_path: x goes two ways: the detour's part is missing in dx
+    dx = dx + dy @ W.T => dx = dy @ W.T
+missing_path: x goes two ways: the part through W is missing in dx
+    dx = dx + dy @ W.T => dx = dx
+elementwise_factor: the mask multiplies the detour's part of dx only; here it multiplies the sum
+    dz if mask is None else dz * mask => dz
+    dx + dy @ W.T => (dx + dy @ W.T) * (1 if mask is None else mask)
+factor_order: the mask multiplies the detour's part of dx; here it multiplies the other one
+    dz if mask is None else dz * mask => dz
+    dx + dy @ W.T => dx + dy @ W.T * (1 if mask is None else mask)
+mask_ignored: the mask multiplied x on its way into the detour, so it multiplies dz on the way back
+    dz if mask is None else dz * mask => dz
+constant_factor: scale is missing in dB
+    scale * (u.T @ dy) => u.T @ dy
+constant_factor: scale is missing in du, and so in dA and in dx
+    scale * (dy @ B.T) => dy @ B.T
+constant_factor: scale is missing in all gradients of the detour
+    scale * (u.T @ dy) => u.T @ dy
+    scale * (dy @ B.T) => dy @ B.T
+constant_factor: scale is missing in dA
+    z.T @ du => z.T @ du / scale
+constant_factor: scale is missing in the detour's part of dx
+    du @ A.T => du @ A.T / scale
+constant_factor: scale is in dA twice
+    z.T @ du => z.T @ du * scale
+constant_factor: scale is in dB twice
+    scale * (u.T => scale * scale * (u.T
+constant_factor: scale multiplies the part through W, too
+    dx + dy @ W.T => dx + scale * (dy @ W.T)
+sign: the detour is added
+    dx = dx + dy @ W.T => dx = -dx + dy @ W.T
+mean_vs_sum: dA and dB are sums over the rows, not means
+    u.T @ dy => u.T @ dy / len(dy)
+    z.T @ du => z.T @ du / len(dy)
+elementwise_factor: z is x * mask already; the mask is in dA twice
+    z.T @ du => (z if mask is None else z * mask).T @ du
+"""

@@ -56,37 +56,34 @@ def draw(rng, dtype, trial):
     return {"x": x, "W": W, "b": b, "A": A, "B": B, "scale": 1.7, "mask": mask}
 
 
-DETOUR, MASKED = "scale * (u @ B)", "x if mask is None else x * mask"
-SLIPS = [
-    ("missing_term", "b is not added", ("(x, W, b)", "(x, W)")),
-    ("extra_term", "b is added twice", ("y0 + ", "y0 + (0 if b is None else b) + ")),
-    ("constant_factor", "scale is missing", (DETOUR, "u @ B")),
-    ("constant_factor", "scale is there twice", (DETOUR, "scale * " + DETOUR)),
-    (
-        "constant_factor",
-        "scale is lora_alpha / r already; it is divided by r once more",
-        (DETOUR, DETOUR + " / A.shape[1]"),
-    ),
-    ("constant_factor", "it is divided by scale; scale multiplies", (DETOUR, "(u @ B) / scale")),
-    (
-        "factor_order",
-        "scale multiplies the detour only; here it multiplies the whole sum",
-        ("y0 + " + DETOUR, "scale * (y0 + u @ B)"),
-    ),
-    ("factor_order", "scale multiplies the detour, not the base", ("y0 + " + DETOUR, "scale * y0 + u @ B")),
-    ("mask_ignored", "the dropout mask is not applied", (MASKED, "x")),
-    (
-        "elementwise_factor",
-        "the mask multiplies x in the detour only; here the base loses entries, too",
-        ("(x, W, b)", f"({MASKED}, W, b)"),
-    ),
-    (
-        "factor_order",
-        "the mask multiplies x in the detour, not in the base",
-        (MASKED, "x"),
-        ("(x, W, b)", f"({MASKED}, W, b)"),
-    ),
-    ("missing_path", "x W + b is missing: the detour is beside it, not in its place", ("y0 + ", "")),
-    ("missing_path", "the detour is missing", (" + " + DETOUR, "")),
-    ("sign", "the detour is added", ("y0 + ", "y0 - ")),
-]
+SLIPS = """
+missing_term: b is not added
+    (x, W, b) => (x, W)
+extra_term: b is added twice
+    y0 + => y0 + (0 if b is None else b) +
+constant_factor: scale is missing
+    scale * (u @ B) => u @ B
+constant_factor: scale is there twice
+    scale * (u @ B) => scale * scale * (u @ B)
+constant_factor: scale is lora_alpha / r already; it is divided by r once more
+    scale * (u @ B) => scale * (u @ B) / A.shape[1]
+constant_factor: it is divided by scale; scale multiplies
+    scale * (u @ B) => (u @ B) / scale
+factor_order: scale multiplies the detour only; here it multiplies the whole sum
+    y0 + scale * (u @ B) => scale * (y0 + u @ B)
+factor_order: scale multiplies the detour, not the base
+    y0 + scale * (u @ B) => scale * y0 + u @ B
+mask_ignored: the dropout mask is not applied
+    x if mask is None else x * mask => x
+elementwise_factor: the mask multiplies x in the detour only; here the base loses entries, too
+    (x, W, b) => (x if mask is None else x * mask, W, b)
+factor_order: the mask multiplies x in the detour, not in the base
+    x if mask is None else x * mask => x
+    (x, W, b) => (x if mask is None else x * mask, W, b)
+missing_path: x W + b is missing: the detour is beside it, not in its place
+    y0 + =>
+missing_path: the detour is missing
+    + scale * (u @ B) =>
+sign: the detour is added
+    y0 + => y0 -
+"""

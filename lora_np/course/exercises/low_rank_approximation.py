@@ -5,8 +5,7 @@ import numpy as np
 from lora_np import compress
 from lora_np.course.draws import drawn
 from lora_np.course.findings import Finding
-from lora_np.course.models import largest
-from lora_np.gradcheck import close
+from lora_np.course.models import largest, same_numbers
 
 CHAPTER, PLACE, MINUTES, LEVEL = 1, 1, 10, "easy"
 OUTPUTS = ("A", "B")
@@ -49,42 +48,27 @@ KINDS = {"product": (None, "A @ B is not the best approximation of rank {r}: the
 
 def judge(given, right, arguments):
     """Any two factors of the right sizes will do, if their product is right."""
-    W, r = arguments["W"], arguments["r"]
-    for (name, matrix), shape in zip(given.items(), ((W.shape[0], r), (r, W.shape[1]))):
-        if np.shape(matrix) != shape:
-            yield Finding("shape", name, {"given": np.shape(matrix), "expected": shape})
-            return
-    mine, best = (result["A"] @ result["B"] for result in (given, right))
-    if not close(mine, best, 1e-4 if W.dtype == np.float32 else 1e-9):
-        yield Finding("product", "A", {"r": r, "largest": largest(mine, best)})
+    for name, matrix in right.items():
+        if np.shape(given[name]) != matrix.shape:
+            yield Finding("shape", name, {"given": np.shape(given[name]), "expected": matrix.shape})
+    mine, best = (numbers(results)["A"] for results in (given, right))
+    if not same_numbers(mine, best):
+        yield Finding("product", "A", {"r": arguments["r"], "largest": largest(mine, best)})
 
 
-SLIPS = [
-    (
-        "elementwise_factor",
-        "the singular values are left out of both factors",
-        ("U[:, :r] * s[:r]", "U[:, :r]"),
-    ),
-    (
-        "elementwise_factor",
-        "each singular value is in the product twice; put it into one factor, or its root into both",
-        ("Vt[:r]", "s[:r, None] * Vt[:r]"),
-    ),
-    (
-        "elementwise_factor",
-        "the root of each singular value is in one factor only; its other half is missing",
-        ("* s[:r]", "* np.sqrt(s[:r])"),
-    ),
-    (
-        "wrong_cached_value",
-        "these are the smallest singular values; they come last, the largest first",
-        ("U[:, :r] * s[:r], Vt[:r]", "U[:, -r:] * s[-r:], Vt[-r:]"),
-    ),
-    ("transpose", "np.linalg.svd gives V transposed already: take its first r rows", ("Vt[:r]", "Vt[:, :r].T")),
-    ("transpose", "the singular vectors are the columns of U, not its rows", ("U[:, :r]", "U[:r].T")),
-    (
-        "extra_term",
-        "the columns are centred first, as in PCA; W itself is approximated",
-        ("svd(W,", "svd(W - W.mean(axis=0),"),
-    ),
-]
+SLIPS = """
+elementwise_factor: the singular values are left out of both factors
+    U[:, :r] * s[:r] => U[:, :r]
+elementwise_factor: each singular value is in the product twice; put it into one factor, or its root into both
+    Vt[:r] => s[:r, None] * Vt[:r]
+elementwise_factor: the root of each singular value is in one factor only; its other half is missing
+    * s[:r] => * np.sqrt(s[:r])
+wrong_cached_value: these are the smallest singular values; they come last, the largest first
+    U[:, :r] * s[:r], Vt[:r] => U[:, -r:] * s[-r:], Vt[-r:]
+transpose: np.linalg.svd gives V transposed already: take its first r rows
+    Vt[:r] => Vt[:, :r].T
+transpose: the singular vectors are the columns of U, not its rows
+    U[:, :r] => U[:r].T
+extra_term: the columns are centred first, as in PCA; W itself is approximated
+    svd(W, => svd(W - W.mean(axis=0),
+"""

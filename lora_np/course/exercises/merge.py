@@ -35,24 +35,24 @@ def merge(model):
     return dataclasses.replace(rebuild(model, change), adapter=None)
 
 
+def adapted(model):
+    return nodes_of(model, LoRALinear)
+
+
 BRANCHES = {
-    "the weights are float32": lambda model, **_: model.head.classifier.W.dtype == np.float32,
-    "an adapted map has no bias": lambda model, **_: any(n.b is None for n in nodes_of(model, LoRALinear).values()),
-    "an adapted map is square": lambda model, **_: any(
-        len(set(n.W.shape)) == 1 for n in nodes_of(model, LoRALinear).values()
-    ),
-    "an adapted map is not square": lambda model, **_: any(
-        len(set(n.W.shape)) == 2 for n in nodes_of(model, LoRALinear).values()
-    ),
-    "lora_alpha is divided by the root of r": lambda model, **_: model.adapter.use_rslora,
+    "the weights are float32": lambda model: model.head.classifier.W.dtype == np.float32,
+    "an adapted map has no bias": lambda model: any(n.b is None for n in adapted(model).values()),
+    "an adapted map is square": lambda model: any(len({*n.W.shape}) == 1 for n in adapted(model).values()),
+    "an adapted map is not square": lambda model: any(len({*n.W.shape}) == 2 for n in adapted(model).values()),
+    "lora_alpha is divided by the root of r": lambda model: model.adapter.use_rslora,
 }
 
 
 def draw(rng, dtype, trial):
     model = adapted_model(rng, np.float32 if trial == 1 else dtype, trial)
     if trial == 2:
-        without = {path: dataclasses.replace(node, b=None) for path, node in nodes_of(model, LoRALinear).items()}
-        model = rebuild(model, lambda path, node: without.get(path, node))
+        old = adapted(model)
+        model = rebuild(model, lambda path, node: dataclasses.replace(node, b=None) if path in old else node)
     return {"model": model}
 
 
@@ -71,19 +71,10 @@ KINDS = {
     "lost": (None, "{path} is no Linear: change returns one node, in the place of the LoRALinear"),
     "twice": ("extra_term", "{path} still has its detour, so the update counts twice"),
     "W": (None, "{path}.W is not W + scale * A B"),
-    "rounded": (
-        None,
-        "{path}.W was added up in float32: make A or B float64 before the product, and round the sum once",
-    ),
+    "rounded": (None, "{path}.W was added up in float32: make A or B float64 before the product, round the sum once"),
     "hf": (None, "{path}.hf is {given!r}, expected {expected!r}: hand on the node's own, for the files"),
-    "outputs": (
-        "missing_term",
-        "its outputs are not those of the adapted model: the largest difference is {largest}; is a bias lost?",
-    ),
-    "adapter": (
-        None,
-        "its .adapter is still there: dataclasses.replace(model, adapter=None), as nothing is left of it",
-    ),
+    "outputs": ("missing_term", "its outputs differ from the adapted model's by up to {largest}; is a bias lost?"),
+    "adapter": (None, "its .adapter is still there, though all is merged: dataclasses.replace(model, adapter=None)"),
 }
 
 
@@ -91,22 +82,19 @@ def judge(given, right, arguments):
     lora, given, right = arguments["model"], given["model"], right["model"]
     if not isinstance(given, type(lora)):
         yield Finding("no model", "model", {"given": type(given).__name__})
-        return
-    adapted, left = nodes_of(lora, LoRALinear), nodes_of(given, LoRALinear)
-    if not adapted:
+    detours = adapted(lora)
+    if not detours:
         yield Finding("changed", "model")
-    for path, node in left.items():
-        yield Finding("untouched" if np.array_equal(node.W, adapted[path].W) else "twice", "model", {"path": path})
+    for path, node in adapted(given).items():
+        yield Finding("untouched" if np.array_equal(node.W, detours[path].W) else "twice", "model", {"path": path})
     mine, wanted = nodes_of(given, Linear), nodes_of(right, Linear)
-    for path in adapted:
+    for path in detours:
         if path not in mine:
             yield Finding("lost", "model", {"path": path})
-            return
         W, target = mine[path].W, wanted[path].W
         single = target.dtype == np.float32
         if W.dtype != target.dtype:
-            values = {"name": f"{path}.W", "given": W.dtype, "expected": target.dtype}
-            yield Finding("dtype", "model", values)
+            yield Finding("dtype", "model", {"name": f"{path}.W", "given": W.dtype, "expected": target.dtype})
         if W.shape != target.shape or not close(W, target, 1e-6 if single else 1e-12):
             yield Finding("W", "model", {"path": path})
         elif single and np.mean(target != W) > 0.05:  # another order of float64's sums moves hardly any
@@ -119,30 +107,23 @@ def judge(given, right, arguments):
         yield Finding("adapter", "model")
 
 
-SLIPS = [
-    ("constant_factor", "the scale is missing", ("node.scale * (", "(")),
-    ("constant_factor", "the scale is there twice", ("node.scale * (", "node.scale**2 * (")),
-    ("constant_factor", "it is divided by the scale; the scale multiplies", ("node.scale * (", "1 / node.scale * (")),
-    ("sign", "the update is subtracted; it is added", ("node.W + ", "node.W - ")),
-    (
-        "missing_term",
-        "the detour is thrown away; its update is added to W",
-        (" + node.scale * (node.A.astype(np.float64) @ node.B)", ""),
-    ),
-    ("missing_term", "W is missing: it is the update alone", ("node.W + node", "node")),
-    (
-        "factor_order",
-        "the scale multiplies W, too",
-        ("node.W + node.scale * (node.A.astype(np.float64) @ node.B)", "node.scale * (node.W + node.A @ node.B)"),
-    ),
-    (
-        "factor_order",
-        "the scale multiplies W, and not the update",
-        ("node.W + node.scale * (", "node.scale * node.W + ("),
-    ),
-    (
-        "transpose",
-        "the update is transposed",
-        ("(node.A.astype(np.float64) @ node.B)", "(u.T if (u := node.A @ node.B).shape == u.T.shape else u)"),
-    ),
-]
+SLIPS = """
+constant_factor: the scale is missing
+    node.scale * ( => (
+constant_factor: the scale is there twice
+    node.scale * ( => node.scale**2 * (
+constant_factor: it is divided by the scale; the scale multiplies
+    node.scale * ( => 1 / node.scale * (
+sign: the update is subtracted; it is added
+    node.W + => node.W -
+missing_term: the detour is thrown away; its update is added to W
+    + node.scale * (node.A.astype(np.float64) @ node.B) =>
+missing_term: W is missing: it is the update alone
+    node.W + node => node
+factor_order: the scale multiplies W, too
+    node.W + node.scale * (node.A.astype(np.float64) @ node.B) => node.scale * (node.W + node.A @ node.B)
+factor_order: the scale multiplies W, and not the update
+    node.W + node.scale * ( => node.scale * node.W + (
+transpose: the update is transposed
+    (node.A.astype(np.float64) @ node.B) => (u.T if (u := node.A @ node.B).shape == u.T.shape else u)
+"""

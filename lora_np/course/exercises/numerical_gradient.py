@@ -50,17 +50,13 @@ def draw(rng, dtype, trial):
     a, b = (drawn(rng, np.float64, *x.shape) for _ in range(2))
     if trial >= 4:  # at 0 a relative step is none
         steep = 1e6 if dtype == np.float32 else 1e3  # once a check: there order 2 shows, however small its step
-
-        def function(x):
-            return float(np.sum(a * x + steep * b * x**3))
-
-        return {"function": function, "x": np.zeros_like(x)}
+        return {"function": lambda x: float(np.sum(a * x + steep * b * x**3)), "x": np.zeros_like(x)}
+    if trial == 3:  # whose reshape(-1) is a copy
+        x, a, b = x.T, a.T, b.T
 
     def function(x):
         return float(np.sum(b * np.tanh(3 * x * a)) + 3 * np.sum(x**3) + 5 * np.sin(np.sum(x) / 4))  # entries meet
 
-    if trial == 3:  # whose reshape(-1) is a copy
-        x, a, b = x.T, a.T, b.T
     return {"function": function, "x": x}
 
 
@@ -82,55 +78,47 @@ def judge(given, right, arguments):
         yield found
 
 
-FORMULA = "(4 * near - wide) / 3"
-MOVE = "x[index] = kept + k * h\n            values.append(function(x))"
-SLIPS = [
-    ("constant_factor", "the 12 below the line is missing", (FORMULA, "(4 * near - wide) * 4")),
-    ("constant_factor", "it is divided by 2 h; this formula is divided by 12 h", (FORMULA, "(4 * near - wide) * 2")),
-    (
-        "constant_factor",
-        "it is twice as large as it should be: the formula of four points is divided by 12 h",
-        (FORMULA, "(4 * near - wide) * 2 / 3"),
-    ),
-    ("constant_factor", "it is divided by 8 h; this formula is divided by 12 h", (FORMULA, "(4 * near - wide) / 2")),
-    ("constant_factor", "4 near - wide is three slopes: divide by 3", (FORMULA, "(4 * near - wide)")),
-    ("constant_factor", "it is not divided by h", (FORMULA, "(4 * near - wide) / 3 * h")),
-    ("constant_factor", "it is multiplied by h; divide by it", (FORMULA, "(4 * near - wide) / 3 * h * h")),
-    (
-        "sign",
-        "the outer two points have the other sign: f(-2h) - 8 f(-h) + 8 f(h) - f(2h)",
-        (FORMULA, "(4 * near + wide) / 3"),
-    ),
-    ("sign", "the sign of the whole is wrong", (FORMULA, "(wide - 4 * near) / 3")),
-    ("swapped", "the 8 belongs to the inner two points, not to the outer two", (FORMULA, "(near - 16 * wide) / 6")),
-    ("swapped", "the 8 belongs to the inner two points, not to the outer two", (FORMULA, "(16 * wide - near) / 6")),
-    ("constant_factor", "the inner two points count 8 times", (FORMULA, "(near - 2 * wide) / 6")),
-    ("constant_factor", "the outer two points are 4 h apart, not 2 h", ("(4 * h)", "(2 * h)")),
-    ("missing_term", "the outer two points are missing", (FORMULA, "4 * near / 3")),
-    (
-        "inplace",
-        "an entry is not put back before it moves again",
-        ("x[index] = kept + k * h", "x[index] += k * h"),
-        ("\n        x[index] = kept\n", "\n"),
-    ),
-    (
-        "reduction_axis",
-        "all entries move at once; move one at a time",
-        (MOVE, "values.append(function(x + k * h))"),
-    ),
-    (
-        "reduction_axis",
-        "a whole row moves at once; move one entry at a time",
-        (MOVE, "x[index[0]] += k * h; values.append(function(x)); x[index[0]] -= k * h"),
-    ),
-    (
-        "reduction_axis",
-        "a whole column moves at once; move one entry at a time",
-        (MOVE, "values.append(function(x + k * h * (np.arange(x.shape[-1]) == index[-1])))"),
-    ),
-    (
-        "missing_term",
-        "a relative step is 0 where the entry is 0; let it be at least that of an entry of 1",
-        ("max(1.0, abs(kept))", "abs(kept)"),
-    ),
-]
+SLIPS = """
+constant_factor: the 12 below the line is missing
+    (4 * near - wide) / 3 => (4 * near - wide) * 4
+constant_factor: it is divided by 2 h; this formula is divided by 12 h
+    (4 * near - wide) / 3 => (4 * near - wide) * 2
+constant_factor: it is twice as large as it should be: the formula of four points is divided by 12 h
+    (4 * near - wide) / 3 => (4 * near - wide) * 2 / 3
+constant_factor: it is divided by 8 h; this formula is divided by 12 h
+    (4 * near - wide) / 3 => (4 * near - wide) / 2
+constant_factor: 4 near - wide is three slopes: divide by 3
+    (4 * near - wide) / 3 => (4 * near - wide)
+constant_factor: it is not divided by h
+    (4 * near - wide) / 3 => (4 * near - wide) / 3 * h
+constant_factor: it is multiplied by h; divide by it
+    (4 * near - wide) / 3 => (4 * near - wide) / 3 * h * h
+sign: the outer two points have the other sign: f(-2h) - 8 f(-h) + 8 f(h) - f(2h)
+    (4 * near - wide) / 3 => (4 * near + wide) / 3
+sign: the sign of the whole is wrong
+    (4 * near - wide) / 3 => (wide - 4 * near) / 3
+swapped: the 8 belongs to the inner two points, not to the outer two
+    (4 * near - wide) / 3 => (near - 16 * wide) / 6
+swapped: the 8 belongs to the inner two points, not to the outer two
+    (4 * near - wide) / 3 => (16 * wide - near) / 6
+constant_factor: the inner two points count 8 times
+    (4 * near - wide) / 3 => (near - 2 * wide) / 6
+constant_factor: the outer two points are 4 h apart, not 2 h
+    (4 * h) => (2 * h)
+missing_term: the outer two points are missing
+    (4 * near - wide) / 3 => 4 * near / 3
+inplace: an entry is not put back before it moves again
+    x[index] = kept + k * h => x[index] += k * h
+    x[index] = kept => pass
+reduction_axis: all entries move at once; move one at a time
+    x[index] = kept + k * h => pass
+    values.append(function(x)) => values.append(function(x + k * h))
+reduction_axis: a whole row moves at once; move one entry at a time
+    x[index] = kept + k * h => x[index[0]] += k * h
+    values.append(function(x)) => values.append(function(x)); x[index[0]] -= k * h
+reduction_axis: a whole column moves at once; move one entry at a time
+    x[index] = kept + k * h => pass
+    values.append(function(x)) => values.append(function(x + k * h * (np.arange(x.shape[-1]) == index[-1])))
+missing_term: a relative step is 0 where the entry is 0; let it be at least that of an entry of 1
+    max(1.0, abs(kept)) => abs(kept)
+"""

@@ -70,86 +70,48 @@ def draw(rng, dtype, trial):
             return {"W": W, "error": error}
 
 
-TEST = "energy[r:].sum() <= error**2 * energy.sum()"
-SQUARES = "np.linalg.svd(W, compute_uv=False).astype(np.float64) ** 2"
-VALUES = "np.linalg.svd(W, compute_uv=False).astype(np.float64)"
-SLIPS = [
-    (
-        "missing_term",
-        "it is one too few",
-        ("return r", "return r - 1"),
-        ("return len(energy)", "return len(energy) - 1"),
-    ),
-    (
-        "extra_term",
-        "it is one too many",
-        ("return r", "return r + 1"),
-        ("return len(energy)", "return len(energy) + 1"),
-    ),
-    ("extra_term", "it is one too many where the error is above 0", ("return r", "return r + 1")),
-    (
-        "missing_term",
-        "the search begins at rank 1; an error of 1 needs no rank at all: 0",
-        ("range(len", "range(1, len"),
-    ),
-    (
-        None,
-        "an error that is met exactly is within the error: compare by <=",
-        (TEST, "energy[r:].sum() < error**2 * energy.sum()"),
-    ),
-    (
-        None,
-        "where no smaller rank is within the error, as for an error of 0, it is the full one",
-        ("return len(energy)", "return None"),
-    ),
-    (
-        None,
-        "where no smaller rank is within the error, as for an error of 0, it is the full one",
-        ("return len(energy)", "return 0"),
-    ),
-    ("elementwise_factor", "the singular values are not squared", (SQUARES, VALUES)),
-    ("elementwise_factor", "the singular values are not squared", (SQUARES, VALUES), ("error**2", "error")),
-    ("constant_factor", "sums of squares are compared with the error; square it, too", ("error**2", "error")),
-    (
-        "constant_factor",
-        "the error is relative: compare with error times the norm of W",
-        ("error**2 * energy.sum()", "error**2"),
-    ),
-    (
-        "constant_factor",
-        "the error is relative: compare with error times the norm of W",
-        ("error**2 * energy.sum()", "error"),
-    ),
-    (
-        "wrong_cached_value",
-        "the error is what is left out, not what is kept",
-        ("error**2 *", "(1 - error) ** 2 *"),
-    ),
-    ("wrong_cached_value", "the error is what is left out, not what is kept", ("error**2 *", "(1 - error**2) *")),
-    (
-        "wrong_cached_value",
-        "this looks at one singular value at a time, as the spectral norm does; all that are left out count",
-        (TEST, "energy[r] <= error**2 * energy[0]"),
-    ),
-    (
-        "wrong_cached_value",
-        "this looks at one singular value at a time; all that are left out count",
-        ("energy[r:].sum()", "energy[r]"),
-    ),
-    ("mean_vs_sum", "a mean of squares is compared with a sum", ("energy[r:].sum()", "energy[r:].mean()")),
-    (
-        "mean_vs_sum",
-        "a mean of squares is compared with a sum",
-        ("energy[r:].sum()", "energy[r:].sum() / len(energy)"),
-    ),
-    (
-        "mean_vs_sum",
-        "a mean over all entries is compared with a sum",
-        ("energy[r:].sum()", "energy[r:].sum() / W.size"),
-    ),
-    (
-        None,
-        "it is the largest rank; the smallest one that is within the error is asked for",
-        (TEST, "False"),
-    ),
-]
+SLIPS = """
+missing_term: it is one too few
+    return r => return r - 1
+    return len(energy) => return len(energy) - 1
+extra_term: it is one too many
+    return r => return r + 1
+    return len(energy) => return len(energy) + 1
+extra_term: it is one too many where the error is above 0
+    return r => return r + 1
+missing_term: the search begins at rank 1; an error of 1 needs no rank at all: 0
+    range(len => range(1, len
+other: an error that is met exactly is within the error: compare by <=
+    energy[r:].sum() <= error**2 * energy.sum() => energy[r:].sum() < error**2 * energy.sum()
+other: where no smaller rank is within the error, as for an error of 0, it is the full one
+    return len(energy) => return None
+other: where no smaller rank is within the error, as for an error of 0, it is the full one
+    return len(energy) => return 0
+elementwise_factor: the singular values are not squared
+    astype(np.float64) ** 2 => astype(np.float64)
+elementwise_factor: the singular values are not squared
+    astype(np.float64) ** 2 => astype(np.float64)
+    error**2 => error
+constant_factor: sums of squares are compared with the error; square it, too
+    error**2 => error
+constant_factor: the error is relative: compare with error times the norm of W
+    error**2 * energy.sum() => error**2
+constant_factor: the error is relative: compare with error times the norm of W
+    error**2 * energy.sum() => error
+wrong_cached_value: the error is what is left out, not what is kept
+    error**2 * => (1 - error) ** 2 *
+wrong_cached_value: the error is what is left out, not what is kept
+    error**2 * => (1 - error**2) *
+wrong_cached_value: this looks at one singular value at a time, as the spectral norm does; all that are left out count
+    energy[r:].sum() <= error**2 * energy.sum() => energy[r] <= error**2 * energy[0]
+wrong_cached_value: this looks at one singular value at a time; all that are left out count
+    energy[r:].sum() => energy[r]
+mean_vs_sum: a mean of squares is compared with a sum
+    energy[r:].sum() => energy[r:].mean()
+mean_vs_sum: a mean of squares is compared with a sum
+    energy[r:].sum() => energy[r:].sum() / len(energy)
+mean_vs_sum: a mean over all entries is compared with a sum
+    energy[r:].sum() => energy[r:].sum() / W.size
+other: it is the largest rank; the smallest one that is within the error is asked for
+    energy[r:].sum() <= error**2 * energy.sum() => False
+"""

@@ -41,49 +41,35 @@ def draw(rng, dtype, trial):
     return {"dP": drawn(rng, dtype, *S.shape), "P": P / P.sum(axis=-1, keepdims=True)}
 
 
-BRACKET, SUM = "(dP - (P * dP).sum(axis=-1, keepdims=True))", "(P * dP).sum(axis=-1, keepdims=True)"
-SLIPS = [
-    (
-        "missing_term",
-        "P * (1 - P) is the diagonal of the Jacobian only; its other entries are missing",
-        (BRACKET, "(1 - P) * dP"),
-    ),
-    (
-        "missing_term",
-        "the softmax ties a row together: the sum of P * dP over the row is missing",
-        (BRACKET, "dP"),
-    ),
-    ("ignores_upstream", "P * (1 - P) is a slope; the upstream gradient dP is missing", (BRACKET, "(1 - P)")),
-    ("reduction_axis", "the sum runs over the rows; it runs within each row, axis=-1", ("axis=-1", "axis=0")),
-    (
-        "reduction_axis",
-        "the sum runs along axis 1; the rows lie along the last one, axis=-1",
-        ("axis=-1", "axis=1"),
-    ),
-    (
-        "reduction_axis",
-        "the sum runs along the last axis but one; the rows lie along the last one, axis=-1",
-        ("axis=-1", "axis=-2"),
-    ),
-    (
-        "reduction_axis",
-        "the sum runs over everything; it runs within each row, axis=-1",
-        ("axis=-1, keepdims=True", ""),
-    ),
-    (
-        "reduction_axis",
-        "the sum runs over all axes but the first; it runs within each row, axis=-1",
-        ("axis=-1", "axis=tuple(range(1, P.ndim))"),
-    ),
-    ("mean_vs_sum", "a mean stands where the sum belongs", (".sum(", ".mean(")),
-    ("elementwise_factor", "the P in front of the bracket is missing", ("return P * (dP", "return (dP")),
-    ("elementwise_factor", "the sum is of P * dP; the P is missing in it", ("(P * dP).sum(", "dP.sum(")),
-    (
-        "elementwise_factor",
-        "the sum stands inside the bracket, so P multiplies it, too",
-        ("P * " + BRACKET, "P * dP - " + SUM),
-    ),
-    ("sign", "the sum is subtracted", ("(dP - (P", "(dP + (P")),
-    ("sign", "the sign of the whole is wrong", ("return P * (dP", "return -P * (dP")),
-    ("elementwise_factor", "P is in the sum twice", ("(P * dP).sum(", "(P * P * dP).sum(")),
-]
+SLIPS = """
+missing_term: P * (1 - P) is the diagonal of the Jacobian only; its other entries are missing
+    (dP - (P * dP).sum(axis=-1, keepdims=True)) => (1 - P) * dP
+missing_term: the softmax ties a row together: the sum of P * dP over the row is missing
+    (dP - (P * dP).sum(axis=-1, keepdims=True)) => dP
+ignores_upstream: P * (1 - P) is a slope; the upstream gradient dP is missing
+    (dP - (P * dP).sum(axis=-1, keepdims=True)) => (1 - P)
+reduction_axis: the sum runs over the rows; it runs within each row, axis=-1
+    axis=-1 => axis=0
+reduction_axis: the sum runs along axis 1; the rows lie along the last one, axis=-1
+    axis=-1 => axis=1
+reduction_axis: the sum runs along the last axis but one; the rows lie along the last one, axis=-1
+    axis=-1 => axis=-2
+reduction_axis: the sum runs over everything; it runs within each row, axis=-1
+    axis=-1, keepdims=True =>
+reduction_axis: the sum runs over all axes but the first; it runs within each row, axis=-1
+    axis=-1 => axis=tuple(range(1, P.ndim))
+mean_vs_sum: a mean stands where the sum belongs
+    .sum( => .mean(
+elementwise_factor: the P in front of the bracket is missing
+    return P * (dP => return (dP
+elementwise_factor: the sum is of P * dP; the P is missing in it
+    (P * dP).sum( => dP.sum(
+elementwise_factor: the sum stands inside the bracket, so P multiplies it, too
+    P * (dP - (P * dP).sum(axis=-1, keepdims=True)) => P * dP - (P * dP).sum(axis=-1, keepdims=True)
+sign: the sum is subtracted
+    (dP - (P => (dP + (P
+sign: the sign of the whole is wrong
+    return P * (dP => return -P * (dP
+elementwise_factor: P is in the sum twice
+    (P * dP).sum( => (P * P * dP).sum(
+"""

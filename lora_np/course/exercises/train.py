@@ -4,7 +4,7 @@ import numpy as np
 
 import lora_np as lnp
 from lora_np.course.findings import Finding
-from lora_np.course.models import adapted_model, frozen_model, patch_rows
+from lora_np.course.models import adapted_model, frozen_model, patch_rows, trained
 from lora_np.gradcheck import close
 
 CHAPTER, PLACE, MINUTES, LEVEL = 6, 3, 15, "medium"
@@ -26,10 +26,6 @@ def train(model, batches, lr):
         optimiser.step(model.backward(lnp.cross_entropy_backward(1.0, c), cache))
         losses.append(float(loss))
     return losses
-
-
-def trained(model):
-    return lnp.parameters(model, trainable_only=True)
 
 
 BRANCHES = {
@@ -76,7 +72,6 @@ def judge(given, right, arguments):
     given, right = np.asarray(given["losses"], float), np.asarray(right["losses"])
     if given.shape != right.shape:
         yield Finding("count", "losses", {"given": given.size, "expected": len(right)})
-        return
     tolerance = 1e-3 if arguments["model"].head.classifier.W.dtype == np.float32 else 1e-6
     if not close(given, right, tolerance):
         k = int(np.argmax(~(np.abs(given - right) <= tolerance * np.abs(right))))
@@ -86,63 +81,35 @@ def judge(given, right, arguments):
         yield Finding("model", "model")
 
 
-MADE, STEP = "lr=lr)", "optimiser.step(model.backward(lnp.cross_entropy_backward(1.0, c), cache))"
-APPEND, AGAIN = "losses.append(float(loss))", "logits, cache = model.forward(batch)"
-OPTIMISER = "optimiser = lnp.AdamW(lnp.parameters(model, trainable_only=True), lr=lr)"
-OWN_RATE = "lr is not handed to AdamW"
-SLIPS = [
-    (
-        "mean_vs_sum",
-        "the loss is a sum over the batch; cross_entropy_forward's mean is asked for",
-        ("(logits, labels)", '(logits, labels, reduction="sum")'),
-    ),
-    (
-        "sign",
-        "the gradients are those of minus the loss: the steps go uphill",
-        ("backward(1.0, c)", "backward(-1.0, c)"),
-    ),
-    (
-        "constant_factor",
-        "the upstream number of the loss is 1.0, not the loss itself",
-        ("backward(1.0, c)", "backward(float(loss), c)"),
-    ),
-    ("constant_factor", OWN_RATE, (MADE, "lr=1e-3)")),
-    ("constant_factor", OWN_RATE, (MADE, "lr=1e-2)")),
-    ("constant_factor", OWN_RATE, (MADE, "lr=1e-4)")),
-    ("missing_term", "weight_decay is 0; leave AdamW's own", (MADE, "lr=lr, weight_decay=0.0)")),
-    (
-        "not_accumulated",
-        "a new AdamW for each batch has forgotten its running means; make one before the loop",
-        (AGAIN, f"{OPTIMISER}; {AGAIN}"),
-    ),
-    (
-        None,
-        "plain gradient descent, p -= lr * g; AdamW is asked for",
-        (
-            STEP,
-            "g = model.backward(lnp.cross_entropy_backward(1.0, c), cache);"
-            " [p.__isub__(lr * g[n]) for n, p in lnp.parameters(model, trainable_only=True).items()]",
-        ),
-    ),
-    (None, "no step is taken between the losses; one belongs to each batch", (STEP, "pass")),
-    (
-        None,
-        "the loss is that after the step; take it before",
-        (APPEND, "losses.append(float(lnp.cross_entropy_forward(model.forward(batch)[0], labels)[0]))"),
-    ),
-    (
-        "extra_term",
-        "two steps are taken for each batch",
-        (STEP, f"g = {STEP[15:-1]}; optimiser.step(g); optimiser.step(g)"),
-    ),
-    (
-        None,
-        "a step is taken on the first batch only",
-        (STEP, f"losses or {STEP}"),
-    ),
-    (
-        None,
-        "the learning rate shrinks from step to step; it is lr at each",
-        (STEP, f"{STEP}; optimiser.lr *= 1 - 1 / len(batches)"),
-    ),
-]
+SLIPS = """
+mean_vs_sum: the loss is a sum over the batch; cross_entropy_forward's mean is asked for
+    (logits, labels) => (logits, labels, reduction="sum")
+sign: the gradients are those of minus the loss: the steps go uphill
+    backward(1.0, c) => backward(-1.0, c)
+constant_factor: the upstream number of the loss is 1.0, not the loss itself
+    backward(1.0, c) => backward(float(loss), c)
+constant_factor: lr is not handed to AdamW
+    lr=lr) => lr=1e-3)
+constant_factor: lr is not handed to AdamW
+    lr=lr) => lr=1e-2)
+constant_factor: lr is not handed to AdamW
+    lr=lr) => lr=1e-4)
+missing_term: weight_decay is 0; leave AdamW's own
+    lr=lr) => lr=lr, weight_decay=0.0)
+not_accumulated: a new AdamW for each batch has forgotten its running means; make one before the loop
+    logits, cache = => optimiser = lnp.AdamW(lnp.parameters(model, trainable_only=True), lr=lr); logits, cache =
+other: plain gradient descent, p -= lr * g; AdamW is asked for
+    optimiser.step( => g = (
+    losses.append( => [p.__isub__(lr * g[name]) for name, p in lnp.parameters(model, True).items()]; losses.append(
+other: no step is taken between the losses; one belongs to each batch
+    optimiser.step(model.backward(lnp.cross_entropy_backward(1.0, c), cache)) => pass
+other: the loss is that after the step; take it before
+    losses.append(float(loss)) => losses.append(float(lnp.cross_entropy_forward(model.forward(batch)[0], labels)[0]))
+extra_term: two steps are taken for each batch
+    optimiser.step( => g = (
+    losses.append( => optimiser.step(g); optimiser.step(g); losses.append(
+other: a step is taken on the first batch only
+    optimiser.step( => losses or optimiser.step(
+other: the learning rate shrinks from step to step; it is lr at each
+    losses.append( => optimiser.lr *= 1 - 1 / len(batches); losses.append(
+"""

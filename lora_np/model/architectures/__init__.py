@@ -1,17 +1,12 @@
-"""The families of models, one file each: add one here, and everybody knows it. Read their builders as columns."""
+"""The families of models, one file each: name it here, and everybody knows it. Read their builders as columns.
 
-from lora_np.model.architectures.bert import BERT, bert
-from lora_np.model.architectures.gpt2 import GPT2, gpt
-from lora_np.model.architectures.vit import VIT, vit
+A configuration is a dict with the words of Hugging Face's config.json. Each node that holds parameters carries its
+Hugging Face module name, `hf`. All weights are (d_in, d_out). A model starts frozen and without dropout: see `unfreeze`
+and `with_dropout`. Matrices start from N(0, initializer_range^2), 0.02 unless the configuration says otherwise.
+"""
 
-__all__ = ["ARCHITECTURES", "bert", "gpt", "of", "vit"]
-
-ARCHITECTURES = {one.model_type: one for one in (BERT, GPT2, VIT)}
-
-
-def of(config, where="the configuration"):
-    """Return the Architecture that a configuration is of, or raise a ValueError that lists those known."""
-    kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in ARCHITECTURES:
-        raise ValueError(f"{where} holds a model of type {kind!r}; expected one of {', '.join(ARCHITECTURES)}.")
-    return ARCHITECTURES[kind]
+from lora_np.model.architectures.architecture import ARCHITECTURES as ARCHITECTURES
+from lora_np.model.architectures.architecture import of as of
+from lora_np.model.architectures.bert import bert as bert
+from lora_np.model.architectures.gpt2 import gpt as gpt
+from lora_np.model.architectures.vit import vit as vit

@@ -1,28 +1,23 @@
 """BERT: bidirectional, a norm after each half of a block, token types.
 
-A configuration is a dict with the words of Hugging Face's config.json. Each node that holds parameters carries its
-Hugging Face module name, `hf`. All weights are (d_in, d_out). A model starts frozen and without dropout: see `unfreeze`
-and `with_dropout`. Matrices start from N(0, initializer_range^2), 0.02 unless the configuration says otherwise.
-
 Source: Devlin et al. 2018, arXiv:1810.04805.
 """
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from lora_np.model.architectures.architecture import Architecture
-from lora_np.model.architectures.maker import Maker, activation, check_heads
+from lora_np.model.architectures.architecture import Architecture, register
+from lora_np.model.architectures.maker import check_heads
 from lora_np.model.attention import Attention
 from lora_np.model.blocks import PostNormBlock
 from lora_np.model.embeddings import TokenEmbeddings
 from lora_np.model.heads import ClassifierHead
-from lora_np.model.mlp import MLP
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import freeze
 
 
 def bert_block(make, config, name):
-    d, inner = config["hidden_size"], config["intermediate_size"]
+    d = config["hidden_size"]
     attention = Attention(
         query=make.linear(d, d, f"{name}.attention.self.query"),
         key=make.linear(d, d, f"{name}.attention.self.key"),
@@ -31,11 +26,7 @@ def bert_block(make, config, name):
         heads=check_heads(d, config["num_attention_heads"]),
     )
     norm1 = make.norm(d, f"{name}.attention.output.LayerNorm")
-    mlp = MLP(
-        make.linear(d, inner, f"{name}.intermediate.dense"),
-        make.linear(inner, d, f"{name}.output.dense"),
-        activation(config["hidden_act"]),
-    )
+    mlp = make.mlp(d, config["intermediate_size"], f"{name}.intermediate.dense", f"{name}.output.dense")
     return PostNormBlock(attention, norm1, mlp, make.norm(d, f"{name}.output.LayerNorm"))
 
 
@@ -46,7 +37,7 @@ def bert(
     rng: np.random.Generator | None = None,
     dtype: DTypeLike = np.float32,
 ) -> Transformer:
-    """Return a BERT: bidirectional, norms after each half, token types; optional pooler and classifier.
+    """Return a BERT, wholly frozen: bidirectional, norms after each half, token types; optional pooler and classifier.
 
     Parameters
     ----------
@@ -59,15 +50,9 @@ def bert(
     rng : numpy.random.Generator, optional
         Draws the matrices; without it they are NaN, for a file's to take their place.
     dtype : numpy dtype
-
-    Returns
-    -------
-    Transformer
-        Wholly frozen; see `unfreeze`.
     """
-    BERT.check(config, labels=labels)
+    make = BERT.maker(config, rng, dtype, labels)
     d = config["hidden_size"]
-    make = Maker(config, rng, dtype, config["layer_norm_eps"])
     embeddings = TokenEmbeddings(
         word=make.table(config["vocab_size"], d, "embeddings.word_embeddings"),
         position=make.table(config["max_position_embeddings"], d, "embeddings.position_embeddings"),
@@ -76,11 +61,10 @@ def bert(
     )
     layer = tuple(bert_block(make, config, f"encoder.layer.{k}") for k in range(config["num_hidden_layers"]))
     head = None
-    if pooler or labels is not None:
-        classifier = None if labels is None else make.linear(d, labels, "classifier")
+    if pooler or labels:
+        classifier = make.linear(d, labels, "classifier") if labels else None
         head = ClassifierHead(make.linear(d, d, "pooler.dense"), classifier, "first")
-    prefix = "" if labels is None else "bert."
-    return freeze(Transformer(embeddings, layer, None, head, dict(config), prefix))
+    return freeze(Transformer(embeddings, layer, None, head, dict(config), BERT.prefix if labels else ""))
 
 
 BERT = Architecture(
@@ -100,3 +84,4 @@ BERT = Architecture(
     copies={"cls.predictions.decoder.weight": "embeddings.word_embeddings.weight"},
     targets=("query", "value"),
 )
+register(BERT)

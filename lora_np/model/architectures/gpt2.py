@@ -1,64 +1,46 @@
 """GPT-2: causal, a norm before each half of a block, one fused map for Q, K and V, words tied to the output.
 
-A configuration is a dict with the words of Hugging Face's config.json. Each node that holds parameters carries its
-Hugging Face module name, `hf`. All weights are (d_in, d_out). A model starts frozen and without dropout: see `unfreeze`
-and `with_dropout`. Matrices start from N(0, initializer_range^2), 0.02 unless the configuration says otherwise.
-
 Source: Radford et al. 2019, "Language models are unsupervised multitask learners".
 """
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from lora_np.model.architectures.architecture import Architecture
-from lora_np.model.architectures.maker import Maker, activation, check_heads
+from lora_np.model.architectures.architecture import Architecture, register
+from lora_np.model.architectures.maker import check_heads
 from lora_np.model.attention import FusedAttention
 from lora_np.model.blocks import PreNormBlock
 from lora_np.model.embeddings import TokenEmbeddings
 from lora_np.model.heads import TiedHead
-from lora_np.model.mlp import MLP
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import freeze
 
 
 def gpt_block(make, config, name):
-    d, inner = config["n_embd"], config.get("n_inner") or 4 * config["n_embd"]
+    d = config["n_embd"]
     attention = FusedAttention(
         c_attn=make.linear(d, 3 * d, f"{name}.attn.c_attn"),
         output=make.linear(d, d, f"{name}.attn.c_proj"),
         heads=check_heads(d, config["n_head"]),
     )
-    mlp = MLP(
-        make.linear(d, inner, f"{name}.mlp.c_fc"),
-        make.linear(inner, d, f"{name}.mlp.c_proj"),
-        activation(config["activation_function"]),
-    )
+    mlp = make.mlp(d, config.get("n_inner") or 4 * d, f"{name}.mlp.c_fc", f"{name}.mlp.c_proj")
     return PreNormBlock(make.norm(d, f"{name}.ln_1"), attention, make.norm(d, f"{name}.ln_2"), mlp)
 
 
 def gpt(
     config: dict, lm_head: bool = True, rng: np.random.Generator | None = None, dtype: DTypeLike = np.float32
 ) -> Transformer:
-    """Return a GPT-2: causal, norms before each half, one fused map for Q, K, V; `lm_head` is tied to the words.
+    """Return a GPT-2, wholly frozen: causal, norms before each half, one map for Q, K, V, output tied to the words.
 
     Parameters
     ----------
-    config : dict
-        The words of Hugging Face's config.json, with `model_type`: n_embd, ...
     lm_head : bool
         Whether the output is logits over the words, or hidden rows.
-    rng : numpy.random.Generator, optional
-        Draws the matrices; without it they are NaN, for a file's to take their place.
-    dtype : numpy dtype
-
-    Returns
-    -------
-    Transformer
-        Wholly frozen; see `unfreeze`.
+    config, rng, dtype
+        As for `bert`.
     """
-    GPT2.check(config)
+    make = GPT2.maker(config, rng, dtype)
     d = config["n_embd"]
-    make = Maker(config, rng, dtype, config["layer_norm_epsilon"])
     embeddings = TokenEmbeddings(
         word=make.table(config["vocab_size"], d, "wte"),
         position=make.table(config["n_positions"], d, "wpe"),
@@ -66,8 +48,7 @@ def gpt(
         norm=None,
     )
     layer = tuple(gpt_block(make, config, f"h.{k}") for k in range(config["n_layer"]))
-    head = TiedHead() if lm_head else None
-    prefix = "transformer." if lm_head else ""
+    head, prefix = (TiedHead(), GPT2.prefix) if lm_head else (None, "")
     return freeze(Transformer(embeddings, layer, make.norm(d, "ln_f"), head, dict(config), prefix))
 
 
@@ -91,5 +72,6 @@ GPT2 = Architecture(
     extras=r"h\.\d+\.attn\.(masked_)?bias",
     copies={"lm_head.weight": "wte.weight"},
     targets=("c_attn",),
-    reads="ids",  # by a tokenizer of your own
+    reads="ids",
 )
+register(GPT2)

@@ -1,23 +1,24 @@
-"""What all architectures are put together with: arrays, and the checks of what a configuration says."""
+"""What all architectures are put together of."""
 
 import numpy as np
 
-from lora_np.model.mlp import ACTIVATIONS
+from lora_np.model.mlp import ACTIVATIONS, MLP
 from lora_np.model.nodes import Embedding, LayerNorm, Linear
 from lora_np.model.tree import check_dtype
+from lora_np.ops.dropout import check_generator
 
 
 class Maker:
-    """Makes arrays: random ones by `rng`, or, without it, NaN, for those of a file to take their place."""
+    """Makes nodes: random ones by `rng`, or, without it, of NaN, for the arrays of a file to take their place."""
 
-    def __init__(self, config, rng, dtype, eps=None):
-        self.std, self.rng, self.dtype, self.eps = config.get("initializer_range", 0.02), rng, check_dtype(dtype), eps
-        if rng is not None and not isinstance(rng, np.random.Generator):
-            raise ValueError(f"rng must be a generator, numpy.random.default_rng(seed), or None, but it is {rng!r}.")
+    def __init__(self, config, rng, dtype, eps=None, activation=None):
+        self.std, self.rng, self.dtype = config.get("initializer_range", 0.02), rng, check_dtype(dtype)
+        self.eps, self.activation = eps, activation
+        check_generator(rng)
 
     def matrix(self, *shape):
         if self.rng is None:
-            return np.broadcast_to(np.array(np.nan, self.dtype), shape)  # takes no memory
+            return np.full(shape, np.nan, self.dtype)
         return (self.std * self.rng.standard_normal(shape)).astype(self.dtype)
 
     def linear(self, d_in, d_out, hf, bias=True):
@@ -29,11 +30,11 @@ class Maker:
     def table(self, rows, d, hf):
         return Embedding(self.matrix(rows, d), hf)
 
-
-def activation(name):
-    if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise ValueError(f"the activation {name!r} is not known here; expected one of {', '.join(ACTIVATIONS)}.")
-    return name
+    def mlp(self, d, inner, up, down):
+        name = self.activation
+        if name not in ACTIVATIONS:
+            raise ValueError(f"the activation {name!r} is not known here; expected one of {', '.join(ACTIVATIONS)}.")
+        return MLP(self.linear(d, inner, up), self.linear(inner, d, down), name)
 
 
 def check_heads(d, heads):

@@ -1,28 +1,23 @@
 """ViT: patches of an image for tokens, a norm before each half of a block.
 
-A configuration is a dict with the words of Hugging Face's config.json. Each node that holds parameters carries its
-Hugging Face module name, `hf`. All weights are (d_in, d_out). A model starts frozen and without dropout: see `unfreeze`
-and `with_dropout`. Matrices start from N(0, initializer_range^2), 0.02 unless the configuration says otherwise.
-
 Source: Dosovitskiy et al. 2020, arXiv:2010.11929.
 """
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from lora_np.model.architectures.architecture import Architecture
-from lora_np.model.architectures.maker import Maker, activation, check_heads
+from lora_np.model.architectures.architecture import Architecture, register
+from lora_np.model.architectures.maker import check_heads
 from lora_np.model.attention import Attention
 from lora_np.model.blocks import PreNormBlock
 from lora_np.model.embeddings import PatchEmbeddings
 from lora_np.model.heads import ClassifierHead
-from lora_np.model.mlp import MLP
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import freeze
 
 
 def vit_block(make, config, name):
-    d, inner, bias = config["hidden_size"], config["intermediate_size"], config.get("qkv_bias", True)
+    d, bias = config["hidden_size"], config.get("qkv_bias", True)
     attention = Attention(
         query=make.linear(d, d, f"{name}.attention.attention.query", bias),
         key=make.linear(d, d, f"{name}.attention.attention.key", bias),
@@ -30,11 +25,7 @@ def vit_block(make, config, name):
         output=make.linear(d, d, f"{name}.attention.output.dense"),
         heads=check_heads(d, config["num_attention_heads"]),
     )
-    mlp = MLP(
-        make.linear(d, inner, f"{name}.intermediate.dense"),
-        make.linear(inner, d, f"{name}.output.dense"),
-        activation(config["hidden_act"]),
-    )
+    mlp = make.mlp(d, config["intermediate_size"], f"{name}.intermediate.dense", f"{name}.output.dense")
     norm1, norm2 = make.norm(d, f"{name}.layernorm_before"), make.norm(d, f"{name}.layernorm_after")
     return PreNormBlock(norm1, attention, norm2, mlp)
 
@@ -42,26 +33,19 @@ def vit_block(make, config, name):
 def vit(
     config: dict, labels: int | None = None, rng: np.random.Generator | None = None, dtype: DTypeLike = np.float32
 ) -> Transformer:
-    """Return a ViT: patches, norms before each half, a class token (`"class_token": false`, our word: the mean).
+    """Return a ViT, wholly frozen: patches, norms before each half, a class token.
 
     Parameters
     ----------
     config : dict
-        The words of Hugging Face's config.json, with `model_type`: hidden_size, ...
+        As for `bert`. With `"class_token": False`, our word, there is none, and a classifier reads the patches' mean.
     labels : int, optional
         Number of classes of a classifier; None: no classifier.
-    rng : numpy.random.Generator, optional
-        Draws the matrices; without it they are NaN, for a file's to take their place.
-    dtype : numpy dtype
-
-    Returns
-    -------
-    Transformer
-        Wholly frozen; see `unfreeze`.
+    rng, dtype
+        As for `bert`.
     """
-    VIT.check(config, labels=labels)
+    make = VIT.maker(config, rng, dtype, labels)
     d = config["hidden_size"]
-    make = Maker(config, rng, dtype, config["layer_norm_eps"])
     class_token = config.get("class_token", True)
     patch, patches = config["patch_size"], (config["image_size"] // config["patch_size"]) ** 2
     embeddings = PatchEmbeddings(
@@ -71,11 +55,10 @@ def vit(
         hf="embeddings",
     )
     layer = tuple(vit_block(make, config, f"encoder.layer.{k}") for k in range(config["num_hidden_layers"]))
-    head = None
-    if labels is not None:
-        head = ClassifierHead(None, make.linear(d, labels, "classifier"), "first" if class_token else "mean")
-    prefix = "" if labels is None else "vit."
-    return freeze(Transformer(embeddings, layer, make.norm(d, "layernorm"), head, dict(config), prefix))
+    pooling = "first" if class_token else "mean"
+    head = ClassifierHead(None, make.linear(d, labels, "classifier"), pooling) if labels else None
+    norm = make.norm(d, "layernorm")
+    return freeze(Transformer(embeddings, layer, norm, head, dict(config), VIT.prefix if labels else ""))
 
 
 def as_convolution(config, shape):
@@ -117,3 +100,4 @@ VIT = Architecture(
     ),
     targets=("query", "value"),
 )
+register(VIT)
