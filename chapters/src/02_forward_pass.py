@@ -114,12 +114,6 @@ plt.show()
 # ### Exercise 1: `linear_forward` ({{linear_forward}})
 #
 # Write `linear_forward(x, W, b=None)`. It returns y and the cache. Without a bias, `b` is `None`.
-#
-# <details><summary>Hint 1</summary>
-#
-# The matrix product is `x @ W`. Treat `b is None` separately.
-#
-# </details>
 
 
 # %% exercise="linear_forward"
@@ -174,18 +168,6 @@ print("which rows belong together:", arranged.groups)
 # ### Exercise 2: `layer_norm_forward` ({{layer_norm_forward}})
 #
 # Write `layer_norm_forward(x, gamma, beta, eps)`. It returns y and the cache.
-#
-# <details><summary>Hint 1</summary>
-#
-# `x.mean(axis=1, keepdims=True)` has shape (N, 1), so that you can subtract it from x.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# Compute the centred rows once, and use them twice: for the variance and for xhat.
-#
-# </details>
 
 
 # %% exercise="layer_norm_forward"
@@ -224,12 +206,6 @@ for changed in (row, row + 100, 7 * row):
 #
 # A float32 x must give a float32 y: models compute in float32. `np.sqrt(2)` is a float64 and would make y one, too.
 # `2**0.5` is a plain number and leaves y alone.
-#
-# <details><summary>Hint 1</summary>
-#
-# `cdf = 0.5 * (1 + ops.erf(...))`.
-#
-# </details>
 
 
 # %% exercise="gelu_forward"
@@ -309,25 +285,6 @@ print("safe: ", safe / safe.sum())
 # The shapes may be more general than in our model: T queries may look at U keys, and values may have another size than
 # keys. `Q` is (n, h, T, d_k), `K` (n, h, U, d_k), `V` (n, h, U, d_v), `P` (n, h, T, U). `visible` has the shape of P or
 # broadcasts to it. d_k is the last size of Q; for its root, take `** 0.5` again.
-#
-# <details><summary>Hint 1</summary>
-#
-# `@` multiplies the last two axes and repeats over those in front. `K.swapaxes(2, 3)` is the transposed K of each head.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# `np.where(visible, S, -np.inf)` hides keys. Do it after scaling and before you take the maximum of the row.
-#
-# </details>
-#
-# <details><summary>Hint 3</summary>
-#
-# In order: S, hide, subtract `S.max(axis=3, keepdims=True)`, exp, divide by the sum over axis 3, times mask if there is
-# one, times V.
-#
-# </details>
 
 
 # %% exercise="attention_forward"
@@ -422,18 +379,6 @@ print(x.shape, "->", h.shape, "->", y.shape)
 #
 # Write `block_forward(block, x, groups)`: the two formulas, with the parts of `block`. Return `(y, cache)`. The cache
 # may be anything, such as a tuple of the caches of the parts.
-#
-# <details><summary>Hint 1</summary>
-#
-# Four calls and two sums. Each call returns a pair.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# The second sum adds to h, not to x, and the second norm takes h.
-#
-# </details>
 
 
 # %% exercise="block_forward"

@@ -165,22 +165,6 @@ print(f"order 4 {order_four(cube, 2.0, 0.1):.3f}")
 #
 # Write `choose_step(order)`. It returns the $h$ at which the error is about least, in float64, for a formula of the
 # given order. Leave out constant factors such as 2 or $p$.
-#
-# <details><summary>Hint 1</summary>
-#
-# The sum of a rising and a falling part is about least where the two are equal. Set the first part equal to the second.
-#
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# h to the power p equals eps / h, so h to the power p + 1 equals eps.
-#
-# </details>
-# <details><summary>Hint 3</summary>
-#
-# `np.finfo(np.float64).eps` is eps.
-#
-# </details>
 
 
 # %% exercise="choose_step"
@@ -283,23 +267,6 @@ for name, p in (("order 1", 1), ("order 2", 2), ("order 4", 4)):
 #
 # Write `numerical_gradient(function, x)`. `x` is an array of any shape, and `function(x)` is a number. Return the
 # gradient, an array shaped like `x`, by central differences of order 4. Leave `x` as you found it.
-#
-# <details><summary>Hint 1</summary>
-#
-# Loop over `np.ndindex(x.shape)`. For each index, make the function of one number that puts t into that entry.
-#
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# Work on a copy of x. To restore an entry, write back the saved number. Adding h and taking it away again does not
-# always give the same number.
-#
-# </details>
-# <details><summary>Hint 3</summary>
-#
-# `choose_step(4)` is eps ** 0.2. Take that times the size of the entry, or times 1 where the entry is smaller.
-#
-# </details>
 
 
 # %% exercise="numerical_gradient"
@@ -578,22 +545,6 @@ for name in ("layer_norm", "lora_linear", "cross_entropy"):
 # case = examples["layer_norm"]
 # print(check(case.forward, debug_layer_norm_backward, case.inputs, case.fixed).failures)
 # ```
-#
-# <details><summary>Hint 1</summary>
-#
-# Only dx is wrong. Try again with gamma = 1: `case.inputs | {"gamma": np.ones(7)}`. What does the report say now?
-#
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# gamma is the last thing that the forward applies. So it is the first thing that the backward meets.
-#
-# </details>
-# <details><summary>Hint 3</summary>
-#
-# xhat receives gamma * dy. Everything after that works on this, not on dy: also both means.
-#
-# </details>
 
 
 # %% exercise="debug_layer_norm_backward"
@@ -612,23 +563,6 @@ lnp.course.check("debug_layer_norm_backward", debug_layer_norm_backward)
 # The sign $\odot$ is the product entry by entry. The cache has `z` (N, d_in), `u` (N, r), `W`, `A`, `B`, `scale` (the
 # $s$) and `mask`, shaped like x or `None`. There are *two* mistakes. Chapter 5 derives this backward; here the pattern
 # of what is wrong is enough.
-#
-# <details><summary>Hint 1</summary>
-#
-# dB is right, dA and dx are wrong. So look behind the point where the way to A and x leaves the way to B.
-#
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# Set the scale to 1.0 with `case.fixed | {"scale": 1.0}`. Now only dx is wrong. Set the mask to None as well, and read
-# what the report says about both.
-#
-# </details>
-# <details><summary>Hint 3</summary>
-#
-# u reaches y through two factors, the scale and B. And x reaches z through the mask.
-#
-# </details>
 
 
 # %% exercise="debug_lora_linear_backward"
@@ -648,24 +582,6 @@ lnp.course.check("debug_lora_linear_backward", debug_lora_linear_backward)
 # - `divisor`, the number of rows that count (1 for a sum in place of the mean).
 #
 # The code is short, and right in the commonest case. It has *three* faults.
-#
-# <details><summary>Hint 1</summary>
-#
-# Read the report of the check in full. Mend what it names, check again, and repeat. A second fault often shows only
-# when the first is gone.
-#
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# Think of what the forward can be told: another upstream than 1.0, ignored rows, a sum in place of a mean.
-#
-# </details>
-# <details><summary>Hint 3</summary>
-#
-# An ignored row adds nothing to the loss, so its gradient is zero, though p is not. `q.any(axis=1, keepdims=True)` says
-# which rows count.
-#
-# </details>
 
 
 # %% exercise="debug_cross_entropy_backward"

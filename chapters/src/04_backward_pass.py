@@ -166,17 +166,6 @@ for name, gradient in zip(("dx", "dW", "db"), ops.linear_backward(dy, cache)):
 # ### Exercise: `linear_backward` ({{linear_backward}})
 #
 # Return `dx, dW, db`. The cache has `x` (N, d_in) and `W` (d_in, d_out).
-#
-# <details><summary>Hint 1</summary>
-#
-# The sum over rows for db is a sum over axis 0.
-#
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# dW must come out as (d_in, d_out), from x (N, d_in) and dy (N, d_out). Transpose one of them.
-#
-# </details>
 
 
 # %% exercise="linear_backward"
@@ -208,12 +197,6 @@ prove("linear")
 #
 # Return `dx`. The cache has `x` and `cdf` (which is Phi of x), both of the shape of x. As in chapter 2, take `** 0.5`
 # and not `np.sqrt` for the root of a plain number, so that float32 stays float32.
-#
-# <details><summary>Hint 1</summary>
-#
-# The density, the derivative of Phi, is np.exp(-0.5 * x * x) / (2 * np.pi) ** 0.5.
-#
-# </details>
 
 
 # %% exercise="gelu_backward"
@@ -277,17 +260,6 @@ print("dx is zero to nine digits")
 # ### Exercise: `layer_norm_backward` ({{layer_norm_backward}})
 #
 # Return `dx, dgamma, dbeta`. The cache has `xhat` (N, d), `inverse_std` (N, 1), `gamma` (d,).
-#
-# <details><summary>Hint 1</summary>
-#
-# Parameters first: two sums over axis 0. Then form dxhat, and use nothing but dxhat from there on.
-#
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# Both means run over a row: axis=-1, keepdims=True.
-#
-# </details>
 
 
 # %% exercise="layer_norm_backward"
@@ -321,12 +293,6 @@ prove("layer_norm")
 #
 # `softmax_backward(dP, P)` returns `dS`. All three have the same shape, with any number of axes; the rows lie along the
 # last.
-#
-# <details><summary>Hint 1</summary>
-#
-# Form P * dP, and sum it over the last axis with keepdims=True.
-#
-# </details>
 
 
 # %% exercise="softmax_backward"
@@ -383,22 +349,6 @@ plt.show()
 #
 # Return `dQ, dK, dV`. The cache has `Q` (n, h, T, d_k), `K` (n, h, U, d_k), `V` (n, h, U, d_v), `P` (n, h, T, U) and
 # `mask`, shaped like P or `None`.
-#
-# <details><summary>Hint 1</summary>
-#
-# The transpose of the last two axes is X.swapaxes(2, 3). The operator @ does all sequences and heads at once.
-#
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# It is D that met V, so dV needs D. The softmax produced P, so dS needs P. Without a mask the two are the same.
-#
-# </details>
-# <details><summary>Hint 3</summary>
-#
-# d_k is Q.shape[3]. Divide dS by d_k ** 0.5 once, then use it for dQ and dK.
-#
-# </details>
 
 
 # %% exercise="attention_backward"
@@ -461,17 +411,6 @@ print(f"loss {loss:.3f}, dz {ops.cross_entropy_backward(1.0, cache).round(3).tol
 #
 # Return `dlogits` (N, L). The cache has `p` (N, L); `q` (N, L), a row of zeros where the label is to be ignored; and
 # `divisor`, the number of rows that count (or 1, when the loss is a sum). `dloss` is the upstream number.
-#
-# <details><summary>Hint 1</summary>
-#
-# p - q, times dloss, divided by divisor. But an ignored row must give zero.
-#
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# q.any(axis=1, keepdims=True) is True for the rows that count.
-#
-# </details>
 
 
 # %% exercise="cross_entropy_backward"
@@ -510,17 +449,6 @@ prove("cross_entropy", "cross_entropy, smoothed")
 # Return `(dx, grads)`, with `grads` a dict with the keys `"mlp"`, `"norm2"`, `"attention"` and `"norm1"`. The cache is
 # `(c_norm1, c_attention, c_drop1, c_norm2, c_mlp, c_drop2)`, one entry for each step of the forward. There is no
 # dropout here: leave `c_drop1` and `c_drop2` alone.
-#
-# <details><summary>Hint 1</summary>
-#
-# Last step first: through block.mlp, then through block.norm2. Each time keep the dict under its key.
-#
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# Then dh = dy + what came out of norm2. Only now go through block.attention, with dh as upstream.
-#
-# </details>
 
 
 # %% exercise="block_backward"

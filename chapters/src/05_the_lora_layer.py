@@ -172,24 +172,6 @@ plt.show()
 # ### Exercise: the forward ({{lora_linear_forward}})
 #
 # Write the four steps. `b` may be `None`, and so may `mask`.
-#
-# <details><summary>Hint 1</summary>
-#
-# `ops.linear_forward(x, W, b)` returns step 1 and a cache that you do not need; it knows what to do without a bias.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# Mind the brackets in step 4: `u @ B` has the shape of y. Do not form `A @ B`.
-#
-# </details>
-#
-# <details><summary>Hint 3</summary>
-#
-# The last line is `return y, LoRALinearCache(z, u, W, A, B, scale, mask)`.
-#
-# </details>
 
 
 # %% exercise="lora_linear_forward"
@@ -230,24 +212,6 @@ print("dx =", dy @ W.T, "+", du @ A.T, "=", dy @ W.T + du @ A.T)
 # ### Exercise: the backward ({{lora_linear_backward}})
 #
 # Write it for any mask and scale. Return `dx`, `dA`, `dB`.
-#
-# <details><summary>Hint 1</summary>
-#
-# Take the cache apart in the first line: `z, u, W, A, B, scale, mask = cache`. Then write `du`; two gradients need it.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# Shapes tell the order of the factors. du is (N, r), made of dy (N, d_out) and B (r, d_out): so B is transposed.
-#
-# </details>
-#
-# <details><summary>Hint 3</summary>
-#
-# The scale comes in once for dB, and once for du. dA and dz have it already, as they are made of du.
-#
-# </details>
 
 
 # %% exercise="lora_linear_backward"
@@ -458,18 +422,6 @@ plt.show()
 # ### Exercise: the start ({{lora_init}})
 #
 # Return `A` and `B` as PEFT starts them, in the given dtype. `rng` is a NumPy generator.
-#
-# <details><summary>Hint 1</summary>
-#
-# `rng.uniform(low, high, shape)` draws in float64. Change the dtype afterwards with `.astype(dtype)`.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# The bound is `1 / np.sqrt(d_in)`: rows of x have d_in entries, whatever r is. B is `np.zeros((r, d_out), dtype)`.
-#
-# </details>
 
 
 # %% exercise="lora_init"

@@ -136,24 +136,6 @@ for t, g in ((1, 2.0), (2, -1.0)):
 #
 # Write the step with weight decay, in place: the caller's arrays `p`, `m` and `v` must change, and nothing is returned.
 # `betas` is the pair $(\beta_1, \beta_2)$, `eps` is $\varepsilon$, `weight_decay` is $\lambda$, and `t` counts from 1.
-#
-# <details><summary>Hint 1</summary>
-#
-# There are four lines to write: decay of p, then m, then v, then the step.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# `m = 0.9 * m` makes a new array, and the caller never sees it. `m *= 0.9` writes into the old one.
-#
-# </details>
-#
-# <details><summary>Hint 3</summary>
-#
-# The corrected means are for this step only: do not write them back into m and v.
-#
-# </details>
 
 
 # %% exercise="adamw_step"
@@ -217,25 +199,6 @@ for path in list(targets)[:6]:
 # and take the scale from `lora_scale(r, lora_alpha, use_rslora)`. The new model's field `adapter` must hold the config;
 # `dataclasses.replace(model, adapter=config)` returns such a model. The config has the fields `r`, `lora_alpha`,
 # `use_rslora` and `lora_dropout`, the probability of dropout.
-#
-# <details><summary>Hint 1</summary>
-#
-# Write the function `change(path, node)` inside `inject`. It returns the node itself if the path is no target.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# For a target: `d_in, d_out = node.W.shape`, then A and B from `lora_init` with `node.W.dtype`, then
-# `LoRALinear(node.W, node.b, A, B, scale, config.lora_dropout, node.hf)`.
-#
-# </details>
-#
-# <details><summary>Hint 3</summary>
-#
-# The last line is `return dataclasses.replace(rebuild(model, change), adapter=config)`.
-#
-# </details>
 
 
 # %% exercise="inject"
@@ -293,18 +256,6 @@ print("dA of", name, "is zero:", zero[f"{name}.A"], "  dB is zero:", zero[f"{nam
 #
 # Write the loop. `batches` is a list of `(batch, labels)`. Take one AdamW step a batch, on the trainable parameters,
 # with the defaults of `lnp.AdamW` and the given `lr`. Return the losses, each as a Python float.
-#
-# <details><summary>Hint 1</summary>
-#
-# The optimiser is made once, before the loop: it must remember m and v from step to step.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# The body of the loop is the four lines above, with `model` for `lora`; then append `float(loss)`.
-#
-# </details>
 
 
 # %% exercise="train"

@@ -139,26 +139,6 @@ assert max(rotated_shares[2], inverted_shares[1]) < 0.25 and max(rotated_shares[
 # As in chapter 6, `rebuild(model, change)` builds a new tree: it calls `change(path, node)` on each node and puts what
 # that returns in the node's place. `walk(model)` yields each `(path, node)`. A `Linear` is made by `Linear(W, b, hf)`,
 # and a `LoRALinear` has the fields `W`, `b`, `A`, `B`, `scale`, `hf`. Hand `b` and `hf` on as they are.
-#
-# <details><summary>Hint 1</summary>
-#
-# Write `change` first, inside `merge`. For a `LoRALinear` it returns a new `Linear`; any other node comes back as
-# it is.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# `node.A.astype(np.float64) @ node.B` is formed in float64, and adding it to a float32 `W` stays in float64. Then
-# `.astype(node.W.dtype)`.
-#
-# </details>
-#
-# <details><summary>Hint 3</summary>
-#
-# The last line: `return dataclasses.replace(rebuild(model, change), adapter=None)`.
-#
-# </details>
 
 
 # %% exercise="merge"
@@ -443,18 +423,6 @@ print("(A1 + A2)(B1 + B2):", *((A1 + A2) @ (B1 + B2)), sep="\n")
 #
 # `adapters` is a list of `(A, B, scale)`, all of one weight; their ranks may differ. Return one `A` (d_in, sum of the
 # ranks) and one `B` (sum of the ranks, d_out) whose product is the sum of the *scaled* updates.
-#
-# <details><summary>Hint 1</summary>
-#
-# `np.concatenate(list_of_arrays, axis=1)` sets arrays side by side, `axis=0` one above the other.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# The scales differ, so they cannot stay outside. Multiply each A by its own scale, and leave the B as it is.
-#
-# </details>
 
 
 # %% exercise="combine_adapters"

@@ -156,19 +156,6 @@ print(f"{len(report.rows)} gradients are right, each within 1e-08")
 #
 # Return both ends of the 95 % Wilson interval for `correct` right answers of `total`, with `z = 1.959963984540054`,
 # which is 1.96 to all digits.
-#
-# <details><summary>Hint 1</summary>
-#
-# n is `total`, and the measured share is `correct / total`. Compute the middle and the half width, each already divided
-# by 1 + z * z / n. Then return middle - half, middle + half.
-#
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# Test it by hand: 8 of 10 gives 0.490 and 0.943. With 0 of 10 the lower end is 0.
-#
-# </details>
 
 
 # %% exercise="accuracy_interval"

@@ -9,14 +9,14 @@ Source: `LoraConfig` and `PeftConfig` of PEFT 0.21.
 
 import dataclasses
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 
 from lora_np.adapt.targets import by_pattern
+from lora_np.files import is_number, is_whole
 
 TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
 
@@ -27,11 +27,15 @@ class PeftOptions:
 
     A method whose mark is one of these options gives it another neutral value, `use_dora: InitVar[bool] = True`, and
     may have more of them. Its class has the fields target_modules, exclude_modules, modules_to_save,
-    layers_to_transform and task_type, too.
+    layers_to_transform and task_type, too; what it has beside these is its own, and stands in FIELDS.
     """
 
     TARGETS = {}  # model_type -> what target_modules=None means, where it is not the architecture's `targets`
     PATTERNS = {}  # option -> the option that gives single nodes other values, by the ends of their names
+    # Own field -> (a test of its value, what passes it in words), for a call and for a file; also an option that says
+    # how an adapter starts, for a file alone, where it is not held to its neutral value.
+    FIELDS = {}
+    CONSTANTS = {}  # what the method's files say beside
 
     # What would make another adapter.
     peft_type: InitVar[str] = "LORA"
@@ -83,6 +87,12 @@ class PeftOptions:
             raise ValueError("layers_to_transform goes with a list of names; a regular expression names layers itself.")
         task = self.task_type and str(getattr(self.task_type, "value", self.task_type))
         self.hold(layers_to_transform=[int(layer) for layer in layers] or None, task_type=task)
+        for option, (fits, words) in self.FIELDS.items():
+            if not fits(getattr(self, option)):
+                raise ValueError(f"{option} must be {words}, but it is {getattr(self, option)!r:.60}.")
+        for option in self.PATTERNS.values():
+            for key in getattr(self, option) or {}:
+                check_names(f"the key {key!r} of {option}", key)
 
     def hold(self, **values):
         for option, value in values.items():
@@ -105,7 +115,16 @@ def options(kind):
 OPTIONS = options(PeftOptions)
 NOTES = OPTIONS[OPTIONS.index("fan_in_fan_out") :]
 AFTERWARDS = OPTIONS[OPTIONS.index("init_lora_weights") :]  # what changes nothing once an adapter is trained
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # values of init_lora_weights
 EMPTY = (None, [], (), {})  # asks for nothing, whatever the option
+
+
+def is_positive(value):
+    return is_number(value) and 0 < value < 1e30  # so that float32 has its products
+
+
+def are_by_name(value, fits):
+    return value is None or (isinstance(value, dict) and all(map(fits, value.values())))
 
 
 @dataclass(frozen=True)
@@ -156,17 +175,25 @@ class LoRAConfig(PeftOptions):
     task_type: str | None = None
 
     PATTERNS = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}
+    CONSTANTS = {"bias": "none"}
+    FIELDS = {
+        "r": (is_whole, "a positive integer"),
+        "lora_alpha": (is_positive, "a positive number"),
+        "lora_dropout": (lambda value: is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
+        "use_rslora": (lambda value: value is None or isinstance(value, bool), "true or false"),
+        "rank_pattern": (lambda value: are_by_name(value, is_whole), "a dict of positive integers by name"),
+        "alpha_pattern": (lambda value: are_by_name(value, is_positive), "a dict of positive numbers by name"),
+        "init_lora_weights": (
+            lambda value: not str(value).lower().startswith(CHANGES_BASE),
+            "a start that leaves the base's weights as they are; let PEFT convert it to plain LoRA (save_pretrained,"
+            " path_initial_model_for_weight_conversion)",
+        ),
+    }
 
     def __post_init__(self, *peft):
         super().__post_init__(*peft)
-        check_number("r", self.r, whole=True)
-        check_number("lora_alpha", self.lora_alpha)
-        for option, whole in (("rank_pattern", True), ("alpha_pattern", False)):
-            check_patterns(option, getattr(self, option), whole)
-        if not isinstance(self.lora_dropout, Real) or not 0.0 <= self.lora_dropout < 1.0:
-            raise ValueError(f"lora_dropout must lie in 0 <= p < 1, but it is {self.lora_dropout!r}.")
-        if not isinstance(self.use_rslora, bool):
-            raise ValueError(f"use_rslora must be True or False, but it is {self.use_rslora!r}.")
+        none = {"rank_pattern": self.rank_pattern or {}, "alpha_pattern": self.alpha_pattern or {}}
+        self.hold(use_rslora=bool(self.use_rslora), **none)
 
 
 def check_neutral(given, free, where="", way_out="leave it out", kind=PeftOptions):
@@ -191,20 +218,6 @@ def check_names(option, value, may_be_pattern=True):
     elif value is not None and not (isinstance(value, (list, tuple, set)) and all(isinstance(n, str) for n in value)):
         pattern = ", a regular expression" if may_be_pattern else ""
         raise ValueError(f"{option} must be a list of names{pattern} or None, but it is {value!r}.")
-
-
-def check_number(option, value, whole=False):
-    kind, expected = (Integral, "a positive integer") if whole else (Real, "a positive number")
-    if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
-        raise ValueError(f"{option} must be {expected}, but it is {value!r:.60}.")
-
-
-def check_patterns(option, patterns, whole):
-    if not isinstance(patterns, dict):
-        raise ValueError(f"{option} must be a dict of name -> number, but it is {patterns!r}.")
-    for key, value in patterns.items():
-        check_names(f"the key {key!r} of {option}", key)
-        check_number(f"{option}[{key!r}]", value, whole)
 
 
 def plain(value):

@@ -48,7 +48,14 @@ class Finding:
 
 
 class Wrong(Exception):
-    """An answer is not right; its arguments are Findings, the first of which says what is wrong, the others why."""
+    """An answer is not right; its arguments are Findings, the first of which says what is wrong, the others why.
+
+    Of a gradient, `report` is that of `gradcheck.check`.
+    """
+
+    def __init__(self, *findings, report=None):
+        super().__init__(*findings)
+        self.report = report
 
 
 def difference(name, given, right, tolerance=None):

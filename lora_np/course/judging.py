@@ -17,7 +17,7 @@ from lora_np.course.findings import Finding, Wrong, difference
 from lora_np.course.progress import remember
 from lora_np.course.verdict import Verdict
 from lora_np.course.words import en
-from lora_np.gradcheck import FLOAT32_LOSS, LIBRARIES, TOLERANCE, by_name, differences, in_words, leaves, snapshot
+from lora_np.gradcheck import FLOAT32_LOSS, TOLERANCE, by_name, differences, in_words, leaves, snapshot
 from lora_np.gradcheck import check as check_gradients
 from lora_np.ops.fit import fit
 
@@ -84,7 +84,8 @@ def check(name: str, function: Callable, forward: Callable | None = None, hint: 
     if hint > 0:
         shown = enumerate(exercise.hints[:hint], start=1)
         verdict.hint = "\n  ".join(en.HINT.format(number=number, words=words) for number, words in shown)
-    remember(name, verdict.ok)
+    if verdict.ok:
+        remember(name)
     print(verdict)
     return verdict
 
@@ -95,48 +96,53 @@ def is_ours(function):
 
 
 def examine(exercise, function, forward=None):
-    """Return what was verified, a Finding, or raise Wrong."""
+    """Return what was verified, a Finding, or raise Wrong, with what explains it."""
     single = False
     for number in range(exercise.trials):
         trial = Trial.of(exercise, number, forward)
-        single |= any(getattr(leaf, "dtype", None) == np.float32 for _, leaf in leaves(trial.arguments))
-        examine_one(exercise, function, trial, forward)
+        single |= is_single(trial)
+        if wrong := fault_of(exercise, function, trial, forward):
+            raise Wrong(*explained(exercise, function, trial, wrong, forward, fault_of)) from wrong
     for arguments, words in exercise.refuses(np.random.default_rng(OWN_SEED)) if exercise.refuses else ():
-        refuses(exercise, function, arguments, words)
+        refuses(function, arguments, words)
     if exercise.is_backward:
         values = {"trials": exercise.trials, "double": exercise.trials - 1, "rtol": TOLERANCE, "loss": FLOAT32_LOSS}
         return Finding("proven", None, values)
     return Finding("verified", None, {"trials": exercise.trials, "single": single})
 
 
-def examine_one(exercise, function, trial, forward=None):
-    """Raise Wrong, with what explains it, unless an answer is right on a trial."""
-    try:
-        fault = fault_of(exercise, function, trial, forward)
-    except Wrong as wrong:
-        fault = wrong
-    if isinstance(fault, Wrong):
-        raise Wrong(*explained(exercise, function, trial, fault, forward, fault_of)) from fault
+def is_single(trial):
+    """Is something in it float32?"""
+    return any(getattr(leaf, "dtype", None) == np.float32 for _, leaf in leaves(trial.arguments))
 
 
 def fault_of(exercise, function, trial, forward=None):
     """Return None if an answer is right on a trial, else Wrong, with one Finding and perhaps a gradient's report."""
-    if exercise.is_backward:
-        return fault_of_backward(exercise, function, trial, forward)
+    try:
+        if exercise.is_backward:
+            verify_gradients(exercise, function, trial, forward)
+        elif finding := next(faults_of_results(exercise, function, trial), None):
+            return Wrong(finding)
+    except Wrong as wrong:
+        return wrong
+    return None
+
+
+def faults_of_results(exercise, function, trial):
+    """Yield what is wrong with an answer's results, and its manners."""
     right = trial.results(exercise, exercise.solution)
     given = trial.results(exercise, answer(exercise, function))
     for name in given:
         if given[name] is None and right[name] is not None and name != "cache":
-            return Wrong(Finding("none", name))
-    if exercise.judge is not None:
-        try:
-            found = next(iter(exercise.judge(given, right, trial.arguments)), None)
-        except Exception:  # a judge expects results of the right kind
-            found = Finding("unusable", exercise.outputs[0], {"given": given[exercise.outputs[0]]})
-        found = found or repeats(exercise, function, trial, given)
-    else:
-        found = next(filter(None, (compared(exercise, trial, name, given[name], right[name]) for name in right)), None)
-    return found and Wrong(found)
+            yield Finding("none", name)
+    if exercise.judge is None:
+        yield from filter(None, (compared(exercise, trial, name, given[name], right[name]) for name in right))
+        return
+    try:
+        yield from exercise.judge(given, right, trial.arguments)
+    except Exception:  # a judge expects results of the right kind
+        yield Finding("unusable", exercise.outputs[0], {"given": given[exercise.outputs[0]]})
+    yield from repeats(exercise, function, trial, given)
 
 
 def compared(exercise, trial, name, given, right):
@@ -151,41 +157,47 @@ def compared(exercise, trial, name, given, right):
 def of_cache(given, right):
     """A cache is the author's own affair, unless it is called what the solution's is called."""
     if type(given) is type(right) and hasattr(right, "_fields"):
-        for field, value in right._asdict().items():
-            mine = getattr(given, field)
+        for field, mine, value in zip(right._fields, given, right):
             nothing = mine is None or value is None
             if mine is not value if nothing else difference(field, mine, value):
                 return Finding("cache", "cache", {"field": field})
     return None
 
 
-def fault_of_backward(exercise, function, trial, forward):
-    """Check an answer's gradients against numerical ones, and its manners."""
+def repeats(exercise, function, trial, given):
+    """Yield a Finding unless an answer that is given a generator draws from it, and from nothing else."""
+    for name, value in trial.arguments.items():
+        if isinstance(value, np.random.Generator):
+            again = trial.results(exercise, function)
+            other = trial.results(exercise, function, **{name: np.random.default_rng(OWN_SEED)})
+            if differences(snapshot(given), again):
+                yield Finding("nondeterministic", exercise.outputs[0], {"generator": name})
+            if not differences(snapshot(given), other):
+                yield Finding("generator", exercise.outputs[0], {"generator": name})
+
+
+def verify_gradients(exercise, function, trial, forward):
+    """Raise Wrong unless an answer's gradients are the numerical ones, and its manners good."""
     if forward is not None:
         drawn = {**trial.inputs, **trial.fixed}
-        other = difference("y", forward(**drawn)[0], exercise.forward(**drawn)[0])
-        if other:
-            return Wrong(Finding("forward", "y"), other)
+        if other := difference("y", forward(**drawn)[0], exercise.forward(**drawn)[0]):
+            raise Wrong(Finding("forward", "y"), other)
     returned = answer(exercise, function)(*trial.arguments.values())
     if returned is None:
         expected = ", ".join(f"d{name}" for name in trial.inputs)
-        return Wrong(Finding("nothing", f"d{next(iter(trial.inputs))}", {"expected": expected}))
+        raise Wrong(Finding("nothing", f"d{next(iter(trial.inputs))}", {"expected": expected}))
     report = check_gradients(forward or exercise.forward, function, trial.inputs, trial.fixed, trial.rng)
     if forward is None or not report.ok:
         for name, gradient in by_name(returned, trial.inputs).items():
             kind = getattr(gradient, "dtype", trial.dtype)
             if kind != trial.dtype and np.shape(gradient) == np.shape(trial.inputs[name]):
-                return Wrong(Finding("dtype", f"d{name}", {"given": kind, "expected": trial.dtype}))
-    if report.ok:
-        return None
-    argument, sentences = next(iter(report.failures.items()))
-    output = f"d{argument}" if argument in trial.inputs else argument
-    wrong = Wrong(Finding("gradient", output, {"words": sentences[0]}))
-    wrong.report = report
-    return wrong
+                raise Wrong(Finding("dtype", f"d{name}", {"given": kind, "expected": trial.dtype}))
+    for argument, sentences in report.failures.items():
+        output = f"d{argument}" if argument in trial.inputs else argument
+        raise Wrong(Finding("gradient", output, {"words": sentences[0]}), report=report)
 
 
-def refuses(exercise, function, arguments, words):
+def refuses(function, arguments, words):
     """Raise Wrong unless an answer refuses, by a ValueError, what it cannot work with."""
     try:
         function(*arguments.values())
@@ -194,20 +206,6 @@ def refuses(exercise, function, arguments, words):
     except Exception as error:
         raise Wrong(Finding("refused otherwise", None, {"words": words, "error": told(error)})) from error
     raise Wrong(Finding("not refused", None, {"words": words}))
-
-
-def repeats(exercise, function, trial, given):
-    """Return a Finding unless an answer that is given a generator draws from it, and from nothing else."""
-    name = next((name for name, value in trial.arguments.items() if isinstance(value, np.random.Generator)), None)
-    if name is None:
-        return None
-    again = trial.results(exercise, function)
-    other = trial.results(exercise, function, **{name: np.random.default_rng(OWN_SEED)})
-    if differences(snapshot(given), again):
-        return Finding("nondeterministic", exercise.outputs[0], {"generator": name})
-    if not differences(snapshot(given), other):
-        return Finding("generator", exercise.outputs[0], {"generator": name})
-    return None
 
 
 def answer(exercise, function):
@@ -233,24 +231,19 @@ def answer(exercise, function):
 
 def of_error(exercise, error):
     """Return the Finding of an error that an answer raises. Only here, and only of NumPy's errors, is a text read."""
-    frames, text = traceback.extract_tb(error.__traceback__), str(error)
-    if isinstance(error, TypeError) and len(frames) == 1:  # raised by the call itself
+    text = str(error)
+    if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # raised by the call itself
         return Finding("call", None, {"signature": exercise.signature, "error": text})
+    if "read-only" in text:
+        return Finding("read-only", None, {"error": told(error)})
     kinds = {
-        "read-only": "read-only",
         "core dimension": "sizes",
         "not aligned": "sizes",
-        "could not be broadcast": "broadcast",
+        "could not be broadcast": "entry by entry" if meet(text) else "broadcast",
         "must match exactly": "side by side",
         "truth value of an array": "truth",
     }
-    why = next((kind for words, kind in kinds.items() if words in text), None)
-    if why == "broadcast" and meet(text):
-        why = "entry by entry"
-    if of_sizes(error):
-        why = "sizes"
-    if why == "read-only":
-        return Finding("read-only", None, {"error": told(error)})
+    why = "sizes" if of_sizes(error) else next((kind for words, kind in kinds.items() if words in text), None)
     return Finding("raises", None if exercise.is_backward else exercise.outputs[0], {"error": told(error), "why": why})
 
 
@@ -269,8 +262,4 @@ def of_sizes(error):
 
 def told(error):
     """Say what was raised, and in which line of the learner's, also where that called something of ours."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((PACKAGE, *LIBRARIES))]
-    if not frames or not frames[-1].line:
-        return in_words(error)
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return f"{text} (line {frames[-1].lineno} of {Path(frames[-1].filename).name}: `{frames[-1].line}`)"
+    return in_words(error, ours=PACKAGE)

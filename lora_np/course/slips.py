@@ -44,9 +44,12 @@ def outcome(function, call):
 
 def same(results, given, tolerance):
     """Are two dicts of results the same?"""
-    if results is None or results.keys() != given.keys():
-        return False
-    return all(alike(results[name], value, tolerance) for name, value in given.items())
+    return not unlike(results, given, tolerance)
+
+
+def unlike(results, given, tolerance):
+    """Return the names of the given results that others, or None, do not have alike."""
+    return {name for name in given if name not in (results or {}) or not alike(results[name], given[name], tolerance)}
 
 
 def alike(a, b, tolerance):

@@ -18,22 +18,13 @@ REVIEWS = tuple(SIZES)
 
 
 def load_reviews(name):
-    """Return train, dev and test of a domain of rated sentences, fetched once.
+    """Return train, dev and test of one of the REVIEWS, fetched once, stratified by label.
 
     The label is rating > 0. Left out are sentences rated exactly 0, then repeated ones: the first copy stays, and if
     copies differ in their label none does, as nobody knows which is right. Texts are the same here if they differ
     in case and white space only, for an uncased model reads them alike. What stays is as in the file (tweets hold
-    `&amp;`).
-
-    Parameters
-    ----------
-    name : {"movie-reviews", "amazon-reviews", "tweets", "editorials"}
-
-    Returns
-    -------
-    tuple of three Dataset
-        Stratified by label. Amazon reviews and editorials are cut between documents. The ids of movie reviews name no
-        document, so sentences of one review may lie on both sides.
+    `&amp;`). Amazon reviews and editorials are cut between documents. The ids of movie reviews name no document, so
+    sentences of one review may lie on both sides.
     """
     if name not in REVIEWS:
         raise ValueError(f"there are no reviews named {name!r}; expected one of {', '.join(REVIEWS)}.")
@@ -49,10 +40,9 @@ def load_reviews(name):
 
 def without_repeats(rows):
     """Return the rows (id, label, text) with one of each text, and none of a text whose copies differ in label."""
-    found = {}
-    for _, label, text in rows:
-        found.setdefault(same_text(text), set()).add(label)
-    first = {}
+    first, labels = {}, {}
     for row in rows:
-        first.setdefault(same_text(row[2]), row)
-    return [row for key, row in first.items() if len(found[key]) == 1]
+        _, label, text = row
+        first.setdefault(same_text(text), row)
+        labels.setdefault(same_text(text), set()).add(label)
+    return [row for key, row in first.items() if len(labels[key]) == 1]

@@ -42,35 +42,20 @@ def content_hash(parts):
 
 
 def split(labels, sizes, seed, documents=None):
-    """Return the rows of each part, every class in its share of the whole (stratified).
+    """Return the row numbers of each part, ascending, every class in its share of the whole (stratified).
 
-    Parameters
-    ----------
-    labels : array (n,)
-        Integers.
-    sizes : sequence of int
-        Rows of each part, n together. With documents of several rows, a part comes as near to it as they allow.
-    seed : int
-        Not a run's: every run sees the same parts.
-    documents : sequence of n, optional
-        Rows of one document come into one part; a document counts to the class that most of its rows have. Without
-        it each row stands for itself.
-
-    Returns
-    -------
-    list of arrays
-        Row numbers, ascending.
+    `labels` are n integers, `sizes` the rows of each part, n together; the seed is not a run's: every run sees the same
+    parts. Rows of one of the n `documents` come into one part, which comes as near to its size as they allow; a
+    document counts to the class that most of its rows have. Without them each row stands for itself.
     """
     labels = np.asarray(labels)
-    own, weight = np.arange(len(labels)), np.ones(len(labels), np.intp)
-    classes = labels
-    if documents is not None:
-        number = {}
-        own = np.array([number.setdefault(document, len(number)) for document in documents])
-        weight = np.bincount(own)
-        counts = np.zeros((len(weight), labels.max() + 1), np.intp)
-        np.add.at(counts, (own, labels), 1)
-        classes = counts.argmax(axis=1)
+    number = {}  # of a document
+    documents = range(len(labels)) if documents is None else documents
+    own = np.array([number.setdefault(document, len(number)) for document in documents])
+    weight = np.bincount(own)
+    counts = np.zeros((len(weight), labels.max() + 1), np.intp)
+    np.add.at(counts, (own, labels), 1)
+    classes = counts.argmax(axis=1)
     rng = np.random.default_rng([seed, SPLIT])
     shuffled = rng.permutation(len(weight))
     # Rank each document within its class, as a share of the class: cutting the order of these shares cuts every class

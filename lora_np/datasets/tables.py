@@ -32,26 +32,14 @@ def read_text(path):
 
 
 def load_table(path):
-    """Return train, dev and test (80, 10 and 10 % of the rows) of a .tsv or .csv file.
+    """Return train, dev and test (80, 10 and 10 % of the rows, stratified by label) of a .tsv or .csv file.
 
-    Parameters
-    ----------
-    path : path
-        UTF-8, its first row naming the columns: text, label, and others that are not read. A .csv file is quoted as
-        the csv module does. In a .tsv file each line is a row: no text holds a tab or a line break, and quotation marks
-        are read as they stand, unless they stand around cells throughout and are doubled within, as pandas writes them.
-        Labels are names or integers, of any number of classes; integers are put in the order of their values, names in
-        the order of the alphabet.
-
-    Returns
-    -------
-    tuple of three Dataset
-        Stratified by label, the same rows in every run. Nothing is left out; copies of a text come into one part.
-
-    Raises
-    ------
-    ValueError
-        Naming the row, if the table cannot be used.
+    It is UTF-8, its first row naming the columns: text, label, and others that are not read. A .csv file is quoted as
+    the csv module does. In a .tsv file each line is a row: no text holds a tab or a line break, and quotation marks are
+    read as they stand, unless they stand around cells throughout and are doubled within, as pandas writes them. Labels
+    are names or integers, of any number of classes; integers are put in the order of their values, names in the order
+    of the alphabet. Nothing is left out; copies of a text come into one part. A ValueError names a row that cannot be
+    used.
     """
     rows = read_table(path)
     names = [label for _, _, label in rows]
@@ -145,20 +133,16 @@ def tab_separated(path, content):
     """
     lines = content.split("\n") if "\n" in content else content.split("\r")
     records = [(row, line.rstrip("\r").split("\t") if line.strip("\r") else []) for row, line in enumerate(lines, 1)]
-    quoted, literal = [], []  # rows that only a program of the one kind, or of the other, would write
     for row, cells in records:
-        for cell in cells:
-            if "\r" in cell:
-                raise ValueError(
-                    f"row {row} of {path} holds a carriage return inside a cell; a text in a .tsv file has no line"
-                    " break: replace it by a space, or save the table as .csv."
-                )
-            if '"' in cell:
-                whole = re.fullmatch(QUOTED, cell)
-                if not whole:
-                    literal.append(row)
-                elif row == 1 or '"' in cell[1:-1]:
-                    quoted.append(row)
+        if any("\r" in cell for cell in cells):
+            raise ValueError(
+                f"row {row} of {path} holds a carriage return inside a cell; a text in a .tsv file has no line break:"
+                " replace it by a space, or save the table as .csv."
+            )
+    marked = [(row, cell, re.fullmatch(QUOTED, cell)) for row, cells in records for cell in cells if '"' in cell]
+    # Rows that only a program of the one kind, or of the other, would write.
+    quoted = [row for row, cell, whole in marked if whole and (row == 1 or '"' in cell[1:-1])]
+    literal = [row for row, _, whole in marked if not whole]
     if quoted and literal:
         raise ValueError(
             f"row {literal[0]} of {path} has a quotation mark that is neither around a whole cell nor doubled, but row"

@@ -2,19 +2,22 @@
 
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 
-from lora_np.files import is_number, package, read_json, write_bytes
+from lora_np.files import check_fields, existing, is_number, is_whole, package, read_json, write_bytes
 from lora_np.formats.pretrained import model_folder
 from lora_np.model import architectures
 from lora_np.ops import patches_forward
 
 PREPROCESSOR = "preprocessor_config.json"
-NEUTRAL = ("resample", "processor_class", "input_data_format", "default_to_square")  # change no image of the right size
 PROCESSORS = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTFeatureExtractor")
-
+KINDS = ("image_processor_type", "feature_extractor_type")
+NEUTRAL = ("resample", "processor_class", "input_data_format", "default_to_square")  # change no image of the right size
+SWITCHES = {"do_resize": True, "do_rescale": True, "do_normalize": True}
+DEFAULTS = {**SWITCHES, "size": 224, "rescale_factor": 1 / 255, "image_mean": 0.5, "image_std": 0.5}
 NEEDED = {  # in config.json, by what a model reads
     "images": ("image_size", "patch_size", "num_channels"),
     "texts": ("vocab_size", "max_position_embeddings"),
@@ -31,11 +34,8 @@ class TextTokenizer:
     """
 
     def __init__(self, folder, config):
-        path = Path(folder) / "tokenizer.json"
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}; a model that reads texts needs its tokenizer.")
+        path = existing(Path(folder) / "tokenizer.json")
         Tokenizer = package("tokenizers", "a model that reads texts").Tokenizer
-
         try:
             self.tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:  # the library raises nothing more exact
@@ -103,12 +103,8 @@ class TextTokenizer:
         for k, text in enumerate(texts, 1):
             if not isinstance(text, str):
                 raise ValueError(f"row {k} of {len(texts)} is of type {type(text).__name__}; expected a text.")
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"row {k} of {len(texts)} was not read as UTF-8: it holds half a character."
-                ) from error
+            if re.search(r"[\ud800-\udfff]", text):
+                raise ValueError(f"row {k} of {len(texts)} was not read as UTF-8: it holds half a character.")
         some = (texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE))
         found = [encoding.ids for part in some for encoding in self.tokenizer.encode_batch(part)]
         for k, ids in enumerate(found, 1):
@@ -170,15 +166,11 @@ def load_tokenizer(source: str | os.PathLike) -> "TextTokenizer | PatchTokenizer
             f"{source} is a model of type {config['model_type']!r}, which has no tokenizer here; give token ids to"
             " Batch.of yourself."
         )
-    for name in NEEDED[reads]:
-        if type(config.get(name)) is not int or config[name] < 1:
-            raise ValueError(
-                f"{folder / 'config.json'} has {name} = {config.get(name)!r}; expected an integer above zero."
-            )
+    needed = {name: config.get(name) for name in NEEDED[reads]}
+    check_fields(needed, dict.fromkeys(needed, (is_whole, "an integer above zero")), folder / "config.json")
     if reads == "texts":
         return TextTokenizer(folder, config)
-    sizes = [config[name] for name in NEEDED["images"]]
-    return PatchTokenizer(*sizes, *normalisation(folder, config))
+    return PatchTokenizer(*needed.values(), *normalisation(folder, *needed.values()))
 
 
 class PatchTokenizer:
@@ -210,57 +202,49 @@ class PatchTokenizer:
         return patches_forward(images, self.patch_size)[0]
 
 
-def normalisation(folder, config):
+def normalisation(folder, side, _, channels):
     """Return the mean and the deviation of each channel by which a folder's images are normalised, or (None, None).
 
     The file is that of transformers' ViTImageProcessor, its defaults are ours. It rescales numbers in 0..255 to 0..1,
-    where images here begin; it resizes images, which is left to those who have them.
-
-    Raises
-    ------
-    ValueError
-        If the file asks for what is not done here, or what it says has no meaning.
+    where images here begin; it resizes images, which is left to those who have them. Whatever else it asks for is
+    refused by a ValueError.
     """
     path = Path(folder) / PREPROCESSOR
     if not path.exists():
         return None, None
-    given = {name: value for name, value in read_json(path).items() if value is not None}
+    given = {**DEFAULTS, **{name: value for name, value in read_json(path).items() if value is not None}}
 
-    def refuse(name, expected):
-        raise ValueError(
-            f"{path} has {name} = {given[name]!r}; only {expected} is read here. Prepare the images as it says, give"
-            " them to Batch.of as patches, and take the file away."
-        )
+    def is_size(value):
+        right = value in (side, {"height": side, "width": side})
+        return not isinstance(value, bool) and (right or not given["do_resize"])
 
-    kinds = [name for name in ("image_processor_type", "feature_extractor_type") if name in given]
-    for name in kinds:
-        if given[name] not in PROCESSORS:
-            refuse(name, " or ".join(PROCESSORS))
-    switches = {name: given.setdefault(name, True) for name in ("do_resize", "do_rescale", "do_normalize")}
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            refuse(name, "true or false")
-    side = config["image_size"]
-    size = given.setdefault("size", 224)
-    if given["do_resize"] and size not in (side, {"height": side, "width": side}) or isinstance(size, bool):
-        refuse("size", f"the {side} x {side} of config.json")
-    factor = given.setdefault("rescale_factor", 1 / 255)
-    if given["do_rescale"] and not (is_number(factor) and math.isclose(factor, 1 / 255, rel_tol=1e-6)):
-        refuse("rescale_factor", "1/255")
-    known = (*kinds, *switches, "size", "rescale_factor", "image_mean", "image_std", *NEUTRAL)
-    for name in given:
-        if name not in known and given[name] is not False:
-            refuse(name, "a setting of ViTImageProcessor")
+    def is_factor(value):
+        return not given["do_rescale"] or (is_number(value) and math.isclose(value, 1 / 255, rel_tol=1e-6))
+
+    def numbers(least):
+        def fits(value):
+            each = of_each(value, channels)
+            right = len(each) == channels and all(is_number(x) and least <= x <= 1.0 for x in each)
+            return right or not given["do_normalize"]
+
+        return fits, f"{channels} number(s) from {least:g} to 1, as images have values in 0..1,"
+
+    expected = {
+        **dict.fromkeys(KINDS, (lambda value: value in PROCESSORS, " or ".join(PROCESSORS))),
+        **dict.fromkeys(SWITCHES, (lambda value: isinstance(value, bool), "true or false")),
+        "size": (is_size, f"the {side} x {side} of config.json"),
+        "rescale_factor": (is_factor, "1/255"),
+        "image_mean": numbers(0.0),
+        "image_std": numbers(1e-6),
+        **dict.fromkeys(NEUTRAL, (lambda value: True, "anything")),
+    }
+    other = (lambda value: value is False, "a setting of ViTImageProcessor")
+    way_out = " is read here. Prepare the images as it says, give them to Batch.of as patches, and take the file away."
+    check_fields(given, {**dict.fromkeys(given, other), **expected}, path, "only {}" + way_out)
     if not given["do_normalize"]:
         return None, None
-    return tuple(channels(name, given, config["num_channels"], refuse) for name in ("image_mean", "image_std"))
+    return tuple(of_each(given[name], channels) for name in ("image_mean", "image_std"))
 
 
-def channels(name, given, count, refuse):
-    """Return a number for each channel."""
-    value = given.setdefault(name, 0.5)
-    numbers = value if isinstance(value, list) else [value] * count
-    least = 0.0 if name == "image_mean" else 1e-6
-    if len(numbers) != count or not all(is_number(x) and least <= x <= 1.0 for x in numbers):
-        refuse(name, f"{count} number(s) from {least:g} to 1, as images have values in 0..1,")
-    return numbers
+def of_each(value, channels):
+    return value if isinstance(value, list) else [value] * channels

@@ -18,28 +18,13 @@ from pathlib import Path
 
 
 def write_bytes(path, data):
-    """Write a file whole or not at all.
-
-    Raises
-    ------
-    OSError
-        With a sentence that names the file, if the disk is full or the folder cannot be written.
-    """
+    """Write a file whole or not at all; the errors are those of `write_together`."""
     write_together({path: [data]})
 
 
 def write_together(contents):
-    """Write files that belong together: none takes its place before all are complete on the disk.
-
-    Parameters
-    ----------
-    contents : dict of path to iterable of bytes-like
-        In the order in which they are renamed.
-
-    Raises
-    ------
-    OSError
-        As `write_bytes`.
+    """Write files that belong together, {path: pieces of bytes}: none takes its place before all are complete on the
+    disk; then they are renamed in this order. An OSError names the file, if the disk is full or the folder read-only.
     """
     parts, held = {}, contextlib.ExitStack()
     try:
@@ -106,29 +91,29 @@ def write_json(path, value):
 
 def read_json(path):
     """Return the object in a JSON file; a ValueError names the file if it is missing or damaged."""
+    return parse_json(existing(path).read_bytes(), path)
+
+
+def existing(path):
+    """Return a Path; a ValueError names it if there is no such file."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no file {path}; expected a folder that holds {path.name}.")
-    return parse_json(path.read_bytes(), path)
+    return path
 
 
 def parse_json(data, path):
     """Return the object that bytes hold as JSON, strictly: each name once, numbers that are numbers, whole characters.
-
-    Raises
-    ------
-    ValueError
-        Naming `path`, if they hold anything else.
-    """
-
-    def pairs(found):
-        return renamed(found, str, path)
+    Of anything else a ValueError says that `path` holds it."""
 
     def constant(name):
         raise ValueError(f"{name} is no number in JSON")
 
+    def once(pairs):
+        return renamed(pairs, str, path)
+
     try:
-        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=pairs, parse_constant=constant)
+        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=once, parse_constant=constant)
         json.dumps(value, ensure_ascii=False).encode()  # half a character, written as an escape, could not go out again
     except NamedTwice:
         raise
@@ -140,20 +125,12 @@ def parse_json(data, path):
     return value
 
 
-def check_fields(values, expected, path):
-    """Raise a ValueError that names the file and the field, unless each field that is there is what is expected.
-
-    Parameters
-    ----------
-    values : dict
-        Out of a JSON file.
-    expected : dict of str to (callable, str)
-        For the fields: a test of the value, and what passes it, in words.
-    path : path
-    """
+def check_fields(values, expected, path, sentence="expected {}."):
+    """Raise a ValueError that names the file and the field, unless each field that is there is what is expected:
+    for a field, (a test of its value, what passes it, in words, for the end of the sentence)."""
     for name, (fits, words) in expected.items():
         if name in values and not fits(values[name]):
-            raise ValueError(f"{path} has {name} = {shown(values[name])}; expected {words}.")
+            raise ValueError(f"{path} has {name} = {shown(values[name])}; {sentence.format(words)}")
 
 
 @contextmanager

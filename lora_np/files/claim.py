@@ -15,18 +15,8 @@ PART = r"\..+\.(json|safetensors|png|npz)\.\w{8}\.part"  # what `lora_np.files` 
 def claimed(folder, note=None):
     """Make a folder if need be and hold it for this process alone; made for nothing, it goes again.
 
-    Parameters
-    ----------
-    folder : path
-    note : callable, optional
-        Is told, in one sentence, that the folder lies where nothing can be locked.
-
-    Raises
-    ------
-    OSError
-        If it cannot be made or written; the sentence says so.
-    ValueError
-        If another process holds it. One that was killed holds nothing.
+    An OSError says that it cannot be made or written, a ValueError that another process holds it (one that was killed
+    holds nothing); `note` is told, in one sentence, that it lies where nothing can be locked.
     """
     folder = Path(folder)
     made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.files import about, parse_json, read_json, shown, write_together
+from lora_np.files import about, existing, is_names, parse_json, read_json, shown, write_together
 
 DTYPES = {  # as NumPy reads them
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "U32": "<u4", "I32": "<i4",
@@ -27,7 +27,8 @@ DTYPES = {  # as NumPy reads them
 }  # fmt: skip
 NAMES = {np.dtype(form): name for name, form in DTYPES.items() if name != "BF16"}
 # NumPy has no numbers of these kinds; they can be copied, not computed with.
-BYTES_ALONE = {"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
+BYTES_ALONE = ("F8_E4M3", "F8_E5M2", "F8_E8M0")
+WIDTHS = {**{name: np.dtype(form).itemsize for name, form in DTYPES.items()}, **dict.fromkeys(BYTES_ALONE, 1)}
 OTHER_FORMATS = ("*_model*.bin", "*_model*.bin.index.json", "tf_model*.h5", "flax_model*.msgpack")
 LONGEST_TABLE = 100_000_000  # bytes, the library's own bound
 
@@ -40,13 +41,7 @@ class Raw(NamedTuple):
     data: np.ndarray  # of bytes
 
     def array(self):
-        """Return it as an array of NumPy; bfloat16 as float32.
-
-        Raises
-        ------
-        ValueError
-            If NumPy has no such numbers.
-        """
+        """Return it as an array of NumPy, bfloat16 as float32; a ValueError says that NumPy has no such numbers."""
         if self.dtype in BYTES_ALONE:
             raise ValueError(f"its dtype is {self.dtype}, which NumPy does not have")
         array = self.data.view(DTYPES[self.dtype]).reshape(self.shape)
@@ -55,84 +50,42 @@ class Raw(NamedTuple):
         return array
 
 
+class Entry(NamedTuple):
+    """A row of a table: an array, and where its bytes lie."""
+
+    dtype: str
+    shape: tuple
+    begin: int
+    end: int
+    path: Path
+
+
 class TensorFile(Mapping):
-    """The arrays of a safetensors file by name; each is mapped when it is asked for, and held by who asked alone.
+    """The arrays of a safetensors file by name, or of the shards that an index names; each is mapped when it is asked
+    for, and held by who asked alone.
 
-    Attributes
-    ----------
-    shapes : dict of str to tuple
-    metadata : dict of str to str
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, truncated or damaged, names a tensor twice, or (on reading) holds a dtype that NumPy
-        lacks.
+    `shapes` are tuples by name, `metadata` texts by name; shards have none. A ValueError names a file that is missing,
+    truncated or damaged, names a tensor twice, or (on reading) holds a dtype that NumPy lacks.
     """
 
     def __init__(self, path):
-        self.path = Path(path)
-        with about(self.path):
-            self.open()
-
-    def open(self):
-        """Read and check the table."""
-        path = self.path
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}; expected a folder that holds {path.name}.")
-        with path.open("rb") as file:
-            length, bytes_ = int.from_bytes(file.read(8), "little"), path.stat().st_size
-            if not 2 <= length <= min(bytes_ - 8, LONGEST_TABLE):
-                raise self.damaged(f"its table should be {length} bytes long, and the file is {bytes_}")
-            table = file.read(length)
-        if not table.startswith(b"{"):
-            raise self.damaged("no table stands at its beginning")
-        table = parse_json(table, path)
-        self.metadata = table.pop("__metadata__", None) or {}
-        if not isinstance(self.metadata, dict) or not all(isinstance(text, str) for text in self.metadata.values()):
-            raise self.damaged("its metadata are not texts by name")
-        self.entries = {name: self.checked(name, entry) for name, entry in table.items()}
-        self.shapes = {name: shape for name, (_, shape, _, _) in self.entries.items()}
-        self.start, end = 8 + length, 0
-        for begin, stop, name in sorted((begin, stop, name) for name, (_, _, begin, stop) in self.entries.items()):
-            if begin != end:
-                raise self.damaged(f"{name!r} begins at {begin}, where {end} was expected")
-            end = stop
-        if self.start + end != bytes_:
-            raise self.damaged(f"its arrays take {end} bytes, and {bytes_ - self.start} are there")
-
-    def checked(self, name, entry):
-        """Return (dtype, shape, begin, end) of an entry of the table."""
-        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-            raise self.damaged(f"the entry {name!r} lacks dtype, shape or data_offsets, or has more")
-        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if not isinstance(dtype, str) or dtype not in (*DTYPES, *BYTES_ALONE):
-            raise self.damaged(f"{name!r} is of the dtype {shown(dtype)}, which is not known here")
-        if not (are_counts(shape) and are_counts(offsets) and len(offsets) == 2):
-            raise self.damaged(f"{name!r} has the shape {shown(shape)} and the offsets {shown(offsets)}")
-        if offsets[0] + math.prod(shape) * width(dtype) != offsets[1] or len(shape) > 32:
-            raise self.damaged(f"{name!r}, {dtype} of shape {shape}, does not take the bytes {offsets}")
-        return dtype, tuple(shape), *offsets
-
-    def damaged(self, reason):
-        return ValueError(
-            f"{self.path} cannot be read: {reason}; it is truncated, damaged or no safetensors file. Fetch or make it"
-            " again."
-        )
+        path = Path(path)
+        with about(path):
+            self.entries, self.metadata = (read_index if path.suffix == ".json" else read_table)(path)
+        self.shapes = {name: entry.shape for name, entry in self.entries.items()}
 
     def raw(self, name):
         """Return a tensor as it lies in the file, a Raw whose bytes are mapped, not read."""
-        dtype, shape, begin, end = self.entries[name]
+        dtype, shape, begin, end, path = self.entries[name]
         if begin == end:
             return Raw(dtype, shape, np.empty(0, np.uint8))  # nothing can be mapped
-        return Raw(dtype, shape, np.memmap(self.path, np.uint8, "r", self.start + begin, (end - begin,)))
+        return Raw(dtype, shape, np.memmap(path, np.uint8, "r", begin, (end - begin,)))
 
     def __getitem__(self, name):
-        raw = self.raw(name)
         try:
-            return np.asarray(raw.array())
+            return np.asarray(self.raw(name).array())
         except ValueError as error:
-            raise self.damaged(f"the tensor {name!r}: {error}") from error
+            raise damaged(self.entries[name].path, f"the tensor {name!r}: {error}") from error
 
     def __iter__(self):
         return iter(self.entries)
@@ -141,67 +94,85 @@ class TensorFile(Mapping):
         return len(self.entries)
 
 
-class Shards(Mapping):
-    """The arrays of several safetensors files, by the index that lies beside them; as TensorFile."""
+def read_table(path):
+    """Return ({name: Entry}, metadata) of a safetensors file, whose table is checked."""
+    with existing(path).open("rb") as file:
+        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+        if not 2 <= length <= min(size - 8, LONGEST_TABLE):
+            raise damaged(path, f"its table should be {length} bytes long, and the file is {size}")
+        table = file.read(length)
+    if not table.startswith(b"{"):
+        raise damaged(path, "no table stands at its beginning")
+    table = parse_json(table, path)
+    metadata = table.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not is_names([*metadata.values()]):
+        raise damaged(path, "its metadata are not texts by name")
+    start = end = 8 + length
+    entries = {name: checked(name, row, path, start) for name, row in table.items()}
+    for begin, stop, name in sorted((entry.begin, entry.end, name) for name, entry in entries.items()):
+        if begin != end:
+            raise damaged(path, f"{name!r} begins at {begin - start}, where {end - start} was expected")
+        end = stop
+    if end != size:
+        raise damaged(path, f"its arrays take {end - start} bytes, and {size - start} are there")
+    return entries, metadata
 
-    def __init__(self, index):
-        with about(index):
-            self.open(index)
 
-    def open(self, index):
-        """Read and check the index, and the tables of the files that it names."""
-        names = read_json(index).get("weight_map")
-        if not isinstance(names, dict) or not names:
-            raise ValueError(f"{index} has no weight_map of tensors to the names of files beside it; it is damaged.")
-        for name, file in names.items():
-            if not is_file_name(file):
-                raise ValueError(f"{index} has {name} in {shown(file)}; expected the name of a file beside it.")
-        files = {name: TensorFile(index.with_name(name)) for name in sorted(set(names.values()))}
-        for name, file in names.items():
-            if name not in files[file].entries:
-                raise ValueError(f"{index} says that {name} lies in {file}, but it does not; fetch both again.")
-        for file, held in files.items():
-            for name in held:
-                if names.get(name) != file:
-                    raise ValueError(f"{file} holds {name}, but {index} does not say so; fetch both again.")
-        self.files = {name: files[file] for name, file in names.items()}
-        self.shapes = {name: file.shapes[name] for name, file in self.files.items()}
-        self.metadata = {}
+def checked(name, row, path, start):
+    """Return the Entry that a row of the table says; its offsets count from `start`."""
+    if not isinstance(row, dict) or row.keys() != {"dtype", "shape", "data_offsets"}:
+        raise damaged(path, f"the entry {name!r} lacks dtype, shape or data_offsets, or has more")
+    dtype, shape, offsets = row["dtype"], row["shape"], row["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in WIDTHS:
+        raise damaged(path, f"{name!r} is of the dtype {shown(dtype)}, which is not known here")
+    if not (are_counts(shape) and are_counts(offsets) and len(offsets) == 2):
+        raise damaged(path, f"{name!r} has the shape {shown(shape)} and the offsets {shown(offsets)}")
+    begin, end = offsets
+    if begin + math.prod(shape) * WIDTHS[dtype] != end or len(shape) > 32:
+        raise damaged(path, f"{name!r}, {dtype} of shape {shape}, does not take the bytes {offsets}")
+    return Entry(dtype, tuple(shape), start + begin, start + end, path)
 
-    def raw(self, name):
-        return self.files[name].raw(name)
 
-    def __getitem__(self, name):
-        return self.files[name][name]
+def damaged(path, reason):
+    return ValueError(
+        f"{path} cannot be read: {reason}; it is truncated, damaged or no safetensors file. Fetch or make it again."
+    )
 
-    def __iter__(self):
-        return iter(self.files)
 
-    def __len__(self):
-        return len(self.files)
+def read_index(path):
+    """Return ({name: Entry}, {}) of the shards that an index names, whose tables are checked, and agree with it."""
+    names = read_json(path).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ValueError(f"{path} has no weight_map of tensors to the names of files beside it; it is damaged.")
+    for name, file in names.items():
+        if not is_file_name(file):
+            raise ValueError(f"{path} has {name} in {shown(file)}; expected the name of a file beside it.")
+    tables = {file: read_table(path.with_name(file))[0] for file in sorted(set(names.values()))}
+    for name, file in names.items():
+        if name not in tables[file]:
+            raise ValueError(f"{path} says that {name} lies in {file}, but it does not; fetch both again.")
+    for file, held in tables.items():
+        for name in held:
+            if names.get(name) != file:
+                raise ValueError(f"{file} holds {name}, but {path} does not say so; fetch both again.")
+    return {name: tables[file][name] for name, file in names.items()}, {}
 
 
 def open_weights(path):
-    """Return the arrays of `path`, a safetensors file, or of the shards that an index beside it names.
+    """Return the TensorFile of `path`, a safetensors file, or of the shards that an index beside it names.
 
-    Raises
-    ------
-    ValueError
-        If there is neither, or only a file of PyTorch's, which is a pickle and never opened; and as TensorFile.
+    A file of PyTorch's is a pickle and never opened: where there is nothing else, a ValueError names it.
     """
     path = Path(path)
-    if path.is_file():
-        return TensorFile(path)
-    if (index := path.with_name(f"{path.name}.index.json")).is_file():
-        return Shards(index)
-    for form in OTHER_FORMATS:
-        for other in sorted(path.parent.glob(form)):
-            raise ValueError(
-                f"{path.parent} holds {other.name}, but no {path.name}: only safetensors are read, as a pickle could"
-                " run any program when it is opened. Where you trust it, open it in transformers or PEFT and write it"
-                " anew: model.save_pretrained(folder, safe_serialization=True)."
-            )
-    raise ValueError(f"there is no file {path}; expected a folder that holds {path.name}.")
+    index = path.with_name(f"{path.name}.index.json")
+    others = [other for form in OTHER_FORMATS for other in sorted(path.parent.glob(form))]
+    if not path.is_file() and not index.is_file() and others:
+        raise ValueError(
+            f"{path.parent} holds {others[0].name}, but no {path.name}: only safetensors are read, as a pickle could"
+            " run any program when it is opened. Where you trust it, open it in transformers or PEFT and write it"
+            " anew: model.save_pretrained(folder, safe_serialization=True)."
+        )
+    return TensorFile(index if index.is_file() and not path.is_file() else path)
 
 
 def are_counts(value):
@@ -215,20 +186,12 @@ def is_file_name(value):
 def safetensors_pieces(tensors, metadata=None):
     """Return the pieces of a safetensors file, one after the other: equal contents have equal bytes.
 
-    Parameters
-    ----------
-    tensors : dict of str to (array or Raw)
-    metadata : dict of str to str, optional
-
-    Raises
-    ------
-    ValueError
-        If an array's dtype has no name in the format.
+    `tensors` are arrays, or Raws, by name; a ValueError names one whose dtype has no name in the format.
     """
     raws = {name: value if isinstance(value, Raw) else as_raw(name, value) for name, value in tensors.items()}
     table, end = {"__metadata__": dict(sorted((metadata or {"format": "pt"}).items()))}, 0
     # Wide numbers first: then each array stands at a multiple of its width.
-    order = sorted(raws, key=lambda name: (-width(raws[name].dtype), name))
+    order = sorted(raws, key=lambda name: (-WIDTHS[raws[name].dtype], name))
     for name in order:
         dtype, shape, data = raws[name]
         table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + data.nbytes]}
@@ -236,10 +199,6 @@ def safetensors_pieces(tensors, metadata=None):
     header = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
     return [len(header).to_bytes(8, "little"), header, *(raws[name].data for name in order)]
-
-
-def width(dtype):
-    return BYTES_ALONE.get(dtype) or np.dtype(DTYPES[dtype]).itemsize
 
 
 def as_bfloat16(array):

@@ -28,70 +28,44 @@ from lora_np.files import (
     shown,
     write_together,
 )
-from lora_np.files.safetensors import Raw, TensorFile, as_bfloat16, open_weights, safetensors_pieces
+from lora_np.files.safetensors import Raw, as_bfloat16, as_raw, open_weights, safetensors_pieces
 from lora_np.model import architectures
 from lora_np.model.heads import POOLING, ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import arrays, check_dtype, freeze, is_node, is_trainable, walk, with_arrays
+from lora_np.model.tree import arrays, check_dtype, freeze, is_node, is_trainable, parameters, walk, with_arrays
 
-SUFFIX = {
-    "W": ".weight",
-    "b": ".bias",
-    "gamma": ".weight",
-    "beta": ".bias",
-    "table": ".weight",
-    "class_token": ".cls_token",
-}
+SUFFIX = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias", "table": "weight", "class_token": "cls_token"}
 # In the metadata of a safetensors file, which other programs pass over: what the files beside it must agree with.
 SETTINGS = "lora_np_settings"  # some fields of the JSON file
 HEAD_MARK, HEAD_HASH = "lora_np_head", "lora_np_head_sha256"  # there is a head, "trained" or "frozen", of this hash
 
 
 def load_folder(folder, dtype=np.float32):
-    """Return a wholly frozen model and, in words, what of its file it does not compute with.
-
-    Parameters
-    ----------
-    folder : path
-    dtype : numpy dtype
-        What to hold the weights in: float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        If a file is missing or damaged, the architecture is not known, a tensor is missing, unexpected, of the wrong
-        shape or not finite, also after it was cast.
-    """
+    """Return a wholly frozen model, and the names of what its file holds beside; the errors of `load_pretrained`."""
     folder, dtype = Path(folder), check_dtype(dtype)
+    path, weights = folder / "config.json", folder / "model.safetensors"
     with about(folder):
-        return read_folder(folder, dtype)
-
-
-def read_folder(folder, dtype):
-    path = folder / "config.json"
-    config = read_json(path)
-    kind = architectures.of(config, folder)
-    kind.check(config, path)
-    weights = folder / "model.safetensors"
-    file = open_weights(weights)
-    check_settings(config, file.metadata, path)
-    names = renamed(((name, name) for name in file), lambda name: standard(name, kind), weights)
-    shapes = {name: file.shapes[whole] for name, whole in names.items()}
-    check_sizes(config, shapes, folder)
-    model = build_empty(config, shapes, dtype, folder)
-    wanted = file_names(model)
-    for name in wanted.values():
-        if name not in names:
-            raise ValueError(
-                f"{weights} lacks the tensor {name}; it is incomplete or belongs to another configuration."
-            )
-    new = {
-        path: from_file(model, path, file[names[name]], dtype, f"{name} in {weights}") for path, name in wanted.items()
-    }
-    aside, notes = beside(model, names, set(wanted.values()), file, weights)
-    model = dataclasses.replace(freeze(with_arrays(model, new)), aside=aside)
-    return (load_head(model, folder, file.metadata) if holds_head(folder, file.metadata) else model), notes
+        config = read_json(path)
+        kind = architectures.of(config, folder)
+        kind.check(config, path)
+        file = opened(weights, config, path)
+        names = renamed(((name, name) for name in file), lambda name: standard(name, kind), weights)
+        shapes = {name: file.shapes[theirs] for name, theirs in names.items()}
+        check_sizes(config, shapes, folder)
+        model = build_empty(config, shapes, dtype, folder)
+        new = {}
+        for parameter, name in file_names(model).items():
+            if name not in names:
+                raise ValueError(
+                    f"{weights} lacks the tensor {name}; it is incomplete or belongs to another configuration."
+                )
+            new[parameter] = from_file(model, parameter, file[names[name]], dtype, f"{name} in {weights}")
+        aside, notes = beside(model, names, file, weights)
+        model = dataclasses.replace(freeze(with_arrays(model, new)), aside=aside)
+        if HEAD_MARK in file.metadata or (SETTINGS not in file.metadata and is_own_head(folder)):
+            model = load_head(model, folder, file.metadata)
+    return model, notes
 
 
 def standard(name, kind):
@@ -100,17 +74,12 @@ def standard(name, kind):
     return re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name))
 
 
-def beside(model, names, used, file, path):
+def beside(model, names, file, path):
     """Return what a file holds beside the parameters, {name: node or tensor} to be saved again, and notes on it.
 
-    Parameters
-    ----------
-    names : dict of str to str
-        All tensors of the file: our name, and theirs.
-    used : set of str
-        Ours, of the parameters.
+    `names` are all tensors of the file, {our name: theirs}.
     """
-    kept, notes, kind = {}, [], architectures.of(model.config)
+    kept, notes, kind, used = {}, [], architectures.of(model.config), {*file_names(model).values()}
     for name in sorted(names.keys() - used):
         table = kind.copies.get(name)
         if table in used and np.array_equal(file[names[name]], file[names[table]]):
@@ -124,13 +93,13 @@ def beside(model, names, used, file, path):
             raise ValueError(f"{path} holds an unexpected tensor {name}; its configuration describes another model.")
         kept[name] = file.raw(names[name])
         notes.append(name)
-    if "pooler.dense.weight" in kept and "pooler.dense.bias" in kept:  # a node: an adapter may change it
-        d, dtype = model.hidden_size, model.dtype
-        W, b = (kept.pop(f"pooler.dense.{part}").array() for part in ("weight", "bias"))
-        W = held(W, (d, d), (d, d), dtype, f"the tensor pooler.dense.weight in {path}", transposed=True)
-        kept["pooler"] = freeze(
-            Linear(W, held(b, (d,), (d,), dtype, f"the tensor pooler.dense.bias in {path}"), "pooler.dense")
+    d, dtype = model.hidden_size, model.dtype
+    pooler = {"pooler.dense.weight": (d, d), "pooler.dense.bias": (d,)}
+    if pooler.keys() <= kept.keys():  # a node: an adapter may change it
+        W, b = (
+            held(kept.pop(name).array(), s, dtype, f"the tensor {name} in {path}", True) for name, s in pooler.items()
         )
+        kept["pooler"] = freeze(Linear(W, b, "pooler.dense"))
     return kept, notes
 
 
@@ -172,63 +141,65 @@ def check_class(named, kind, where):
         )
 
 
-def check_settings(beside, metadata, path):
-    """Raise if a file's metadata say that it was written together with other settings than those in `beside`."""
-    settings = parse_json(metadata[SETTINGS].encode(), path) if SETTINGS in metadata else {}
+def opened(weights, content, path):
+    """Return the arrays of a file; raise if its metadata say that it was written together with other settings than are
+    in `content`, the JSON object of the file `path` beside it."""
+    file = open_weights(weights)
+    settings = parse_json(file.metadata[SETTINGS].encode(), path) if SETTINGS in file.metadata else {}
     for name, value in settings.items():
-        if beside.get(name) != value:
+        if content.get(name) != value:
             raise ValueError(
-                f"{path} has {name} = {shown(beside.get(name))}, but the arrays beside it were saved with"
+                f"{path} has {name} = {shown(content.get(name))}, but the arrays beside it were saved with"
                 f" {shown(value)}: it was changed, or a save was interrupted. Put {json.dumps(value)} there, or"
                 " save both again."
             )
+    return file
 
 
 def file_names(model):
     """Return {parameter: its tensor in model.safetensors, without the class's prefix}."""
-    names = {}
+    names, own = {}, architectures.of(model.config).tensors
     for path, node in walk(model):
-        for name in arrays(node):
-            if not getattr(node, "hf", ""):
-                continue  # a head that transformers does not have
-            names[f"{path}.{name}"] = node.hf + SUFFIX.get(name, f".{name}")
-    return {path: architectures.of(model.config).tensors.get(path, name) for path, name in names.items()}
+        for name in arrays(node) if getattr(node, "hf", "") else ():  # transformers may not have such a head
+            names[f"{path}.{name}"] = own.get(f"{path}.{name}", f"{node.hf}.{SUFFIX.get(name, name)}")
+    return names
 
 
-def file_shape(model, path, array):
-    """Return the shape in which a file stores a parameter."""
-    if stored := architectures.of(model.config).stored.get(path):
-        return stored(model.config, array.shape)
-    return array.shape[::-1] if is_transposed(model, path) else array.shape
-
-
-def is_transposed(model, path):
-    return path == "head.classifier.W" or (path.endswith(".W") and architectures.of(model.config).transposed)
+def layout(model, path, shape):
+    """Return the shape in which files store a parameter of our shape, and whether it lies transposed there."""
+    kind = architectures.of(model.config)
+    transposed = path == "head.classifier.W" or (path.endswith(".W") and kind.transposed)
+    stored = kind.stored.get(path, lambda _, shape: shape[::-1] if transposed else shape)
+    return stored(model.config, shape), transposed
 
 
 def from_file(model, path, tensor, dtype, name):
     """Return a tensor of a file as the array of a parameter; a sentence calls it by `name`."""
-    node_path, _, field = path.rpartition(".")
-    mine = getattr(dict(walk(model))[node_path], field)
-    stored = file_shape(model, path, mine)
-    return held(tensor, stored, mine.shape, dtype, f"the tensor {name}", is_transposed(model, path))
+    shape = parameters(model)[path].shape
+    stored, transposed = layout(model, path, shape)
+    return held(tensor, shape, dtype, f"the tensor {name}", transposed, stored)
 
 
-def held(tensor, stored, shape, dtype, what, transposed=False):
-    """Return a tensor of the shape `stored` as an array of our shape and dtype, in memory of its own.
+def to_file(model, path, array):
+    """Return the array of a parameter as files store it."""
+    stored, transposed = layout(model, path, array.shape)
+    return (array.T if transposed else array).reshape(stored)
 
-    Raises
-    ------
-    ValueError
-        Naming `what` it is, if it has another shape or is not of finite floats, before the cast or after it.
+
+def held(tensor, shape, dtype, what, transposed=False, stored=None):
+    """Return a tensor of a file as an array of our shape and dtype, in memory of its own.
+
+    A ValueError calls it `what`, if its shape is not the `stored` one (our own, transposed or not) or its numbers are
+    not finite floats, before the cast or after it.
     """
-    if tensor.shape != stored or tensor.dtype.kind != "f":
+    lies = shape[::-1] if transposed else shape
+    if tensor.shape != (stored or lies) or tensor.dtype.kind != "f":
         raise ValueError(
-            f"{what} is {tensor.shape} of dtype {tensor.dtype}, but the configuration asks for {stored} floats."
+            f"{what} is {tensor.shape} of dtype {tensor.dtype}, but the configuration asks for {stored or lies} floats."
         )
-    rows = tensor.reshape(len(tensor), -1).T if transposed else tensor.reshape(shape)
+    rows = tensor.reshape(lies)
     with np.errstate(over="ignore", invalid="ignore"):
-        new = np.array(rows, dtype, order="C")
+        new = np.array(rows.T if transposed else rows, dtype, order="C")
     if not np.isfinite(new).all():
         reason = (
             f"that are beyond {np.dtype(dtype).name}; load them with dtype=numpy.float64"
@@ -237,11 +208,6 @@ def held(tensor, stored, shape, dtype, what, transposed=False):
         )
         raise ValueError(f"{what} holds numbers {reason}.")
     return new
-
-
-def to_file(model, path, array):
-    """Return the array of a parameter as files store it."""
-    return (array.T if is_transposed(model, path) else array).reshape(file_shape(model, path, array))
 
 
 def save_model(model: Transformer, folder: str | os.PathLike) -> None:
@@ -268,21 +234,29 @@ def save_model(model: Transformer, folder: str | os.PathLike) -> None:
             "this model has a LoRA adapter; merge it first to save a whole model, or save the adapter alone by"
             " save_adapter."
         )
-    folder, kind = Path(folder), architectures.of(model.config)
-    check_finite({f"{path}.{name}": array for path, node in walk(model) for name, array in arrays(node).items()})
+    check_finite(parameters(model))
     tensors, dtype = in_dtype_of(model.config, file_tensors(model))
-    config = file_config(model, dtype)
-    settings = {name: config[name] for name in ("model_type", *kind.needed) if name in config}
+    settings = ("model_type", *architectures.of(model.config).needed)
+    write_folder(model, folder, "model.safetensors", tensors, "config.json", file_config(model, dtype), settings)
+
+
+def write_folder(model, folder, weights, tensors, description, content, settings, **marks):
+    """Write tensors, the JSON object beside them and the head, if the model has one of our own: all files or none.
+
+    The metadata of the tensors say which `settings` of the object they belong to, and which head; `marks` are more of
+    them. A head of a model that lay in the folder before is removed.
+    """
+    folder = Path(folder)
     head = head_files(model, folder)
-    metadata = {"format": "pt", SETTINGS: json.dumps(settings), **head_mark(model, head)}
-    write_together(
-        {
-            **head,
-            folder / "model.safetensors": safetensors_pieces(tensors, metadata),
-            folder / "config.json": [json_bytes(config)],
-        }
-    )
-    remove_old_head(model, folder)
+    metadata = {"format": "pt", SETTINGS: json.dumps({k: content[k] for k in settings if k in content}), **marks}
+    if head:
+        metadata[HEAD_MARK] = "trained" if is_trainable(model.head) else "frozen"
+        metadata[HEAD_HASH] = hashlib.sha256(b"".join(head[folder / "head.safetensors"])).hexdigest()
+    pieces = safetensors_pieces(tensors, metadata)
+    write_together({**head, folder / weights: pieces, folder / description: [json_bytes(content)]})
+    if not head and is_own_head(folder):
+        for name in ("head.json", "head.safetensors"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def has_other_head(model):
@@ -292,7 +266,7 @@ def has_other_head(model):
 
 def file_tensors(model):
     """Return what a model's file holds, {name there: tensor as it lies there}."""
-    live = {f"{path}.{name}": array for path, node in walk(model) for name, array in arrays(node).items()}
+    live = parameters(model)
     tensors = {name: to_file(model, path, live[path]) for path, name in file_names(model).items()}
     for name, kept in model.aside.items():
         tensors |= {"pooler.dense.weight": kept.W.T, "pooler.dense.bias": kept.b} if is_node(kept) else {name: kept}
@@ -303,9 +277,7 @@ def file_tensors(model):
 def file_config(model, dtype):
     """Return the content of a model's config.json: its own, with the class, dtype and number of labels of the file."""
     kind, config = architectures.of(model.config), dict(model.config)
-    classifies = (
-        isinstance(model.head, ClassifierHead) and model.head.classifier is not None and not has_own_head(model)
-    )
+    classifies = bool(getattr(getattr(model.head, "classifier", None), "hf", ""))
     if classifies or isinstance(model.head, TiedHead):
         config["architectures"] = [kind.with_head]
     elif not has_other_head(model) or not config.get("architectures"):
@@ -324,23 +296,14 @@ def in_dtype_of(config, tensors):
     as it is: rounded to bfloat16, most of a small update would be gone.
     """
     said = config.get("dtype") or config.get("torch_dtype")
-    arrays_ = {name: array for name, array in tensors.items() if not isinstance(array, Raw)}
-    own = next(iter(arrays_.values())).dtype.name
-    if said == own:
-        halves = {}
-    elif said == "bfloat16":
-        halves = {name: as_bfloat16(array) for name, array in arrays_.items()}
-    elif said in ("float16", "float32"):
-        with np.errstate(over="ignore"):
-            halves = {name: array.astype(said) for name, array in arrays_.items()}
-    else:
-        halves = {}
-    same = halves and all(np.array_equal(values(half), arrays_[name]) for name, half in halves.items())
+    live = {name: array for name, array in tensors.items() if not isinstance(array, Raw)}
+    own = next(iter(live.values())).dtype.name
+    if said == own or said not in ("bfloat16", "float16", "float32"):
+        return tensors, own
+    with np.errstate(over="ignore"):
+        halves = {k: as_bfloat16(a) if said == "bfloat16" else as_raw(k, a.astype(said)) for k, a in live.items()}
+    same = all(np.array_equal(half.array(), live[name]) for name, half in halves.items())
     return ({**tensors, **halves}, said) if same else (tensors, own)
-
-
-def values(tensor):
-    return tensor.array() if isinstance(tensor, Raw) else tensor
 
 
 def check_finite(arrays_):
@@ -354,7 +317,8 @@ def check_finite(arrays_):
 
 def has_own_head(model):
     """Return whether the head is one that transformers has no class for, so that it lies in files of its own."""
-    return isinstance(model.head, ClassifierHead) and model.head.classifier is not None and not model.head.classifier.hf
+    classifier = getattr(model.head, "classifier", None)
+    return classifier is not None and not classifier.hf
 
 
 def head_files(model, folder):
@@ -378,33 +342,12 @@ def head_files(model, folder):
     }
 
 
-def head_mark(model, files):
-    """Return the metadata by which a file knows the head that lies beside it: whether it is trained, and its hash."""
-    if not files:
-        return {}
-    pieces = next(pieces for path, pieces in files.items() if path.name == "head.safetensors")
-    state = "trained" if is_trainable(model.head) else "frozen"
-    return {HEAD_MARK: state, HEAD_HASH: hashlib.sha256(b"".join(pieces)).hexdigest()}
-
-
 def is_own_head(folder):
     """Return whether the head.json in a folder is one of ours; a stranger's file of that name is left alone."""
     try:
         return read_json(folder / "head.json").keys() == {"pooling", "labels", "classes"}
     except ValueError:
         return False
-
-
-def holds_head(folder, metadata):
-    """Return whether a head of our own belongs to a file with these metadata."""
-    return HEAD_MARK in metadata or (SETTINGS not in metadata and is_own_head(folder))
-
-
-def remove_old_head(model, folder):
-    """Remove the head of a model that lay in the folder before, if it is one of ours and the model has none."""
-    if not has_own_head(model) and is_own_head(folder):
-        for name in ("head.json", "head.safetensors"):
-            (folder / name).unlink(missing_ok=True)
 
 
 def load_head(model, folder, metadata):
@@ -414,17 +357,14 @@ def load_head(model, folder, metadata):
     """
     folder = Path(folder)
     path, weights = folder / "head.json", folder / "head.safetensors"
-    description, file = read_json(path), TensorFile(weights)
-    check_fields(
-        description,
-        {
-            "labels": (is_whole, "the number of classes"),
-            "pooling": (lambda value: isinstance(value, str) and value in POOLING, f"one of {', '.join(POOLING)}"),
-            "classes": (lambda value: is_names(value) and len(value) == description.get("labels"), "a name a class"),
-        },
-        path,
-    )
-    check_settings(description, file.metadata, path)
+    description = read_json(path)
+    expected = {
+        "labels": (is_whole, "the number of classes"),
+        "pooling": (lambda value: value in tuple(POOLING), f"one of {', '.join(POOLING)}"),
+        "classes": (lambda value: is_names(value) and len(value) == description.get("labels"), "a name a class"),
+    }
+    check_fields(description, expected, path)
+    file = opened(weights, description, path)
     if HEAD_HASH in metadata and hashlib.sha256(weights.read_bytes()).hexdigest() != metadata[HEAD_HASH]:
         raise ValueError(
             f"{weights} belongs to another save than the file beside it; take both from one, or save again."
@@ -435,10 +375,9 @@ def load_head(model, folder, metadata):
             f"the head in {folder} (pooling {description.get('pooling')!r}, {file.shapes}) does not fit this model of"
             f" hidden size {d}."
         )
-    W = held(file["weight"], (labels, d), (d, labels), dtype, f"the weight in {weights}", transposed=True)
-    b = held(file["bias"], (labels,), (labels,), dtype, f"the bias in {weights}")
+    W = held(file["weight"], (d, labels), dtype, f"the weight in {weights}", transposed=True)
+    b = held(file["bias"], (labels,), dtype, f"the bias in {weights}")
     head = freeze(ClassifierHead(None, Linear(W, b), description["pooling"]))
     classes = description.get("classes", [str(k) for k in range(labels)])
-    return dataclasses.replace(
-        model, head=head, hf_prefix="", config={**model.config, "id2label": dict(enumerate(classes))}
-    )
+    config = {**model.config, "id2label": dict(enumerate(classes))}
+    return dataclasses.replace(model, head=head, hf_prefix="", config=config)

@@ -4,6 +4,7 @@ A new method is checked without a word here: `check_method("its name")` asks the
 """
 
 import dataclasses
+import json
 import re
 from math import prod
 
@@ -274,6 +275,18 @@ def a_configuration_says_how_and_one_that_does_not_fit_is_refused(method, name, 
     assert registered("config", model.adapter) is method and not list(folder.iterdir())
 
 
+def a_file_with_a_value_of_another_kind_is_refused(method, name, folder):
+    """By the sentence that names the file and the field: a method's configuration says what each of its own may be."""
+    base = frozen(name, np.float32)
+    lnp.save_adapter(trained(method, base), folder)
+    path = folder / "adapter_config.json"
+    right = json.loads(path.read_text())
+    for field in own_settings(method.config):
+        path.write_text(json.dumps({**right, field: [[1]]}))
+        with pytest.raises(ValueError, match=rf"adapter_config\.json has {field} = \[\[1\]\]; expected "):
+            lnp.load_adapter(base, folder)
+
+
 CHECKS = (
     it_starts_where_it_says,
     every_gradient_is_proven,
@@ -284,6 +297,7 @@ CHECKS = (
     the_base_is_untouched,
     two_on_one_base_do_not_disturb_each_other,
     a_configuration_says_how_and_one_that_does_not_fit_is_refused,
+    a_file_with_a_value_of_another_kind_is_refused,
 )
 
 

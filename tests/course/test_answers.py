@@ -1,5 +1,7 @@
 """What `course.check` says of right and wrong answers: those of tests/corpus, and some that stand here."""
 
+import os
+import subprocess
 import sys
 import types
 from collections import Counter
@@ -214,3 +216,11 @@ def test_progress_is_kept_and_listed(tmp_path):
     assert "done" in repr(lnp.course.exercises()) and (tmp_path / "course.json").exists()
     (tmp_path / "course.json").write_text("{damaged")
     assert "done" not in repr(lnp.course.exercises())
+
+
+def test_what_is_graded_for_others_is_no_progress_of_ones_own(tmp_path):
+    """In a second process with the grader's own cache, as nbgrader starts it; else the same process would count."""
+    program = "import lora_np as lnp; assert lnp.course.check('gelu_forward', lambda x: lnp.ops.gelu_forward(x)).ok"
+    for told, kept in ({"NBGRADER_EXECUTION": "autograde"}, False), ({"NBGRADER_EXECUTION": "validate"}, True):
+        subprocess.run([sys.executable, "-c", program], env={**os.environ, **told}, check=True, capture_output=True)
+        assert (tmp_path / "course.json").exists() is kept

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lora_np.course.exercise import find
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "chapters"))
 build = pytest.importorskip("build", reason="needs pip install -e .[author]", exc_type=ImportError)
@@ -161,6 +163,14 @@ def test_all_that_is_not_python_comes_with_the_package():
     taken = {path for pattern in patterns for path in (ROOT / "lora_np").glob(pattern) if path.is_file()}
     there = {path for path in (ROOT / "lora_np").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert there and there <= taken
+
+
+def test_a_heading_takes_level_time_and_hints_from_the_exercise():
+    cell = build.markdown("### Forward ({{linear_forward}})\n\nWrite it.")
+    build.fill(cell)
+    assert cell.source.startswith("### Forward (easy, ") and "minutes)\n\nWrite it.\n\n<details>" in cell.source
+    for number, words in enumerate(find("linear_forward").hints, start=1):
+        assert f"<details><summary>Hint {number}</summary>\n\n{words}\n\n</details>" in cell.source
 
 
 def test_ids_are_the_same_in_every_build_and_unique():

@@ -108,11 +108,11 @@ def test_signatures_are_those_of_the_functions():
 
 @pytest.mark.parametrize("path", sorted(SOURCES.glob("[0-9]*.py")), ids=lambda path: path.stem[:2])
 def test_the_chapters_take_exercises_from_their_files_in_order(path):
-    """Level and time stand in the file alone, and so does the solution."""
+    """Level, time and hints stand in the file alone, and so does the solution."""
     text = path.read_text(encoding="utf-8")
     names = re.findall(r'^# %% exercise="(\w+)"$', text, re.MULTILINE)
     assert names == [name for name, exercise in EXERCISES.items() if exercise.chapter == int(path.stem[:2])]
     for name in names:
         assert f"({{{{{name}}}}})\n" in text, f"{name}: its heading lacks its level and time"
         assert f"\nfrom lora_np.course.exercises.{name} import {name}\n" in text and f"def {name}(" not in text
-    assert not re.search(r"(easy|medium|hard)\W+\d+ minutes", text, re.IGNORECASE)
+    assert not re.search(r"(easy|medium|hard)\W+\d+ minutes|hint \d", text, re.IGNORECASE)

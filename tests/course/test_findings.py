@@ -1,7 +1,9 @@
 """What is found of an answer is data: each kind has a sentence, and no sentence decides anything."""
 
 import ast
+import importlib.util
 import string
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,11 @@ TOLD = [
 ]
 
 
+def test_what_returns_too_little_is_told_no_more():
+    """Of what has no results on any trial, no number can be explained."""
+    assert lnp.course.check("linear_forward", lambda x, W, b=None: x @ W).cause == "shape"
+
+
 @pytest.mark.parametrize("name, function, words", TOLD, ids=[function.__name__ for _, function, _ in TOLD])
 def test_what_a_learner_is_told(name, function, words):
     assert words in str(lnp.course.check(name, function))
@@ -137,3 +144,33 @@ def test_the_learners_own_line_is_told_where_something_of_ours_raises():
         return lnp.ops.linear_forward(x, (W, b))
 
     assert "`return lnp.ops.linear_forward(x, (W, b))`" in str(lnp.course.check("linear_forward", unpacked))
+
+
+WARNED = """
+from lora_np.ops import erf
+
+
+def linear_backward(dy, cache):
+    k = 2 if dy.ndim is 2 else 3
+    x, W = cache
+    return dy @ W.T, x.T @ dy * k, dy.sum(axis=0)
+
+
+def gelu_forward(x):
+    k = 2 if x.ndim is 99 else 1.0
+    return x * 0.5 * (1 + erf(x / 2**0.5)) + k, None
+"""
+
+
+@pytest.mark.parametrize("name", ["linear_backward", "gelu_forward"])
+def test_what_python_warns_of_in_an_answer_is_said_once(name, tmp_path):
+    """Where the source is edited and compiled, again and again, it would be said each time."""
+    path = tmp_path / "answers.py"
+    path.write_text(WARNED)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        spec = importlib.util.spec_from_file_location("answers", path)
+        spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+        assert len(said) == 2 and "is" in str(said[0].message)
+        assert " k` in `return" in str(lnp.course.check(name, getattr(module, name)))
+    assert len(said) == 2

@@ -197,6 +197,7 @@ def test_a_kernel_agrees_that_the_solutions_pass_the_tests(stem, tmp_path, monke
     monkeypatch.setenv("LORA_NP_CACHE", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     build.proven(SOURCES[stem])
+    assert not (tmp_path / "course.json").exists()  # progress is the reader's own
 
 
 def test_what_a_teacher_has_changed_in_a_course_stays(tmp_path, monkeypatch):

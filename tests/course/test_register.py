@@ -96,6 +96,14 @@ def np_where(x, slope=0.1):
     return x * (x > 0) + slope * x * (x <= 0)
 
 
+def test_a_branch_is_told_though_float32_hides_the_fault(own):
+    """The slope is 0 on the last trial, too, where a millionth passes for rounding."""
+    own.write_text(OWN.replace("if trial == 1", "if trial in (1, 5)"), encoding="utf-8")
+    lnp.course.register(own)
+    verdict = lnp.course.check("soft_step", lambda x, slope: right(x, slope) * (1 + 1e-6 * (slope == 0)))
+    assert "only where slope is 0" in str(verdict)
+
+
 def test_it_may_be_registered_again_after_a_change(own):
     lnp.course.register(own)
     own.write_text(OWN.replace("MINUTES, LEVEL = 9, 1, 7", "MINUTES, LEVEL = 9, 1, 8"), encoding="utf-8")
@@ -103,6 +111,7 @@ def test_it_may_be_registered_again_after_a_change(own):
 
 
 FAULTS = [
+    ("if trial == 1", "if trial == 5", "only the last trial draws the branch 'slope is 0'; draw it on another one"),
     ("MINUTES, LEVEL = 9, 1, 7", "MINUTES, LEVEL = 9, 1, None", "MINUTES is missing; expected a number"),
     ('"medium"', '"so so"', "LEVEL is 'so so'; expected one of easy, medium, hard"),
     ("HINTS = (", "HINT = (", "HINTS is missing; expected a tuple of texts"),

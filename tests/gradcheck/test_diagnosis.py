@@ -235,6 +235,52 @@ def test_a_coefficient_is_found_and_written_with_what_is_at_hand():
     assert "dx is 4 times too small" in first(report, "x").sentence or "/ x.shape[1]" in first(report, "x").sentence
 
 
+def centred(x):
+    return x - x.mean(axis=1, keepdims=True), ()
+
+
+def by_the_size_of_another_axis(dy, cache):
+    n = dy.shape[0]
+    return dy - dy.sum(axis=1, keepdims=True) / n
+
+
+def by_sizes_unpacked_in_the_other_order(dy, cache):
+    d, n = dy.shape
+    return dy - dy.sum(axis=1, keepdims=True) / d
+
+
+def by_the_number_of_rows(dy, cache):
+    return dy - dy.sum(axis=1, keepdims=True) / len(dy)
+
+
+def by_the_size_of_another_tensor(dy, cache):
+    first = dy[:, :4]
+    return dy - dy.sum(axis=1, keepdims=True) / first.shape[1]
+
+
+def without_the_last_row(dy, cache):
+    dx = np.zeros_like(dy)
+    for i in range(dy.shape[0] - 1):
+        dx[i] = dy[i] - dy[i].mean()
+    return dx
+
+
+@pytest.mark.parametrize(
+    "backward, words",
+    [
+        (by_the_size_of_another_axis, "`dy.shape[1]` in place of `dy.shape[0]`"),
+        (by_sizes_unpacked_in_the_other_order, "`n, d = dy.shape` in place of `d, n = dy.shape`"),
+        (by_the_number_of_rows, "`dy.shape[1]` in place of `len(dy)`"),
+        (by_the_size_of_another_tensor, "`dy.shape[1]` in place of `first.shape[1]`"),
+        (without_the_last_row, "`range(dy.shape[0])` in place of `range(dy.shape[0] - 1)`"),
+    ],
+)
+def test_a_wrong_size_is_named_as_a_size(backward, words):
+    """And not as another tensor of which the size is read, say its transpose; nor as 6 = 3 * 2."""
+    report = check(centred, backward, {"x": np.random.default_rng(0).standard_normal((3, 6))})
+    assert words in first(report, "x").sentence
+
+
 def test_the_upstream_is_not_the_learners_first_draw():
     """Both from default_rng(0): along x itself the gradient of x / |x| is zero, and a zero one would pass."""
     x = np.random.default_rng(0).standard_normal((5, 4))

@@ -10,8 +10,9 @@ from lora_np.train.evaluate import wilson_interval
 CHAPTER, PLACE, MINUTES, LEVEL = 8, 1, 15, "medium"
 OUTPUTS = ("low", "high")
 HINTS = (
-    "Wilson's middle is not the share itself, but is drawn towards 1/2 by z^2 / (2 n).",
+    "Wilson's middle is not the share `correct / total` itself, but is drawn towards 1/2 by z^2 / (2 n); n is `total`.",
     "Both the middle and the half width are divided by 1 + z^2 / n; z is 1.959963984540054.",
+    "Return middle - half, middle + half. By hand: 8 of 10 gives 0.490 and 0.943. With 0 of 10 the lower end is 0.",
 )
 TOLERANCE = 1e-4  # 1.96 is as good
 ALIKE = 1e-3  # of two slips, as 1.645 is as good for 90 %

@@ -9,8 +9,9 @@ CHAPTER, PLACE, MINUTES, LEVEL = 6, 1, 15, "medium"
 OUTPUTS = ("p", "m", "v")
 CHANGES = ("p", "m", "v")
 HINTS = (
-    "p, m and v are changed in place: p *= ..., m += ...; nothing is returned.",
-    "Decay first: p *= 1 - lr * weight_decay. The means are divided by 1 - beta ** t before they are used.",
+    "There are four lines to write: decay of p, `p *= 1 - lr * weight_decay`, then m, then v, then the step.",
+    "`m = 0.9 * m` makes a new array, and the caller never sees it. `m *= 0.9` writes into the old one.",
+    "The means are divided by 1 - beta ** t for this step only: do not write that back into m and v.",
 )
 library = optimisers.adamw_step
 

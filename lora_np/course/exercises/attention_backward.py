@@ -9,8 +9,9 @@ from lora_np.course.exercises.attention_forward import attention_forward as forw
 CHAPTER, PLACE, MINUTES, LEVEL = 4, 5, 25, "hard"
 OUTPUTS = ("dQ", "dK", "dV")
 HINTS = (
-    "Undo the steps from the last to the first: product, mask, softmax, scaled product.",
-    "It is P * mask that met V. The root of d belongs into dQ and into dK.",
+    "Undo the steps from the last to the first. `X.swapaxes(2, 3)` transposes; `@` takes all sequences and heads.",
+    "It is D = P * mask that met V, so dV needs D. The softmax produced P, so dS needs P.",
+    "d_k is `Q.shape[3]`. Divide dS by `d_k ** 0.5` once, then use it for dQ and dK.",
 )
 library = ops.attention_backward
 

@@ -9,8 +9,9 @@ from lora_np.ops.attention import AttentionCache
 CHAPTER, PLACE, MINUTES, LEVEL = 2, 4, 20, "medium"
 OUTPUTS = ("O", "cache")
 HINTS = (
-    "Scores are Q times K with its last two axes exchanged, over the root of the last size of Q.",
-    "Where `visible` is False, put -np.inf before the softmax. `mask` multiplies the weights after it.",
+    "`@` multiplies the last two axes and repeats over those in front; `K.swapaxes(2, 3)` is each head's transposed K.",
+    "Divide by the root of Q's last size; then `np.where(visible, S, -np.inf)` hides keys, before the maximum.",
+    "In order: S, hide, subtract `S.max(axis=3, keepdims=True)`, exp, divide by the sum over axis 3, mask, times V.",
 )
 library = ops.attention_forward
 

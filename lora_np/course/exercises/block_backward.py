@@ -14,6 +14,8 @@ OUTPUTS = ("dx", "grads")
 HINTS = (
     "x goes two ways in each half: past it and through it. What comes back on the two is added.",
     "The cache holds those of norm1, attention, drop1, norm2, mlp and drop2, in this order.",
+    "Last step first: through block.mlp, then through block.norm2. Each time keep the dict under its key.",
+    "Then dh = dy + what came out of norm2. Only now go through block.attention, with dh as upstream.",
 )
 library = PreNormBlock.backward
 

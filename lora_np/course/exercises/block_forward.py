@@ -7,8 +7,9 @@ from lora_np.model.blocks import PreNormBlock
 CHAPTER, PLACE, MINUTES, LEVEL = 2, 5, 15, "medium"
 OUTPUTS = ("y", "cache")
 HINTS = (
-    "A pre-norm block adds twice: x + attention(norm1(x)), and to that mlp(norm2(...)).",
-    "block.norm1.forward(x) returns the rows and a cache; block.attention.forward takes the groups, too.",
+    "A pre-norm block adds twice, x + attention(norm1(x)), and to that mlp(norm2(...)): four calls and two sums.",
+    "`block.norm1.forward(x)` returns the rows and a cache; `block.attention.forward` takes the groups, too.",
+    "The second sum adds to h, not to x, and the second norm takes h.",
 )
 library = PreNormBlock.forward
 

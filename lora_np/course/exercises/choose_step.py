@@ -5,8 +5,9 @@ import numpy as np
 CHAPTER, PLACE, MINUTES, LEVEL = 3, 1, 5, "easy"
 OUTPUTS = ("h",)
 HINTS = (
-    "The error of the formula grows as h ** order, that of rounding as eps / h.",
+    "The error of the formula grows as h ** order, rounding as eps / h. Their sum is about least where they meet.",
     "The two are equal where h ** (order + 1) = eps.",
+    "`np.finfo(np.float64).eps` is eps.",
 )
 
 

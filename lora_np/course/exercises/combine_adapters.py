@@ -10,7 +10,8 @@ CHAPTER, PLACE, MINUTES, LEVEL = 7, 2, 10, "medium"
 OUTPUTS = ("A", "B")
 HINTS = (
     "(A1 + A2)(B1 + B2) has cross terms that nobody trained. Blocks side by side have none.",
-    "Concatenate the scaled A along the rank, and the B along the rank.",
+    "`np.concatenate(list_of_arrays, axis=1)` sets arrays side by side, `axis=0` one above the other.",
+    "The scales differ, so they cannot stay outside. Multiply each A by its own scale, and leave the B as it is.",
 )
 
 

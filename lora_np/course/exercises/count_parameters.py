@@ -6,8 +6,8 @@ from lora_np.course.models import adapted_model, config, frozen_model, moved, tr
 CHAPTER, PLACE, MINUTES, LEVEL = 1, 3, 5, "easy"
 OUTPUTS = ("total", "trainable")
 HINTS = (
-    "lnp.parameters(model) is a dict of arrays; array.size counts entries.",
-    "Call it a second time with trainable_only=True.",
+    "`lnp.parameters(model)` is a dict of arrays. An array knows how many numbers it has: `array.size`.",
+    "Sum the sizes over the values of the dict, and once more for `trainable_only=True`.",
 )
 library = lnp.count_parameters
 

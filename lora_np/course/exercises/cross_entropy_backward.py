@@ -9,8 +9,8 @@ from lora_np.ops.cross_entropy import CrossEntropyCache
 CHAPTER, PLACE, MINUTES, LEVEL = 4, 6, 15, "medium"
 OUTPUTS = ("dlogits",)
 HINTS = (
-    "Softmax and logarithm together: the probability given minus the one asked for.",
-    "(p - q) * dloss / divisor; the rows of q that are all zero do not count, and have no gradient.",
+    "Softmax and logarithm together: the probability given minus the one asked for, p - q, times dloss / divisor.",
+    "An ignored row must give zero: `q.any(axis=1, keepdims=True)` is True for the rows that count.",
 )
 library = ops.cross_entropy_backward
 

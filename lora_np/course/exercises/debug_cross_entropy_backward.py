@@ -13,8 +13,9 @@ from lora_np.course.exercises.cross_entropy_backward import (  # noqa: F401 - sh
 CHAPTER, PLACE, MINUTES, LEVEL = 3, 5, 15, "medium"
 OUTPUTS = ("dlogits",)
 HINTS = (
-    "The gradient of a row is the probability given minus the one asked for, times the weight of the row.",
-    "Which rows count, and what is the mean taken over?",
+    "Read the whole report, mend what it names, and check again: a second fault often shows when the first is gone.",
+    "Think of what the forward can be told: another upstream than 1.0, ignored rows, a sum in place of a mean.",
+    "An ignored row has no gradient, though its p is not zero. `q.any(axis=1, keepdims=True)` says which rows count.",
 )
 
 

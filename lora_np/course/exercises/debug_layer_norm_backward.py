@@ -5,8 +5,9 @@ from lora_np.course.exercises.layer_norm_backward import BRANCHES, SLIPS, draw, 
 CHAPTER, PLACE, MINUTES, LEVEL = 3, 3, 15, "medium"
 OUTPUTS = ("dx", "dgamma", "dbeta")
 HINTS = (
-    "Which of the three gradients is wrong? The check says it.",
-    "gamma differs from entry to entry, so it cannot wait until a mean has been taken.",
+    'Only dx is wrong. Try again with gamma = 1: `case.inputs | {"gamma": np.ones(7)}`. What does the report say now?',
+    "gamma is the last thing that the forward applies. So it is the first thing that the backward meets.",
+    "xhat receives gamma * dy. Everything after that works on this, not on dy: also both means.",
 )
 
 

@@ -5,8 +5,9 @@ from lora_np.course.exercises.lora_linear_backward import BRANCHES, SLIPS, draw,
 CHAPTER, PLACE, MINUTES, LEVEL = 3, 4, 15, "medium"
 OUTPUTS = ("dx", "dA", "dB")
 HINTS = (
-    "Follow the shapes: dA is (d_in, r), dB is (r, d_out).",
-    "x goes two ways: through W, and through A and B. Both come back into dx.",
+    "dB is right, dA and dx are wrong. So look behind the point where the way to A and x leaves the way to B.",
+    'With `case.fixed | {"scale": 1.0}` only dx is wrong. Set the mask to None as well: what does the report say?',
+    "u reaches y through two factors, the scale and B. And x reaches z through the mask.",
 )
 
 

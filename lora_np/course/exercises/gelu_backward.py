@@ -9,7 +9,7 @@ CHAPTER, PLACE, MINUTES, LEVEL = 4, 2, 10, "easy"
 OUTPUTS = ("dx",)
 HINTS = (
     "y is a product of two functions of x: two terms.",
-    "The derivative of the distribution function is the density exp(-x^2 / 2) / sqrt(2 pi).",
+    "The derivative of Phi is the density, `np.exp(-0.5 * x * x) / (2 * np.pi) ** 0.5`.",
 )
 library, forward, BRANCHES = ops.gelu_backward, there.gelu_forward, there.BRANCHES
 

@@ -9,7 +9,7 @@ from lora_np.ops.gelu import GeluCache
 CHAPTER, PLACE, MINUTES, LEVEL = 2, 3, 5, "easy"
 OUTPUTS = ("y", "cache")
 HINTS = (
-    "The normal distribution function is (1 + erf(x / sqrt(2))) / 2; lora_np.ops.erf takes arrays.",
+    "The normal distribution function is `cdf = 0.5 * (1 + ops.erf(...))`, of x / sqrt(2); erf takes arrays.",
     "y is x times that.",
 )
 library = ops.gelu_forward

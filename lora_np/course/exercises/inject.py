@@ -17,8 +17,10 @@ from lora_np.model.tree import parameters, rebuild
 CHAPTER, PLACE, MINUTES, LEVEL = 6, 2, 20, "hard"
 OUTPUTS = ("model",)
 HINTS = (
-    "targets_of(model, config) names the nodes; rebuild(model, change) makes a new model.",
-    "change(path, node) returns a LoRALinear with the node's own W and b for a target, else the node.",
+    "`targets_of(model, config)` names the nodes; `rebuild(model, change)` makes a new model. Write `change` inside.",
+    "`change(path, node)` returns the node itself if the path is no target; for one, `d_in, d_out = node.W.shape`.",
+    "`lora_init` makes A and B; then `LoRALinear(node.W, node.b, A, B, scale, config.lora_dropout, node.hf)`.",
+    "The last line is `return dataclasses.replace(rebuild(model, change), adapter=config)`.",
 )
 library = lnp.inject
 

@@ -8,8 +8,9 @@ from lora_np.course.draws import drawn
 CHAPTER, PLACE, MINUTES, LEVEL = 4, 3, 25, "hard"
 OUTPUTS = ("dx", "dgamma", "dbeta")
 HINTS = (
-    "dxhat = gamma * dy. x reaches xhat on three ways: itself, through the mean, through the deviation.",
-    "dx = inverse_std * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)), the means over each row.",
+    "Parameters first: two sums over axis 0. Then form dxhat = gamma * dy, and use nothing but dxhat from there on.",
+    "x reaches xhat on three ways: itself, through the mean, through the deviation.",
+    "dx = inverse_std * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)), the means over each row, keepdims=True.",
 )
 library, forward = ops.layer_norm_backward, ops.layer_norm_forward
 

@@ -9,7 +9,8 @@ from lora_np.ops.layer_norm import LayerNormCache
 CHAPTER, PLACE, MINUTES, LEVEL = 2, 2, 10, "easy"
 OUTPUTS = ("y", "cache")
 HINTS = (
-    "Mean and variance are those of each row: axis=-1, keepdims=True.",
+    "Mean and variance are those of each row: `x.mean(axis=1, keepdims=True)` is (N, 1), to be subtracted from x.",
+    "Compute the centred rows once, and use them twice: for the variance and for xhat.",
     "eps stands inside the root. gamma multiplies and beta is added after the division.",
 )
 library = ops.layer_norm_forward

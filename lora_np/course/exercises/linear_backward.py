@@ -9,8 +9,8 @@ from lora_np.course.exercises.linear_forward import linear_forward as forward  #
 CHAPTER, PLACE, MINUTES, LEVEL = 4, 1, 10, "easy"
 OUTPUTS = ("dx", "dW", "db")
 HINTS = (
-    "Each gradient has the shape of its variable; only one order of the factors fits.",
-    "dx = dy W^T, dW = x^T dy; b serves every row, so its gradient is a sum over rows.",
+    "Each gradient has the shape of its variable: dW is (d_in, d_out), from x (N, d_in) and dy (N, d_out).",
+    "dx = dy W^T, dW = x^T dy; b serves every row, so its gradient is a sum over rows, axis 0.",
 )
 library = ops.linear_backward
 

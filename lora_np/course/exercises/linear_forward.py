@@ -10,7 +10,7 @@ CHAPTER, PLACE, MINUTES, LEVEL = 2, 1, 5, "easy"
 OUTPUTS = ("y", "cache")
 HINTS = (
     "Each row of x goes through W: which of the two stands left?",
-    "x @ W has shape (N, d_out). b may be None.",
+    "`x @ W` has shape (N, d_out). Treat `b is None` separately.",
 )
 library = ops.linear_forward
 

@@ -9,8 +9,9 @@ from lora_np.course.findings import Finding, difference
 CHAPTER, PLACE, MINUTES, LEVEL = 5, 3, 5, "easy"
 OUTPUTS = ("A", "B")
 HINTS = (
-    "B is zero, so that the first output is the base model's.",
-    "A is uniform between -1/sqrt(d_in) and 1/sqrt(d_in): rng.uniform, then .astype(dtype).",
+    "B is zero, `np.zeros((r, d_out), dtype)`, so that the first output is the base model's.",
+    "A is uniform between -1/sqrt(d_in) and 1/sqrt(d_in): rows of x have d_in entries, whatever r is.",
+    "`rng.uniform(low, high, shape)` draws in float64. Change the dtype afterwards with `.astype(dtype)`.",
 )
 library = lora.lora_init
 

@@ -6,7 +6,8 @@ from lora_np.course.exercises import lora_linear_forward as there
 CHAPTER, PLACE, MINUTES, LEVEL = 5, 2, 15, "medium"
 OUTPUTS = ("dx", "dA", "dB")
 HINTS = (
-    "Write the detour as u = z A and scale * u B, and go back through the two products.",
+    "Take the cache apart: `z, u, W, A, B, scale, mask = cache`. Then write `du`; two gradients need it.",
+    "Shapes tell the order of the factors. du is (N, r), made of dy (N, d_out) and B (r, d_out): so B is transposed.",
     "du = scale * dy B^T; dA = z^T du; dB = scale * u^T dy. dx has a part from W and one from the detour.",
 )
 library, forward = ops.lora_linear_backward, there.lora_linear_forward

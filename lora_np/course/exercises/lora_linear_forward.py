@@ -9,8 +9,10 @@ from lora_np.ops.lora_linear import LoRALinearCache
 CHAPTER, PLACE, MINUTES, LEVEL = 5, 1, 8, "easy"
 OUTPUTS = ("y", "cache")
 HINTS = (
-    "The detour is scale * (x A) B, beside x W + b.",
-    "The dropout mask multiplies x in the detour only.",
+    "The detour is scale * (x A) B, beside x W + b. The dropout mask multiplies x in the detour only.",
+    "`ops.linear_forward(x, W, b)` returns step 1 and a cache that you do not need; it can do without a bias.",
+    "Mind the brackets in step 4: `u @ B` has the shape of y. Do not form `A @ B`.",
+    "The last line is `return y, LoRALinearCache(z, u, W, A, B, scale, mask)`.",
 )
 library = ops.lora_linear_forward
 

@@ -10,8 +10,9 @@ from lora_np.course.models import largest, same_numbers
 CHAPTER, PLACE, MINUTES, LEVEL = 1, 1, 10, "easy"
 OUTPUTS = ("A", "B")
 HINTS = (
-    "np.linalg.svd(W, full_matrices=False) gives U, s and Vt, the largest singular values first.",
-    "Keep r columns of U, r numbers of s and r rows of Vt. Put s into one of the two, or its root into both.",
+    "`np.linalg.svd(W, full_matrices=False)` gives U, s and Vt, the largest singular values first.",
+    "Keep r columns of U, r numbers of s and r rows of Vt. Put s into one of the two factors, or its root into both.",
+    "`U[:, :r] * s[:r]` multiplies column k by s[k], by broadcasting.",
 )
 library = compress.low_rank_approximation
 

@@ -15,8 +15,9 @@ from lora_np.model.tree import rebuild, walk
 CHAPTER, PLACE, MINUTES, LEVEL = 7, 1, 15, "medium"
 OUTPUTS = ("model",)
 HINTS = (
-    "tree.rebuild(model, change) with a change that turns a LoRALinear into a Linear.",
-    "W + scale * A B; add in float64 and round once. The old model must stay as it is.",
+    "Write `change` first, inside `merge`. For a LoRALinear it returns a new Linear, else the node as it is.",
+    "`node.A.astype(np.float64) @ node.B` is float64, and W plus it, too. Round once, with `.astype(node.W.dtype)`.",
+    "The last line: `return dataclasses.replace(rebuild(model, change), adapter=None)`.",
 )
 library = lnp.merge
 

@@ -8,8 +8,9 @@ from lora_np.course.findings import Finding, difference
 CHAPTER, PLACE, MINUTES, LEVEL = 3, 2, 15, "medium"
 OUTPUTS = ("gradient",)
 HINTS = (
-    "Move one entry at a time: by -2h, -h, h and 2h, the others as they are.",
-    "(f(-2h) - 8 f(-h) + 8 f(h) - f(2h)) / (12 h). Work on a copy of x, and put each entry back.",
+    "Loop over `np.ndindex(x.shape)`. For each index, make the function of one number that puts t into that entry.",
+    "(f(-2h) - 8 f(-h) + 8 f(h) - f(2h)) / (12 h); h is `choose_step(4)` times the size of the entry, or 1 if less.",
+    "Work on a copy of x, and write each saved number back: adding h and taking it away may give another one.",
 )
 LENT = ("x",)
 ALIKE = 0.01  # of two slips, as steps differ

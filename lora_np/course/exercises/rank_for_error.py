@@ -8,8 +8,9 @@ from lora_np.course.draws import drawn
 CHAPTER, PLACE, MINUTES, LEVEL = 1, 2, 10, "medium"
 OUTPUTS = ("r",)
 HINTS = (
-    "What a rank r leaves out is the root of the sum of the squares of the other singular values.",
-    "Divide by the root of the sum of all squares, and take the first r that is within the error.",
+    "You need no approximation. The singular values alone tell all errors: `np.linalg.svd(W, compute_uv=False)`.",
+    "For r = 0, 1, 2, ... the error squared is the sum of `s[r:] ** 2`, divided by the sum of all squares.",
+    "A loop from r = 0 upwards may return at the first r that is good enough. Compare squares with squares.",
 )
 TRIALS = 9
 library = compress.rank_for_error

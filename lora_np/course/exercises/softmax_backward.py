@@ -8,7 +8,7 @@ CHAPTER, PLACE, MINUTES, LEVEL = 4, 4, 15, "medium"
 OUTPUTS = ("dS",)
 HINTS = (
     "Adding a constant to a row of S changes nothing: each row of dS sums to zero.",
-    "dS = P * (dP - the sum of P * dP over the row).",
+    "dS = P * (dP - the sum of P * dP over the last axis, with keepdims=True).",
 )
 
 

@@ -11,8 +11,8 @@ CHAPTER, PLACE, MINUTES, LEVEL = 6, 3, 15, "medium"
 OUTPUTS = ("losses", "model")
 CHANGES = ("model",)
 HINTS = (
-    "Forward, loss, gradient of the loss, backward, step: five lines for each batch.",
-    "Make one AdamW before the loop: it remembers its running means from step to step.",
+    "The optimiser is made once, before the loop: it must remember m and v from step to step.",
+    "The body of the loop is the four lines above, with `model` for `lora`; then append `float(loss)`.",
 )
 
 

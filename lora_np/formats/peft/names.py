@@ -25,6 +25,11 @@ def unwrapped(file, path):
             yield plain, name
 
 
+def all_nodes(model):
+    """Return {path: node} of a model, what lies aside with it: there is the pooler of one without a head."""
+    return {**dict(walk(model)), **model.aside}
+
+
 def canonical(model, name):
     """Return a tensor's name in an adapter file without the wrappers' prefixes, in the names that our nodes carry."""
     return from_peft(model, standard(name.removeprefix(ROOT), architectures.of(model.config)))
@@ -58,38 +63,26 @@ def check_complete(settings, model, targets, folder):
     Only those of the layers count, and names that mean nothing else: the adapter may have been trained on a model with
     another head.
     """
-    wanted, kind = settings.get("target_modules"), architectures.of(model.config)
-    nodes = (*walk(model), *model.aside.items())
-    linear = {path: node for path, node in nodes if isinstance(node, Linear) and node.hf}
-    names = {path: (*hf_names(model, path, node), node.hf, to_peft(model, node.hf)) for path, node in linear.items()}
+    wanted, prefix = settings.get("target_modules") or [], architectures.of(model.config).prefix
     if isinstance(wanted, list):
-        wanted = [name.removeprefix(kind.prefix) for name in wanted]
-    elif wanted is None or wanted.lower() == "all-linear":
-        wanted = None if wanted is None else ".*"
-    layers = settings.get("layers_to_transform")
+        wanted = [name.removeprefix(prefix) for name in wanted]
+    elif wanted.lower() == "all-linear":
+        wanted = ".*"
+    left_out, layers = settings.get("exclude_modules") or [], settings.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) else layers
-    whole_ = [canonical(model, name) for name in settings.get("modules_to_save") or []]
-    try:
-        names = {
-            path: named
-            for path, named in names.items()
-            if not is_named(settings.get("exclude_modules") or [], path, named)
-            and not is_named(whole_, path, around(named))
-            and (not layers or layer_number(path) in layers or is_full(wanted or (), named))
-        }
-        missing = [
-            path
-            for path, named in names.items()
-            if path not in targets
-            and layer_number(path) is not None
-            and wanted is not None
-            and is_named(wanted, path, named)
-        ]
-        for name in wanted if isinstance(wanted, list) else ():
-            meant = [path for path, named in names.items() if is_named([name], path, named)]
-            missing += [] if set(meant) & {*targets, *missing} else meant
-    except re.error as error:
-        raise ValueError(f"{folder / 'adapter_config.json'}: target_modules or exclude_modules ({error}).") from error
+    whole = [canonical(model, name) for name in settings.get("modules_to_save") or []]
+    names, missing = {}, []
+    for path, node in all_nodes(model).items():
+        if isinstance(node, Linear) and node.hf:
+            named = (*hf_names(model, path, node), node.hf, to_peft(model, node.hf))
+            chosen = not layers or layer_number(path) in layers or is_full(wanted, named)
+            if chosen and not is_named(left_out, path, named) and not is_named(whole, path, around(named)):
+                names[path] = named
+                if path not in targets and layer_number(path) is not None and is_named(wanted, path, named):
+                    missing.append(path)
+    for name in wanted if isinstance(wanted, list) else ():
+        meant = [path for path, named in names.items() if is_named([name], path, named)]
+        missing += [] if set(meant) & {*targets, *missing} else meant
     if missing:
         raise ValueError(
             f"{folder / 'adapter_model.safetensors'} has no matrices for {len(missing)} of the maps that target_modules"

@@ -1,7 +1,6 @@
 """adapter_model.safetensors: an adapter's arrays are written, and put onto a base."""
 
 import dataclasses
-import json
 import os
 import re
 from pathlib import Path
@@ -10,39 +9,26 @@ import numpy as np
 
 from lora_np.adapt.methods import adapt, check_plain, registered
 from lora_np.adapt.targets import HEADS, hf_name, to_peft
-from lora_np.files import about, json_bytes, renamed, write_together
-from lora_np.files.safetensors import open_weights, safetensors_pieces
+from lora_np.files import about, renamed
 from lora_np.formats.huggingface import (
     HEAD_MARK,
-    SETTINGS,
     check_finite,
-    check_settings,
     file_names,
     from_file,
     has_own_head,
-    head_files,
-    head_mark,
     held,
     load_head,
-    remove_old_head,
+    opened,
     to_file,
+    write_folder,
 )
-from lora_np.formats.peft.config import (
-    adapted,
-    check_carried,
-    checked_settings,
-    method_in,
-    our_config,
-    own_settings,
-    peft_config,
-    saved_whole,
-)
+from lora_np.formats.peft.config import adapted, check_carried, checked_settings, our_config, peft_config, saved_whole
 from lora_np.formats.peft.names import ROOT, canonical, unwrapped
 from lora_np.model import architectures
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import arrays, fingerprint, freeze, parameters, rebuild, unfreeze
+from lora_np.model.tree import fingerprint, freeze, parameters, rebuild, unfreeze, with_arrays
 
 BASE_MARK, LENGTH_MARK = "lora_np_base_sha256", "lora_np_max_seq_length"  # in the metadata
 
@@ -67,10 +53,9 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
     check_carried(model)
     if not isinstance(base, (str, Path, type(None))):
         raise ValueError(f"base must be the name or the folder of the base model, but it is {base!r}.")
-    folder = Path(folder)
     saved = saved_whole(model)
     tensors, covered = {}, set()
-    for path, node in adapted(model):
+    for path, node in adapted(model).items():
         for name, (theirs, transposed) in registered("node", node).tensors.items():
             array = getattr(node, name)
             key = f"{ROOT}{to_peft(model, hf_name(model, path, node))}.{theirs}"
@@ -81,30 +66,19 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
         covered.add(path)
     if "embeddings.word" in saved and isinstance(model.head, TiedHead):
         tensors[f"{ROOT}lm_head.weight"] = model.embeddings.word.table  # the output is the same, also in PEFT
-    lost = [
-        name
-        for name in parameters(model, trainable_only=True)
-        if name not in covered and not (has_own_head(model) and name.startswith("head."))
-    ]
-    if lost:
-        raise ValueError(
-            f"{lost[0]} is trained, but an adapter folder would not hold it; name its node in the configuration's"
-            " modules_to_save."
-        )
+    for name in parameters(model, trainable_only=True):
+        if name not in covered and not (has_own_head(model) and name.startswith("head.")):
+            raise ValueError(
+                f"{name} is trained, but an adapter folder would not hold it; name its node in the configuration's"
+                " modules_to_save."
+            )
     check_finite(tensors)
-    settings, head = peft_config(model, saved, None if base is None else str(base)), head_files(model, folder)
-    metadata = {"format": "pt", BASE_MARK: base_hash(model, saved), **head_mark(model, head)}
-    metadata[SETTINGS] = json.dumps({name: settings[name] for name in own_settings(type(model.adapter))})
-    if model.config.get("max_seq_length"):
-        metadata[LENGTH_MARK] = str(model.config["max_seq_length"])
-    write_together(
-        {
-            **head,
-            folder / "adapter_model.safetensors": safetensors_pieces(tensors, metadata),
-            folder / "adapter_config.json": [json_bytes(settings)],
-        }
-    )
-    remove_old_head(model, folder)
+    marks = {BASE_MARK: base_hash(model, saved)}
+    if length := model.config.get("max_seq_length"):
+        marks[LENGTH_MARK] = str(length)
+    content = peft_config(model, saved, None if base is None else str(base))
+    own = registered("config", model.adapter).config.FIELDS
+    write_folder(model, folder, "adapter_model.safetensors", tensors, "adapter_config.json", content, own, **marks)
 
 
 def base_hash(model, saved):
@@ -114,14 +88,11 @@ def base_hash(model, saved):
 
 def whole(model, saved):
     """Return {parameter: (its name in a file, the array)} for the nodes that are saved whole."""
-    live = parameters(model)
-    chosen = {
-        path: name for path, name in file_names(model).items() if any(path.startswith(f"{node}.") for node in saved)
-    }
-    return {
-        path: (name if path.startswith("head.classifier.") else model.hf_prefix + name, live[path])
-        for path, name in chosen.items()
-    }
+    live, found = parameters(model), {}
+    for path, name in file_names(model).items():
+        if any(path.startswith(f"{node}.") for node in saved):
+            found[path] = (name if path.startswith("head.classifier.") else model.hf_prefix + name), live[path]
+    return found
 
 
 def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
@@ -143,44 +114,47 @@ def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
         the wrong shape or is not finite, the head is missing, or the adapter was trained on another base.
     """
     check_plain(model)
-    with about(Path(folder)):
-        return read_adapter(model, Path(folder))
-
-
-def read_adapter(model, folder):
+    folder = Path(folder)
     path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    settings = checked_settings(path, architectures.of(model.config))
-    file = open_weights(weights)
-    check_settings(settings, file.metadata, path)
-    if HEAD_MARK in file.metadata:
-        model = load_head(model, folder, file.metadata)
-        model = unfreeze(model, "head.classifier") if file.metadata[HEAD_MARK] == "trained" else model
-    names = renamed(unwrapped(file, weights), lambda name: canonical(model, name), weights)
-    shapes = {name: file.shapes[theirs] for name, theirs in names.items()}
-    model = with_vocabulary(with_classifier(model, settings, shapes, weights), shapes)
-    prefix = architectures.of(model.config).prefix
-    if model.head is None and any(name.startswith(f"{ROOT}{prefix}") for name in file):
-        model = dataclasses.replace(model, hf_prefix=prefix)  # it was trained below a head; our file is to say so, too
-    config, targets, beside = our_config(settings, model, names, folder)
-    taken = {name: file[theirs] for name, theirs in names.items()}
-    if isinstance(model.head, TiedHead):
-        take_tied(taken, model, weights)
-    lora, new = put_on(model, config, targets, taken, weights), {}
-    saved = saved_whole(lora)
-    for parameter, (name, array) in whole(lora, saved).items():
-        key = name.removeprefix(lora.hf_prefix)
-        new[parameter] = from_file(lora, parameter, take(taken, key, weights), array.dtype, f"{key} in {weights}")
-    if taken:
-        raise ValueError(
-            f"{weights} holds the tensor {next(iter(taken))}, which matches nothing in this model; the adapter belongs"
-            " to another base."
-        )
-    if file.metadata.get(BASE_MARK, base_hash(lora, saved)) != base_hash(lora, saved):
-        raise ValueError(
-            f"the adapter in {folder} was trained on other weights or settings than these; load it onto its own base"
-            f" ({settings.get('base_model_name_or_path') or 'not named'}), which it must not have been merged into yet."
-        )
-    return finished(lora, new, beside, file.metadata)
+    with about(folder):
+        settings = checked_settings(path, architectures.of(model.config))
+        file = opened(weights, settings, path)
+        if HEAD_MARK in file.metadata:
+            model = load_head(model, folder, file.metadata)
+            model = unfreeze(model, "head.classifier") if file.metadata[HEAD_MARK] == "trained" else model
+        names = renamed(unwrapped(file, weights), lambda name: canonical(model, name), weights)
+        shapes = {name: file.shapes[theirs] for name, theirs in names.items()}
+        model = with_vocabulary(with_classifier(model, settings, shapes, weights), shapes)
+        prefix = architectures.of(model.config).prefix
+        if model.head is None and any(name.startswith(f"{ROOT}{prefix}") for name in file):
+            # It was trained below a head; our file is to say so, too.
+            model = dataclasses.replace(model, hf_prefix=prefix)
+        config, targets, beside = our_config(settings, model, names, folder)
+        taken = {name: file[theirs] for name, theirs in names.items()}
+        if isinstance(model.head, TiedHead):
+            take_tied(taken, model, weights)
+        lora, new = put_on(model, config, targets, taken, weights), {}
+        saved = saved_whole(lora)
+        for parameter, (name, array) in whole(lora, saved).items():
+            key = name.removeprefix(lora.hf_prefix)
+            new[parameter] = from_file(lora, parameter, take(taken, key, weights), array.dtype, f"{key} in {weights}")
+        if taken:
+            raise ValueError(
+                f"{weights} holds the tensor {next(iter(taken))}, which matches nothing in this model; the adapter"
+                " belongs to another base."
+            )
+        base = base_hash(lora, saved)
+        if file.metadata.get(BASE_MARK, base) != base:
+            raise ValueError(
+                f"the adapter in {folder} was trained on other weights or settings than these; load it onto its own"
+                f" base ({settings.get('base_model_name_or_path') or 'not named'}), which it must not have been merged"
+                " into yet."
+            )
+    length = file.metadata.get(LENGTH_MARK, "")
+    if re.fullmatch(r"[1-9]\d{0,8}", length):
+        lora = dataclasses.replace(lora, config={**lora.config, "max_seq_length": int(length)})
+    # What the file holds whole and does not train is frozen again.
+    return rebuild(with_arrays(lora, new), lambda path, node: freeze(node) if path in beside else node)
 
 
 def with_classifier(model, settings, shapes, path):
@@ -191,18 +165,22 @@ def with_classifier(model, settings, shapes, path):
     """
     kind, aside = architectures.of(model.config), dict(model.aside)
     asked = set(settings.get("modules_to_save") or []) & set(HEADS)
-    if has_own_head(model) or kind.tied or not (asked or any(name.startswith("classifier.") for name in shapes)):
+    brought = {name for name in shapes if name.startswith("classifier.")}
+    if has_own_head(model) or kind.tied or not (asked or brought):
         return model
     if len(shapes.get("classifier.weight", ())) != 2:
-        adapts = tuple(f"classifier.{theirs}" for theirs, _ in method_in(settings).tensors.values())
-        if any(name.startswith(adapts) for name in shapes) or model.head is not None:
+        if brought - {"classifier.weight", "classifier.bias"} or model.head is not None:  # it is adapted
             return model
         raise ValueError(f"{path} lacks the tensor classifier.weight, the head that the adapter was trained with.")
     d, dtype = model.hidden_size, model.dtype
     labels = shapes["classifier.weight"][0]
     if model.head is not None and labels == model.head.classifier.W.shape[1]:
         return model
-    classifier = freeze(Linear(np.zeros((d, labels), dtype), np.zeros(labels, dtype), "classifier"))
+
+    def place_of(outputs, hf):
+        return freeze(Linear(np.zeros((d, outputs), dtype), np.zeros(outputs, dtype), hf))
+
+    pooler = None
     if kind.pooled:
         pooler = aside.pop("pooler", getattr(model.head, "pooler", None))
         if pooler is None and "pooler.dense.weight" not in shapes:
@@ -210,10 +188,9 @@ def with_classifier(model, settings, shapes, path):
                 f"the adapter of {path} classifies what BERT's pooler says, but neither it nor this base holds a"
                 " pooler; load it onto the base that it was trained on."
             )
-        pooler = pooler or freeze(Linear(np.zeros((d, d), dtype), np.zeros(d, dtype), "pooler.dense"))
-        head = ClassifierHead(pooler, classifier, "first")
-    else:
-        head = ClassifierHead(None, classifier, "mean" if model.embeddings.class_token is None else "first")
+        pooler = pooler or place_of(d, "pooler.dense")
+    first = kind.pooled or model.embeddings.class_token is not None
+    head = ClassifierHead(pooler, place_of(labels, "classifier"), "first" if first else "mean")
     config = {name: value for name, value in model.config.items() if name not in ("id2label", "label2id")}
     return dataclasses.replace(model, head=head, hf_prefix=kind.prefix, aside=aside, config=config)
 
@@ -247,8 +224,8 @@ def put_on(model, config, targets, tensors, path):
         mine, own = {}, config.at(targets[place])
         for name, shape in method.shapes(*node.W.shape, own).items():
             theirs, transposed = method.tensors[name]
-            key, stored = f"{node.hf}.{theirs}", shape[::-1] if transposed else shape
-            mine[name] = held(take(tensors, key, path), stored, shape, model.dtype, f"{key} in {path}", transposed)
+            key = f"{node.hf}.{theirs}"
+            mine[name] = held(take(tensors, key, path), shape, model.dtype, f"{key} in {path}", transposed)
         return method.wrap(node, own, mine)
 
     lora = adapt(model, config, targets, replace)
@@ -260,18 +237,3 @@ def take(tensors, key, path):
     if key not in tensors:
         raise ValueError(f"{path} lacks the tensor {key}; the adapter is incomplete.")
     return tensors.pop(key)
-
-
-def finished(model, new, beside, metadata):
-    """Return the model with the arrays that a file holds whole; those that it does not train are frozen again."""
-
-    def change(path, node):
-        mine = {name: new[f"{path}.{name}"] for name in arrays(node) if f"{path}.{name}" in new}
-        node = dataclasses.replace(node, **mine)
-        return freeze(node) if path in beside else node
-
-    model = rebuild(model, change)
-    length = metadata.get(LENGTH_MARK, "")
-    if re.fullmatch(r"[1-9]\d{0,8}", length):
-        model = dataclasses.replace(model, config={**model.config, "max_seq_length": int(length)})
-    return model

@@ -65,16 +65,14 @@ def fresh(values):
     return {name: copied(value) for name, value in values.items()}
 
 
-def freeze(returned):
-    """Copy the gradients at once: the next call may write into the same buffers."""
-    if isinstance(returned, (tuple, list)):
-        return tuple(freeze(item) for item in returned)
-    return returned.copy() if isinstance(returned, np.ndarray) else returned
+def gradients_of(returned):
+    """Return the gradients that a backward returned as a tuple or list, also where it is just one."""
+    return returned if isinstance(returned, (tuple, list)) else (returned,)
 
 
 def by_name(returned, names):
     """Pair the gradients that a backward returned with the names of its inputs."""
-    return dict(zip(names, returned if isinstance(returned, (tuple, list)) else (returned,)))
+    return dict(zip(names, gradients_of(returned)))
 
 
 def widened(value):
@@ -153,11 +151,11 @@ def draw_upstream(output, rng):
     return np.asarray(rng.standard_normal(output.shape), dtype=output.dtype)
 
 
-def in_words(error):
-    """Say what was raised and on which line of the user's own code, without the path."""
+def in_words(error, ours=HERE):
+    """Say what was raised and on which line of the user's own code, without the path; what lies in `ours` is not."""
     error = error.__cause__ if isinstance(error, Exited) else error
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(HERE)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     own = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)] or frames
     if not own:
         return text  # raised by the call itself: a missing or unexpected argument
