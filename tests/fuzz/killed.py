@@ -94,7 +94,7 @@ def in_place(cwd, shown, words):
 
 def serve():
     import lora_np.cli.commands
-    import lora_np.experiments.run  # noqa: F401 - and what these two import
+    import lora_np.experiments.experiment  # noqa: F401 - and what these two import
 
     for line in sys.stdin:
         order = json.loads(line)
