@@ -196,11 +196,12 @@ def for_nbgrader(source):
 
 
 def links(path, lesson):
-    """Return the first cell: where the other notebook of the chapter is."""
+    """Return the first cell: where the other notebook of the chapter is, and the page of symbols."""
     file, handed_out = f"{path.stem}.ipynb", f"exercises/{path.stem}.ipynb"
     words = (
         f"[The exercises of this chapter]({handed_out})" if lesson else f"[The chapter with its solutions](../{file})"
     )
+    words += f" · [Symbols and shapes]({'' if lesson else '../'}guide/symbols.md)"
     if project := re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)(\.git)?", repository()):  # Colab opens no other
         colab = "https://colab.research.google.com"
         target = f"{colab}/github/{project[1]}/blob/main/chapters/{file if lesson else handed_out}"

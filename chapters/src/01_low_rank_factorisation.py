@@ -155,6 +155,16 @@ print("what is missing has size", np.linalg.norm(W - first).round(3))
 #
 # For our matrix of two rows and $r = 1$, $Q$ is a single direction, that is, one angle. We can try them all.
 
+# %% [markdown]
+# **Before you look:** the best direction leaves an error of 1. Which direction is the worst, and how large is its
+# error?
+#
+# <details><summary>Think, then open</summary>
+#
+# The direction across, at 135 degrees, with the error 3. It keeps the piece of size 1 and loses the one of size 3.
+#
+# </details>
+
 # %%
 angle = np.radians(np.arange(0, 181))
 Q = np.stack([np.cos(angle), np.sin(angle)], axis=1)  # (181, 2): one direction a row
@@ -193,6 +203,17 @@ lnp.course.check("low_rank_approximation", low_rank_approximation)
 #
 # Here is a handwritten digit of 8 x 8 pixels, and its best approximations. (The chapter goes on with the course's own
 # function, so nothing depends on your answer.)
+
+# %% [markdown]
+# **Before you look:** the image has 8 x 8 = 64 pixels. From which rank on will you know the digit, and do the factors
+# still hold fewer numbers there?
+#
+# <details><summary>Think, then open</summary>
+#
+# Most people know it at rank 2 or 3. Rank r costs 16 r numbers, so rank 3 still saves a quarter. From rank 4 on
+# nothing is saved.
+#
+# </details>
 
 # %%
 image = lnp.load_data("digits")[0].inputs[5].astype(np.float64)
@@ -297,6 +318,16 @@ assert accuracy(base) < 0.35 and accuracy(tuned) > 0.85
 # random numbers. The sum of the squared singular values is the **energy** of a matrix. Which share of it lies in the
 # four strongest directions?
 
+# %% [markdown]
+# **Before you look:** which of the three has most of its energy in four directions? And which two are alike?
+#
+# <details><summary>Think, then open</summary>
+#
+# The update has, in each of the 24 matrices. The weight is nearer to the random numbers: it began as such, and does a
+# whole task. The update only adds a new one to it.
+#
+# </details>
+
 # %% tags=["measured"]
 updates = {name: lnp.parameters(tuned)[name] - weights[name] for name in names}
 
@@ -365,6 +396,18 @@ plt.show()
 # Either way a new task costs two thin factors for each of the 24 matrices. (The second way needs the matrices
 # $W_\text{before}$ beside them. But these are the base, which is stored once for all tasks.) All else (biases, norms,
 # embeddings) stays as fine-tuning left it. We judge on the dev images, which were not trained on.
+
+
+# %% [markdown]
+# **Before you look:** at rank 8, how many images of ten will the network read rightly with the update cut, and how
+# many with the weight cut?
+#
+# <details><summary>Think, then open</summary>
+#
+# About eight with the update cut: what the update does lies mostly in few directions. About one with the weight cut,
+# and one of ten is guessing: what the base knows is spread over nearly all directions.
+#
+# </details>
 
 
 # %% tags=["measured"]
@@ -483,6 +526,31 @@ for r in (1, 2, 4, 8):
 # - **Counting packed numbers.** bitsandbytes packs two 4-bit numbers into one byte, so the plain count of a 4-bit model
 #   is half of the truth, and the share "trained" looks twice as large (bitsandbytes, issue 834). PEFT had to double the
 #   count for such layers (huggingface/peft, pull request 733).
+
+# %% [markdown]
+# ## Can you say it?
+#
+# <details><summary>1. W has 100 rows and 50 columns. Up to which rank do two thin factors hold fewer
+# numbers?</summary>
+#
+# Up to rank 33. Rank r costs r (100 + 50) numbers, W has 5,000, and 5,000 / 150 = 33.3.
+#
+# </details>
+#
+# <details><summary>2. The singular values of W are 3, 2 and 1. How wrong is its best approximation of rank 1, and
+# could a cleverer method do better?</summary>
+#
+# By the root of 4 + 1, so 2.24: the size of what is left out. No method does better, as all of rank 1 share out one
+# unit of weight, and the largest piece is the best place for it.
+#
+# </details>
+#
+# <details><summary>3. Somebody says: "LoRA compresses the network to rank 8." What is wrong with that?</summary>
+#
+# The weights stay whole. Only their change has rank 8. Weights that are cut to rank 8 are hardly better than guessing,
+# as you measured.
+#
+# </details>
 
 # %% [markdown]
 # ## Further questions

@@ -216,6 +216,16 @@ from lora_np.course.exercises.gelu_forward import gelu_forward
 # %% check="gelu_forward"
 lnp.course.check("gelu_forward", gelu_forward)
 
+# %% [markdown]
+# **Before you look:** can a larger x give a smaller output?
+#
+# <details><summary>Think, then open</summary>
+#
+# Yes, left of about -0.75. Far to the left the share that passes is so small that the product is near 0. From there
+# the curve sinks to -0.17 before it rises. The ReLU never sinks.
+#
+# </details>
+
 # %%
 z = np.linspace(-4, 4, 401)
 exact, cdf = gelu_forward(z)[0], 0.5 * (1 + ops.erf(z / 2**0.5))
@@ -279,6 +289,30 @@ safe = np.exp(scores - scores.max())
 print("safe: ", safe / safe.sum())
 
 # %% [markdown]
+# ### A ritual: with and without the root
+#
+# Whoever writes an attention prints two numbers first: how large the scores are, and how large the greatest share of a
+# row is. Here queries and keys are random, of size about 1, and each query sees five keys.
+
+# %%
+rng = np.random.default_rng(0)
+print("       without the root        with the root")
+print("d_k    score  top share       score  top share")
+for d_k in (4, 16, 64, 256):
+    queries, keys = rng.standard_normal((2, 2000, 5, d_k))
+    plain, line = queries @ keys.swapaxes(1, 2), f"{d_k:3}"  # (2000, 5, 5)
+    for scores in (plain, plain / d_k**0.5):
+        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        share = powers / powers.sum(axis=-1, keepdims=True)
+        line += f"{scores.std():9.1f} {share.max(axis=-1).mean():10.2f}   "
+    print(line.rstrip())
+
+# %% [markdown]
+# With the root the two numbers stay, whatever $d_k$ is. Without it the scores grow as $\sqrt{d_k}$, and soon one key
+# takes nearly the whole row. Such a row is hard to train: where a share is almost 1 or almost 0, a small change of the
+# scores hardly moves it, so hardly any gradient comes back (chapter 4).
+
+# %% [markdown]
 # ### Exercise 4: `attention_forward` ({{attention_forward}})
 #
 # Write `attention_forward(Q, K, V, visible=None, mask=None)`. It returns O and the cache
@@ -333,6 +367,16 @@ print("rows", normed.shape, "-> heads", Q.shape, "-> shares", shares.shape, "-> 
 
 # %% [markdown]
 # What do the heads look at? The shares of the first image:
+
+# %% [markdown]
+# **Before you look:** each row of such a table sums to one. Does each column, too?
+#
+# <details><summary>Think, then open</summary>
+#
+# No. The softmax runs along the row: each token has one unit of attention to give. A token may get a great deal from
+# all of them, or next to nothing.
+#
+# </details>
 
 # %% tags=["picture"]
 figure, axes = plt.subplots(1, 4, figsize=(10, 3.2), layout="constrained", sharey=True)
@@ -431,6 +475,17 @@ print("float32 differs from float64 by less than 5e-5")
 
 # %% [markdown]
 # We kept the rows after each block. What would the classifier say, if we stopped earlier?
+
+# %% [markdown]
+# **Before you look:** how many of ten images does the classifier read rightly before the first block, and how many
+# after two of the four?
+#
+# <details><summary>Think, then open</summary>
+#
+# Before the first block one of ten, by luck: the class token has not met the image yet. After two blocks more than
+# eight. Each block adds to the same rows, so what the first ones found can be read already.
+#
+# </details>
 
 # %% tags=["measured"]
 right = [100 * (read_out(x).argmax(axis=1) == test.labels).mean() for x in states]
@@ -604,6 +659,32 @@ assert min(mistakes["divided_by_d_minus_1"][1], mistakes["other_gelu"][1]) > 0.9
 # - **W or its transposed.** PyTorch's `nn.Linear` keeps $W$ as (d_out, d_in), GPT-2's `Conv1D` as (d_in, d_out). PEFT
 #   has an option for just this, `fan_in_fan_out`. An early version guessed it from the number of target modules, and
 #   warned its users of a choice they had not made (huggingface/peft, issues 155 and 324).
+
+# %% [markdown]
+# ## Can you say it?
+#
+# <details><summary>1. All scores of one query rise by 5. How do its shares change? And if all its scores are
+# doubled?</summary>
+#
+# Raised by 5: not at all, as the factor e^5 stands above and below in the fraction. Doubled: the differences double,
+# so the largest share grows and the others shrink.
+#
+# </details>
+#
+# <details><summary>2. The input of a pre-norm block is doubled. Does its attention half add something else than
+# before?</summary>
+#
+# No. The norm at its beginning takes the factor out, but for the tiny epsilon, so attention sees the same rows. Only
+# the straight path carries the doubled input.
+#
+# </details>
+#
+# <details><summary>3. You change one image of a batch. Which logits move, and why no others?</summary>
+#
+# Those of this image alone. Linear map, norm and GELU treat each row by itself, and attention mixes the rows of one
+# sequence only.
+#
+# </details>
 
 # %% [markdown]
 # ## Further questions

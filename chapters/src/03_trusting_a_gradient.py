@@ -65,6 +65,17 @@ def losses(norm_backward, steps=120, lr=0.5):
     return np.array(found)
 
 
+# %% [markdown]
+# **Before you look:** will the loss fall at all with the wrong backward? And which of the two curves will be the
+# smoother one?
+#
+# <details><summary>Think, then open</summary>
+#
+# It falls to less than a fifth, and it is the smoother one. The gradient of W2 does not pass through the norm and is
+# right. That of W1 begins close to the right direction and later stands nearly across it, but never against it.
+#
+# </details>
+
 # %% tags=["measured"]
 curves = {"A": losses(forgetful_backward), "B": losses(ops.layer_norm_backward)}
 for (name, curve), colour in zip(curves.items(), ("tab:orange", "tab:blue")):
@@ -214,6 +225,17 @@ print("with np.abs:  ", complex_step(lambda x: np.abs(x) ** 3, 2.0))
 # Now all four on $f(x) = e^{\sin x}$ at $x = 1$, over the whole range of $h$.
 
 
+# %% [markdown]
+# **Before you look:** follow the curves to the far left, to tiny h. Is order 4 still better than order 1 there?
+#
+# <details><summary>Think, then open</summary>
+#
+# No. There the error is rounding, about eps / h, and no formula that subtracts escapes it. A higher order helps on the
+# right arm only. The complex step does not subtract, and stays flat.
+#
+# </details>
+
+
 # %%
 def f(x):
     return np.exp(np.sin(x))
@@ -325,6 +347,17 @@ for op in ("linear", "gelu", "layer_norm", "attention", "lora_linear", "cross_en
     with np.errstate(all="ignore"):  # some mistakes overflow
         wrong = [largest_error(mutant.backward, case, upstream, numeric) for mutant in mutants(case, seed=0)]
     found[op] = right, wrong
+
+# %% [markdown]
+# **Before you look:** how far apart will the worst right gradient and the best wrong one be: a factor of 10, of 1,000,
+# or more?
+#
+# <details><summary>Think, then open</summary>
+#
+# More than 100,000: the right ones lie below 1e-8, the wrong ones above 1e-3. A mistake changes a formula, and
+# rounding changes a last digit.
+#
+# </details>
 
 # %% tags=["picture"]
 for row, (right, wrong) in enumerate(found.values()):
@@ -608,6 +641,31 @@ lnp.course.check("debug_cross_entropy_backward", debug_cross_entropy_backward)
 #   and that the check will likely fail on float32 inputs. Cast before you check.
 # - **Chainer** (issue 3541): from one commit on, wrong gradients passed the gradient check of its tests. So test the
 #   test: break a backward on purpose, and see that it is caught.
+#
+# ## Can you say it?
+#
+# <details><summary>1. Float64, a good step, and your gradient differs from the numerical one by 0.1 %. Is that good
+# enough?</summary>
+#
+# No. Right gradients agree to about 1e-8 or better here. A difference of 1e-3 is a hundred thousand times that: a bug,
+# or a kink of the function nearby.
+#
+# </details>
+#
+# <details><summary>2. A central difference in float64 with h = 1e-12, everything of size 1: about how many digits are
+# right?</summary>
+#
+# About four. The formula's own error, about h squared, is nothing, but rounding costs eps / h = 2e-16 / 1e-12 = 2e-4.
+#
+# </details>
+#
+# <details><summary>3. Your forward computes the wrong formula, and your backward is the right derivative of it. What
+# does the check say?</summary>
+#
+# It passes. It compares the backward with the forward that it is given. Only somebody else's numbers can tell you
+# about the forward, as in chapter 2.
+#
+# </details>
 #
 # ## Further questions
 #

@@ -188,6 +188,16 @@ from lora_np.course.exercises.gelu_backward import gelu_backward
 # %% check="gelu_backward"
 lnp.course.check("gelu_backward", gelu_backward)
 
+# %% [markdown]
+# **Before you look:** the first path alone, Phi, stays between 0 and 1. Does the whole derivative?
+#
+# <details><summary>Think, then open</summary>
+#
+# No. The second path adds to it where x is positive and takes away where x is negative. So the derivative rises to
+# 1.13 near x = 1.4 and falls to -0.13 near x = -1.4.
+#
+# </details>
+
 # %%
 x = np.linspace(-4, 4, 201)
 y, cache = ops.gelu_forward(x)
@@ -334,6 +344,16 @@ lnp.course.check("softmax_backward", softmax_backward)
 # draw the whole table of derivatives for one row of six entries: row $u$, column $v$ holds $\partial y_u / \partial
 # x_v$. A backward multiplies by the transpose of this table, without ever building it.
 
+# %% [markdown]
+# **Before you look:** how many of the 36 entries of each table will be zero? And what does each row add up to?
+#
+# <details><summary>Think, then open</summary>
+#
+# Hardly any is zero: each output answers to every input. Each row adds up to zero, as the same number added to all
+# inputs moves no output of either.
+#
+# </details>
+
 # %%
 x = rng.standard_normal((1, 6))
 P = np.exp(x) / np.exp(x).sum()
@@ -388,6 +408,17 @@ lnp.course.check("attention_backward", attention_backward)
 # %% [markdown]
 # Gradients flow back along the weights $P$. Below, token $u$ may be seen by token $t$ only if $u \le t$, as in GPT. We
 # let the loss depend on the output of a single token $t$, and look at which values receive a gradient.
+
+# %% [markdown]
+# **Before you look:** the loss depends on the output of token t alone. Which values receive a gradient, and in which
+# proportion?
+#
+# <details><summary>Think, then open</summary>
+#
+# Those of token t and of the tokens before it, in proportion to the shares that t gave them. The output is the mean of
+# the values with these shares, so a nudge of a value arrives times its share.
+#
+# </details>
 
 # %%
 Q, K, V = rng.standard_normal((3, 1, 1, 6, 4))
@@ -591,9 +622,9 @@ lnp.course.check("never_trained", never_trained)
 # %% [markdown]
 # <details><summary>Why? Think first.</summary>
 #
-# The bias of `key` adds the same vector $b$ to every key. So it adds $q_t \cdot b$ to all scores of query $t$: the same
-# number to the whole row. The softmax does not see that. No output moves, so there is no gradient. The bias of `query`
-# is different: it adds $b \cdot k_u$, another number for each key.
+# The bias of `key` adds the same vector `b` to every key. So it adds the product of `b` with the query to all scores of
+# that query: the same number to the whole row. The softmax does not see that. No output moves, so there is no gradient.
+# The bias of `query` is different: it adds the product of `b` with the key, another number for each key.
 #
 # </details>
 
@@ -651,6 +682,31 @@ assert 0.4 < ratio < 5
 # trained backwards. (The count of two to one, above, was for the linear maps alone.)
 
 # %% [markdown]
+# ## A ritual: gradient norms, layer by layer
+#
+# When a network does not learn, practitioners look at one number a layer first: the norm of its gradient. Beside it
+# stands the norm relative to that of the weights, which says how far a step of a given size would move the layer. You
+# have all gradients of the model already:
+
+
+# %%
+def norm_of(part, arrays):
+    """Return the norm of all arrays of a part together."""
+    return sum(np.sum(array**2) for name, array in arrays.items() if name.startswith(part)) ** 0.5
+
+
+print("part         gradient   relative to the weights")
+for part in ("embeddings", "layer.0", "layer.1", "layer.2", "layer.3", "head"):
+    size = norm_of(part, gradients)
+    print(f"{part:12} {size:8.2f} {size / norm_of(part, lnp.parameters(precise)):12.2f}")
+
+# %% [markdown]
+# The six gradients are within a factor of four. They do not fade on the way down. They even grow a little, as each
+# block adds its own part to what the straight way brings. What should make you look closer: a layer whose norm is a
+# thousand times smaller than its neighbour's (it hardly learns), a thousand times larger (it soon breaks), exactly zero (it is
+# cut off), or NaN.
+
+# %% [markdown]
 # ## What you built
 #
 # - `linear_backward`, `gelu_backward`, `layer_norm_backward`, `attention_backward` and `cross_entropy_backward` are the
@@ -673,6 +729,30 @@ assert 0.4 < ratio < 5
 #   such a mask.
 # - **DeepSpeed** (pull request 692): a layer norm kernel read gamma and beta at the wrong index in its backward, and so
 #   computed wrong gradients of gamma. Gammas that are all equal hide such a bug: see chapter 3.
+#
+# ## Can you say it?
+#
+# <details><summary>1. An array is used in three places of a forward. How many terms does its gradient have, and what
+# becomes of them?</summary>
+#
+# Three, one for each way to the loss, and they are added: a nudge of the array arrives by all three. The x in front of
+# query, key and value is such an array.
+#
+# </details>
+#
+# <details><summary>2. Why is db the sum over the rows of dy, and not the mean?</summary>
+#
+# A nudge of b moves every row by the same amount, and the loss answers to all of them together. If the loss is a mean
+# over rows, the division is in dy already.
+#
+# </details>
+#
+# <details><summary>3. W is frozen. Which product of the linear backward falls away, and which must stay?</summary>
+#
+# dW = x^T dy falls away, as nobody wants it. dx = dy W^T must stay, or nothing below would get its gradient. It may go
+# only if nothing below is trained.
+#
+# </details>
 #
 # ## Further questions
 #

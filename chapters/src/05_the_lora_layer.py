@@ -383,6 +383,17 @@ def descend(A, B, steps=150, lr=0.5):
     return losses
 
 
+# %% [markdown]
+# **Before you look:** which of the four curves stays flat? And will "both random", which does not begin at the loaded
+# model, end higher than the others?
+#
+# <details><summary>Think, then open</summary>
+#
+# "Both zero" stays flat: both gradients are zero. "Both random" begins higher and then falls as the others do. In this
+# small problem nothing is lost by it. A pretrained model is a start that one wants to keep.
+#
+# </details>
+
 # %%
 A0, B0 = rng.uniform(-0.5, 0.5, (12, 2)), rng.uniform(-0.5, 0.5, (2, 8))
 starts = {
@@ -518,6 +529,29 @@ for letter in "AB":
 #   again and again.
 # - **The scale lost on the way.** FastVideo (pull request 870) merged without `lora_alpha / r`; diffusers (issue 6087)
 #   did not store `lora_alpha` and loaded with another. No error is raised: the adapter is only too strong or too weak.
+#
+# ## Can you say it?
+#
+# <details><summary>1. In the very first step, which of A and B moves, and why?</summary>
+#
+# B alone. dA = s G B^T has the factor B, which is zero. dB = s A^T G has the factor A, which is random.
+#
+# </details>
+#
+# <details><summary>2. W is frozen, so somebody drops it from the backward: dx = du A^T. What happens to the layers
+# below in the first step?</summary>
+#
+# They learn nothing. With B = 0, du is zero, so dx is zero as well. The term dy W^T is what carries the gradient down.
+# (Frozen means that W gets no gradient, not that none passes through it.)
+#
+# </details>
+#
+# <details><summary>3. A layer trains 2 % of its numbers. Is its step fifty times as fast?</summary>
+#
+# No. Of three large products, forward, dx and dW, one falls away, and six thin ones come on top. So at most a third is
+# saved. What shrinks to 2 % is the memory for gradients and for AdamW's means.
+#
+# </details>
 #
 # ## Further questions
 #

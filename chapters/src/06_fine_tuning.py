@@ -264,6 +264,51 @@ from lora_np.course.exercises.train import train
 lnp.course.check("train", train)
 
 # %% [markdown]
+# ## Two rituals before a long run
+#
+# Both take seconds. They find many of the faults that would cost hours.
+#
+# **The loss at the start.** A model that knows nothing gives each of the ten digits a tenth. Its loss is
+# $-\ln \tfrac{1}{10} = \ln 10$. Compare with it what you are about to train: a fresh, random head, and the model as it
+# was loaded.
+
+# %%
+fresh = lnp.with_head(base, labels=10, pooling="first", rng=np.random.default_rng(0))
+said = {
+    "all logits zero": np.zeros((len(dev), 10)),
+    "a fresh head": predict(fresh, dev_rows),
+    "the model as loaded": predict(base, dev_rows),
+}
+print(f"ln 10 = {np.log(10):.2f}")
+for what, answers in said.items():
+    print(f"{what:20} loss {lnp.cross_entropy_forward(answers, dev.labels)[0]:.2f}")
+
+# %% [markdown]
+# The fresh head starts a little above $\ln 10$, because its random logits are not quite equal. If yours starts at 20,
+# its weights are too large. If it starts at 0.5, it has seen the labels. The loaded model is worse than one that knows
+# nothing: on your images it is sure of itself, and wrong.
+#
+# **Overfit eight images.** Any loop that works can learn eight images by heart. Take one small batch, again and again.
+# And once more with labels that are moved on by one image, so that most of them are false:
+
+# %% tags=["measured"]
+chosen = np.random.default_rng(1).permutation(len(train_rows))[:8]
+eight, truth = lnp.Batch.of([train_rows[row] for row in chosen]), train_set.labels[chosen]
+for what, answers in (("true labels", truth), ("false labels", np.roll(truth, 1))):
+    learner = inject(base, config, np.random.default_rng(0))
+    losses = train(learner, [(eight, answers)] * 60, lr=5e-3)
+    print(f"{what:12} loss {losses[0]:.2f} -> {losses[-1]:.2f}")
+    assert losses[0] > 2 and losses[-1] < 0.1
+
+# %% [markdown]
+# So gradients, optimiser and adapter work together. A loss that stays high would say: something that should move does
+# not, or the labels do not belong to the images in the same way in each step. But the second line is a warning. False
+# labels are learned by heart just as well: the ritual tests your loop, not your data.
+#
+# Why not 0? The head is frozen, and the last layer norm gives it rows of a fixed size. So the right logit cannot grow
+# without end. With this head we found no row that brings the loss below 0.03.
+
+# %% [markdown]
 # ## Your code trains the adapter
 #
 # Now all that you have written meets: `assemble` puts your operations of chapters 2, 4 and 5 into the model that your
@@ -350,6 +395,17 @@ def fit(model, rows, dev_rows, lr):
 # every epoch. Ask it once, keep the answers (the *features*), and train a model that is a head and nothing else. It
 # shares its arrays with `models["head"]`, so both learn.
 
+# %% [markdown]
+# **Before you look:** BitFit trains biases in all layers, the head alone trains one map, LoRA a tenth of all numbers.
+# In which order will the four end?
+#
+# <details><summary>Think, then open</summary>
+#
+# Full fine-tuning and LoRA end close together, above 90 %. BitFit and the head stay far below, although BitFit reaches
+# into every layer: a bias shifts what a map gives, and cannot turn it.
+#
+# </details>
+
 # %% tags=["measured"]
 with worker_pool(2) as run:
     head_rows, head_dev = (features(models["head"], rows, run) for rows in (train_rows, dev_rows))
@@ -429,6 +485,18 @@ assert (after["LoRA"].argmax(axis=1) == test.labels)[picked].mean() > 0.8
 # The first three are arithmetic. The cache we measure: how much more Python holds after a forward than before. The head
 # is measured as it was trained, on features: it keeps one row for each image. (The features of all 8,000 images lie in
 # memory as well: $8{,}000 \cdot 64 \cdot 4$ bytes, 2 MB.)
+
+
+# %% [markdown]
+# **Before you look:** LoRA trains about a tenth of the numbers. Will all its memory be a tenth of full fine-tuning's,
+# a half, or hardly less?
+#
+# <details><summary>Think, then open</summary>
+#
+# Hardly less: about four fifths. Gradients and AdamW's means shrink to a tenth. But here the cache is the largest
+# part, and LoRA on every map keeps the same inputs for its backward.
+#
+# </details>
 
 
 # %% tags=["measured"]
@@ -537,6 +605,16 @@ def shortest(functions, inputs, repeats):
     return best
 
 
+# %% [markdown]
+# **Before you look:** the count promises up to a third. Will LoRA be the faster one at d = 64, a map as narrow as ours?
+#
+# <details><summary>Think, then open</summary>
+#
+# Hardly ever. With r = 8 the count itself promises only 2/3 + 16/64 = 0.92. And six more calls on thin arrays cost
+# time of their own, which no multiplication explains.
+#
+# </details>
+
 # %% tags=["measured"]
 widths, r, N = np.array([64, 128, 256, 512, 1024]), 8, 256
 rng, quotients = np.random.default_rng(0), []
@@ -638,6 +716,32 @@ assert 0.6 < seconds["both"][1] / seconds["both"][2] < 1.7
 #   maintainers' answers there and in issue 1948: train longer, and use a higher rate than for full fine-tuning.
 # - **The optimiser was made too early.** An optimiser holds the arrays that it was given. One that is made before
 #   `inject` knows nothing of $A$ and $B$. Here `AdamW` refuses frozen arrays, and gradients that are not its own.
+#
+# ## Can you say it?
+#
+# <details><summary>1. The rate is 0.01, there is no decay, and it is AdamW's first step. How far does a parameter move
+# whose gradient is 3, and one whose gradient is 0.003?</summary>
+#
+# Both by 0.01. After one step the corrected means are the gradient and its square, so the quotient is 1, whatever the
+# size (as long as it is far above epsilon).
+#
+# </details>
+#
+# <details><summary>2. A fresh head with 100 classes shows a loss of 20 before the first step. What should it be, and
+# what do you suspect?</summary>
+#
+# About ln 100 = 4.6. At 20 it is sure and wrong: its weights are too large, or what it gets is not on the scale that
+# it expects.
+#
+# </details>
+#
+# <details><summary>3. The head alone was trained on features that were computed once. Why does this not work for
+# LoRA?</summary>
+#
+# Features can be kept as long as nothing below them moves. LoRA sits in the layers below: each step changes what comes
+# out of them.
+#
+# </details>
 #
 # ## Further questions
 #

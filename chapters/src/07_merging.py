@@ -244,6 +244,16 @@ def drift(stored):
     return errors
 
 
+# %% [markdown]
+# **Before you look:** after 300 rounds, is a weight in a coarse format 300 times as far off as after one?
+#
+# <details><summary>Think, then open</summary>
+#
+# No. In bfloat16 it is several times as far off, and then it stays. Once a round of adding and subtracting gives back
+# the number that it began with, all further rounds do the same. But that number is not the base's.
+#
+# </details>
+
 # %% tags=["measured"]
 drifts = {name: drift(stored) for name, stored in FORMATS.items()}
 fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
@@ -300,6 +310,17 @@ sizes = [np.linalg.norm(delta(rotated, path)) / np.linalg.norm(weights[path].W) 
 size = np.mean(sizes)
 factors = 10.0 ** np.arange(0, -5, -0.5)
 shares = {name: [unmoved(stored, factor) for factor in factors] for name, stored in FORMATS.items()}
+
+# %% [markdown]
+# **Before you look:** make our change a hundred times as small. How many entries of a bfloat16 weight will a merge not
+# move at all: 1 %, 10 %, or more than half?
+#
+# <details><summary>Think, then open</summary>
+#
+# More than half. A bfloat16 has 8 significant bits, so neighbours lie 0.4 to 0.8 % apart. A change of less than half
+# of that is rounded away, and ours is now about 0.2 % of the weight.
+#
+# </details>
 
 # %% tags=["measured"]
 fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
@@ -369,6 +390,17 @@ def with_strength(lora, t):
 
     return rebuild(lora, change)
 
+
+# %% [markdown]
+# **Before you look:** at t = 2 the adapter is merged twice. Are turned digits then read no better than by guessing?
+# And who suffers more, turned digits or upright ones?
+#
+# <details><summary>Think, then open</summary>
+#
+# The turned ones are still read far better than by guessing, so the mistake is easy to miss. The upright ones suffer
+# more: the adapter was never held to them, and its side effects on them double as well.
+#
+# </details>
 
 # %% tags=["picture", "measured"]
 strengths = (0, 0.2, 0.4, 0.6, 0.8, 1, 1.5, 2, 2.5)
@@ -563,6 +595,31 @@ home.cleanup()
 # - **Rounding.** In torchtune's issue 1101 the merged weights of a bfloat16 model give other outputs than base and
 #   adapter do; the maintainers explain it by precision. When PEFT merges into a weight of 8 or 4 bits it
 #   warns that rounding may change what the model generates.
+#
+# ## Can you say it?
+#
+# <details><summary>1. A LoRA detour can be merged into W. Could one with a GELU between A and B?</summary>
+#
+# No. The detour is linear, so it is one matrix, s A B, and matrices of one size add up. With a GELU in between, what
+# it does to x depends on x, and no fixed matrix does the same.
+#
+# </details>
+#
+# <details><summary>2. Two adapters of rank 4 on one weight. Which rank may their exact sum have, and why is (A1 +
+# A2)(B1 + B2) wrong without multiplying it out?</summary>
+#
+# Up to 8. The product of the sums has rank 4 at most, so it cannot be the sum of two updates that need all their
+# directions.
+#
+# </details>
+#
+# <details><summary>3. An entry of W is 1, stored in bfloat16, and the update adds 0.003. What does the merge store,
+# and is the change lost with the detour as well?</summary>
+#
+# It stores 1: the next number is 1.0078. The detour keeps its effect, as it is added to the output, where it does not
+# have to fit between two neighbours of 1.
+#
+# </details>
 #
 # ## Further questions
 #

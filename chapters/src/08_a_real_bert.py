@@ -248,6 +248,15 @@ assert 0.4 < before < 0.6
 # One pass over the 4,000 sentences, in batches of 32: 125 steps. Rates and rank are the defaults of
 # `python -m lora_np finetune --model minilm`, chosen on dev. This is the cell that takes longest.
 
+# %% [markdown]
+# **Before you look:** two classes, and a head that knows nothing. Where will the curve of the loss begin?
+#
+# <details><summary>Think, then open</summary>
+#
+# Near ln 2 = 0.69, the loss of a coin: chapter 6's ritual. A start far above it would be a reason to stop.
+#
+# </details>
+
 # %% tags=["measured"]
 training = Training(model, train_tokens, labels, Plan(lr=4e-3, epochs=1, batch_size=32, shares=2))
 losses = []
@@ -407,6 +416,17 @@ assert p_after[3] < 0.5 < p_after[5] and p_after[7] < 0.5 < p_after[9]
 # logit of positive minus that of negative: above zero the answer is positive. (A probability near 0 or 1 can hardly
 # move any more, so it would hide most words.)
 
+# %% [markdown]
+# **Before you look:** one word of praise, one of blame. Which will weigh more? And does "but", which says nothing of
+# the film, weigh anything?
+#
+# <details><summary>Think, then open</summary>
+#
+# "Dull" weighs about three times as much as "wonderful", and "but" nearly as much as "wonderful", against the film:
+# what follows a "but" counts. (In our run: yours may differ a little.)
+#
+# </details>
+
 # %% tags=["picture", "measured"]
 words = ["The", "actors", "are", "wonderful", "but", "the", "story", "is", "dull"]
 shorter = [" ".join(words[:k] + words[k + 1 :]) for k in range(len(words))]
@@ -438,6 +458,17 @@ assert -effect[words.index("dull")] > effect[words.index("wonderful")] > 0
 # - How many of its 8 directions does it use? Take its singular values (chapter 1), and see what share of the sum of
 #   their squares the largest one has.
 # - How strong is it in its strongest direction? Compare its largest singular value with the largest of $W$.
+
+# %% [markdown]
+# **Before you look:** rank 8 allows eight directions. How many of them carry most of an update? And how large is it
+# beside W: a hundredth, a tenth, or as large?
+#
+# <details><summary>Think, then open</summary>
+#
+# One direction has half of the energy or more, in the last layers often nine tenths. The update is a tenth to a fifth
+# as large as W.
+#
+# </details>
 
 # %% tags=["measured"]
 size, first, strength = ({"query": [], "value": []} for _ in range(3))
@@ -482,6 +513,17 @@ plt.show()
 # The adapter has learned from film reviews. What does it make of opinions about other things? Three more sets were
 # rated in the same way. Nothing was trained on them. The honest rival is the dullest: *always say the more frequent
 # class*.
+
+# %% [markdown]
+# **Before you look:** on one of the three new kinds of text the model does no better than "always the more frequent
+# class". On which?
+#
+# <details><summary>Think, then open</summary>
+#
+# On tweets. Reviews of goods are close to reviews of films, editorials are whole sentences too. Tweets have other
+# words, and most of them are positive, which makes the dull rival strong.
+#
+# </details>
 
 # %% tags=["measured"]
 names = ("movie-reviews", "amazon-reviews", "tweets", "editorials")
@@ -557,6 +599,30 @@ assert adapter_bytes < 0.4e6
 # - **Padding in the mean.** Most programs fill short sentences with padding, so that all have one length. If the
 #   padding gets into the mean, a sentence's result depends on which sentences stand beside it (sentence-transformers
 #   issue 2569). Our batches have no padding.
+#
+# ## Can you say it?
+#
+# <details><summary>1. Two models have 84 % and 82 % on the same 1,000 sentences, and their intervals overlap. So is
+# there no difference?</summary>
+#
+# That does not follow. What counts are the sentences on which just one of them is right. A split of 30 to 10 is hardly
+# luck, one of 130 to 110 may well be, and both give these two shares.
+#
+# </details>
+#
+# <details><summary>2. Nine of ten sentences in your data are positive, and your model is right on 90 %. What has it
+# learned?</summary>
+#
+# Perhaps nothing: always saying "positive" gives the same. Compare with the more frequent class before you are glad.
+#
+# </details>
+#
+# <details><summary>3. A sentence has 4 pieces, and the upstream gradient of its mean has the entry 8. What does each
+# piece receive there?</summary>
+#
+# 2. A nudge of one piece moves the mean by a quarter of it, and each piece moves it equally.
+#
+# </details>
 #
 # ## Further questions
 #

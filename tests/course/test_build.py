@@ -58,6 +58,14 @@ def test_and_the_code_with_the_bug_behind_the_solution():
     assert build.for_nbgrader(BUG).endswith("\n    y = 3 * x\n    if y:\n        return y")
 
 
+@pytest.mark.parametrize("lesson", [True, False])
+def test_the_links_of_the_first_cell_lead_somewhere(lesson):
+    folder = build.HERE if lesson else build.HERE / "exercises"
+    targets = re.findall(r"\]\(([^)]+)\)", build.links(build.sources()[4], lesson).source)
+    here = [target for target in targets if "://" not in target]
+    assert len(here) == 2 and all((folder / target).is_file() for target in here), here
+
+
 ADDRESS = "https://github.com/someone/lora_np"
 COLAB = "https://colab.research.google.com/github/someone/lora_np/blob/main/chapters/exercises/05_the_lora_layer.ipynb"
 
