@@ -703,8 +703,8 @@ for part in ("embeddings", "layer.0", "layer.1", "layer.2", "layer.3", "head"):
 # %% [markdown]
 # The six gradients are within a factor of four. They do not fade on the way down. They even grow a little, as each
 # block adds its own part to what the straight way brings. What should make you look closer: a layer whose norm is a
-# thousand times smaller than its neighbour's (it hardly learns), a thousand times larger (it soon breaks), exactly zero (it is
-# cut off), or NaN.
+# thousand times smaller than its neighbour's (it hardly learns), a thousand times larger (it soon breaks), exactly
+# zero (it is cut off), or NaN.
 
 # %% [markdown]
 # ## What you built

@@ -398,7 +398,7 @@ def with_strength(lora, t):
 # <details><summary>Think, then open</summary>
 #
 # The turned ones are still read far better than by guessing, so the mistake is easy to miss. The upright ones suffer
-# more: the adapter was never held to them, and its side effects on them double as well.
+# more: the adapter saw none of them in training, and what it does to them by the way doubles as well.
 #
 # </details>
 

@@ -465,8 +465,8 @@ assert -effect[words.index("dull")] > effect[words.index("wonderful")] > 0
 #
 # <details><summary>Think, then open</summary>
 #
-# One direction has half of the energy or more, in the last layers often nine tenths. The update is a tenth to a fifth
-# as large as W.
+# One direction has about half of the energy or more, in the last layers often nine tenths. The update is a tenth to a
+# fifth as large as W.
 #
 # </details>
 
@@ -620,7 +620,7 @@ assert adapter_bytes < 0.4e6
 # <details><summary>3. A sentence has 4 pieces, and the upstream gradient of its mean has the entry 8. What does each
 # piece receive there?</summary>
 #
-# 2. A nudge of one piece moves the mean by a quarter of it, and each piece moves it equally.
+# Each receives 2: a nudge of one piece moves the mean by a quarter of the nudge, and 8 / 4 = 2.
 #
 # </details>
 #
