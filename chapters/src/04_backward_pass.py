@@ -568,7 +568,7 @@ lnp.course.check("cross_entropy_backward", cross_entropy_backward)
 # </details>
 
 # %%
-lnp.course.draw_paths("block", x=np.zeros((34, 64)))  # two images of 17 tokens
+lnp.course.draw_paths("block", x=np.zeros((10, 64)))  # two images of 5 tokens
 
 # %% [markdown]
 # *The graph of a pre-norm block, four times: from y past both parts back to x, through the MLP only, through the

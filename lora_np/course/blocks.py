@@ -1,7 +1,6 @@
 """A wrong result beside the right one: as characters on a terminal, as a picture in a notebook."""
 
 import base64
-import io
 import sys
 
 import numpy as np
@@ -23,10 +22,8 @@ def show(name, excerpt):
 
     from lora_np.course.pictures import draw_excerpt
 
-    buffer = io.BytesIO()
-    draw_excerpt(name, excerpt).savefig(buffer, format="png", dpi=100)
-    picture = base64.b64encode(buffer.getvalue()).decode()
-    display({"image/png": picture, "text/plain": text}, raw=True)
+    picture = draw_excerpt(name, excerpt)._repr_png_()
+    display({"image/png": base64.b64encode(picture).decode(), "text/plain": text}, raw=True)
 
 
 def shades_of(stream):

@@ -3,7 +3,9 @@
 matplotlib is loaded when one is drawn.
 """
 
+import io
 import re
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +14,18 @@ from lora_np.course.words import en
 
 LIT, PALE = "tab:orange", "0.72"
 WIDTH, HEIGHT = 0.65, 0.6  # inches between two columns, and two rows, of boxes
+
+
+@dataclass
+class Picture:
+    """A matplotlib figure that a notebook shows, also before pyplot is imported there."""
+
+    figure: object
+
+    def _repr_png_(self):
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
 
 
 class Graph(NamedTuple):
@@ -121,7 +135,7 @@ def draw_paths(name, **arrays):
 
     Returns
     -------
-    matplotlib.figure.Figure
+    Picture
 
     Raises
     ------
@@ -144,7 +158,7 @@ def draw_paths(name, **arrays):
         axis.set_title(title, fontsize=10)
         axis.axis("off")
         draw(axis, graph, path.split(), sizes)
-    return figure
+    return Picture(figure)
 
 
 def sizes_of(graph, arrays):
@@ -209,7 +223,7 @@ def draw_excerpt(name, excerpt):
 
     Returns
     -------
-    matplotlib.figure.Figure
+    Picture
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
@@ -236,4 +250,4 @@ def draw_excerpt(name, excerpt):
             bar = figure.colorbar(image, ax=axes[:2] if axis is axes[1] else axis)
             bar.ax.set_ylim(low if axis is axes[1] else 0.0, most)
     axes[0].set_ylabel(excerpt.name_of(name))
-    return figure
+    return Picture(figure)

@@ -40,7 +40,7 @@ def test_each_way_is_drawn_once(name):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_panel_lights_one_way_and_turns_its_arrows(name):
     graph = GRAPHS[name]
-    for axis, path in zip(draw_paths(name).axes, graph.paths.values()):
+    for axis, path in zip(draw_paths(name).figure.axes, graph.paths.values()):
         path = path.split()
         arrows = [text for text in axis.texts if getattr(text, "arrowprops", None)]
         lit = {(arrow.xyann, arrow.xy) for arrow in arrows if arrow.arrowprops["color"] == LIT}
@@ -64,15 +64,20 @@ def test_the_ways_through_layer_norm_are_the_summands_of_its_gradient():
     assert np.allclose(sum(summands), ops.layer_norm_backward(dy, cache)[0], rtol=0, atol=1e-14)
 
 
-def shapes_in(figure):
-    return {tuple(map(int, re.findall(r"\d+", text.get_text().split("\n")[-1]))) for text in figure.axes[0].texts}
+def written_in(picture):
+    return [text.get_text() for text in picture.figure.axes[0].texts if text.get_text()]
 
 
 def test_shapes_are_those_of_the_given_arrays():
-    found = shapes_in(draw_paths("attention", Q=np.zeros((2, 3, 4, 5)), V=np.zeros((2, 3, 6, 7))))
-    assert found - {()} == {(2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 4, 6), (2, 3, 6, 7), (2, 3, 4, 7)}
-    written = [text.get_text() for text in draw_paths("attention", Q=np.zeros((2, 3, 4, 5))).axes[0].texts]
-    assert "V\n(2, 3, U, d_v)" in written  # letters for what nobody told
+    Q, V = np.zeros((2, 3, 4, 5)), np.zeros((2, 3, 6, 7))
+    shapes = "Q (2, 3, 4, 5)", "K (2, 3, 6, 5)", "S (2, 3, 4, 6)", "P (2, 3, 4, 6)", "D (2, 3, 4, 6)", "V (2, 3, 6, 7)"
+    told = {text.replace("\n", " ") for text in written_in(draw_paths("attention", Q=Q, V=V))}
+    assert told == {*shapes, "O (2, 3, 4, 7)"}
+    assert "V\n(2, 3, U, d_v)" in written_in(draw_paths("attention", Q=Q))  # letters for what nobody told
+
+
+def test_a_notebook_shows_it_whatever_is_imported_there():
+    assert draw_paths("block")._repr_png_().startswith(b"\x89PNG")
 
 
 def test_what_does_not_fit_a_graph_is_refused():
@@ -192,7 +197,7 @@ def test_in_a_notebook_it_is_a_picture(monkeypatch, capsys):
 
 def test_the_picture_has_the_numbers_of_the_excerpt():
     excerpt = excerpt_of()
-    yours, expected, apart = (axis.images[0] for axis in draw_excerpt("y", excerpt).axes[:3])
+    yours, expected, apart = (axis.images[0] for axis in draw_excerpt("y", excerpt).figure.axes[:3])
     assert np.array_equal(yours.get_array(), excerpt.given) and np.array_equal(expected.get_array(), excerpt.expected)
     assert yours.get_clim() == expected.get_clim() == excerpt.limits
     assert np.argwhere(~np.ma.getmaskarray(apart.get_array())).tolist() == [[1, 2]] and apart.get_array()[1, 2] == 1.0
