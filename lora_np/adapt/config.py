@@ -88,7 +88,6 @@ class PeftOptions:
         task = self.task_type and str(getattr(self.task_type, "value", self.task_type))
         self.hold(layers_to_transform=[int(layer) for layer in layers] or None, task_type=task)
         for option, (fits, words) in self.FIELDS.items():
-            self.hold(**{option: getattr(self, option)})
             if not fits(getattr(self, option)):
                 raise ValueError(f"{option} must be {words}, but it is {getattr(self, option)!r:.60}.")
         for option in self.PATTERNS.values():
