@@ -408,8 +408,7 @@ plt.show()
 #
 # The mask is dropout on the weights. There is nothing new here: two matrix products and a softmax.
 #
-# <details><summary>Before you look: which of Q, K and V has the shortest way to O, and what do the others share?
-# </summary>
+# <details><summary>Before you look: which of Q, K and V has the shortest way to O?</summary>
 #
 # V: one product. Q and K take four steps. They meet in S, and go on together from there: so three of the four steps
 # have to be gone back once only, for both.

@@ -24,6 +24,7 @@ CAUSE = {  # of what is a cause by itself
 }
 
 LARGEST = 64  # of an excerpt: more rows or columns are no small picture
+HUGE = 1e300  # its numbers have differences, too
 
 
 class Excerpt(NamedTuple):
@@ -41,10 +42,10 @@ class Excerpt(NamedTuple):
         if np.size(given) < 2 or not off[at]:
             return None
         first = at[:-2]
-        arrays = [np.atleast_2d(np.asarray(array)[first]) for array in (given, expected, off)]
-        if max(arrays[0].shape) > LARGEST:
+        given, expected, off = (np.atleast_2d(np.asarray(array)[first]) for array in (given, expected, off))
+        if max(off.shape) > LARGEST or max(np.abs(given).max(), np.abs(expected).max()) > HUGE:
             return None
-        return cls(*(array.astype(float) for array in arrays[:2]), arrays[2], first, (0, *at[len(first) :])[-2:])
+        return cls(given.astype(float), expected.astype(float), off, first, (0, *at[len(first) :])[-2:])
 
     @property
     def apart(self):

@@ -141,6 +141,12 @@ def test_what_is_right_or_too_large_is_not_drawn():
         assert (difference("y", np.zeros(shape), np.ones(shape)).excerpt is not None) is drawn, shape
 
 
+def test_numbers_whose_difference_overflows_are_not_drawn():
+    given, right = np.full((2, 2), 1.5e308), np.full((2, 2), -1.5e308)
+    with np.errstate(over="ignore"):
+        assert difference("y", given, right).excerpt is None
+
+
 def excerpt_of(shape=(3, 4), at=(1, 2), by=1.0):
     right = np.random.default_rng(1).standard_normal(shape)
     given = right.copy()
