@@ -798,9 +798,9 @@ lnp.course.check("never_trained", never_trained)
 # %% [markdown]
 # <details><summary>Why? Think first.</summary>
 #
-# The bias of `key` adds the same vector $b$ to every key. So it adds $q_t \cdot b$ to all scores of query $t$: the same
-# number to the whole row. The softmax does not see that. No output moves, so there is no gradient. The bias of `query`
-# is different: it adds $b \cdot k_u$, another number for each key.
+# The bias of `key` adds the same vector b to every key. So it adds q·b to all scores of a query q: the same number to
+# the whole row. The softmax does not see that. No output moves, so there is no gradient. The bias of `query` is
+# different: it adds b·k, another number for each key k.
 #
 # </details>
 
