@@ -19,8 +19,17 @@ from lora_np.course.rules import register
 from lora_np.course.verdict import Verdict
 
 __all__ = [
-    *("Assembled", "Exercise", "Listing", "Task", "Verdict"),
-    *("assemble", "bug", "check", "draw_paths", "exercises", "register"),
+    "Assembled",
+    "Exercise",
+    "Listing",
+    "Task",
+    "Verdict",
+    "assemble",
+    "bug",
+    "check",
+    "draw_paths",
+    "exercises",
+    "register",
 ]
 
 
