@@ -132,6 +132,63 @@ print("what is missing has size", np.linalg.norm(W - first).round(3))
 # NumPy returns $V$ transposed: the vectors $v_k$ are the *rows* of `Vt`.
 
 # %% [markdown]
+# ### A matrix that also turns
+#
+# That $W$ was symmetric, and so a special case: the directions that went in came out again. Most matrices turn, too:
+#
+# $$ M = \begin{pmatrix} 0.6 & 0 \\ 0.8 & 1 \end{pmatrix}. $$
+#
+# As everywhere in this course a vector is a row, and $x$ becomes $x M$. By hand: $(1, 3)$ becomes $(3, 3)$, and
+# $(3, -1)$ becomes $(1, -1)$. The two stand at right angles before, and at right angles after. But both have turned.
+# They had the same length, $\sqrt{10}$. Now the first is three times as long as the second, $\sqrt{18}$ against
+# $\sqrt 2$. So $s_1 = \sqrt{18 / 10} = 1.342$ and $s_2 = \sqrt{2 / 10} = 0.447$.
+#
+# <details><summary>Before you look: the vectors of length one end on a circle. What does M make of it?</summary>
+#
+# An ellipse. Its longest radius is s_1 long and lies along v_1, its shortest is s_2 long and lies along v_2. Of all
+# pairs at right angles, u_1 and u_2 are the only ones, but for their signs, that M leaves at right angles.
+#
+# </details>
+
+# %%
+M = np.array([[0.6, 0.0], [0.8, 1.0]])
+u = np.array([[1.0, 3.0], [3.0, -1.0]]) / np.sqrt(10)  # one vector a row
+print("lengths after M  ", np.linalg.norm(u @ M, axis=1))
+print("singular values  ", np.linalg.svd(M, compute_uv=False))
+
+# %%
+turn = np.radians(np.arange(361))
+circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)  # (361, 2)
+colours = "tab:blue", "tab:orange"
+figure, axes = plt.subplots(1, 2, figsize=(8, 4), layout="constrained", sharey=True)
+for ax, factor, names in (
+    (axes[0], np.eye(2), ("$u_1$", "$u_2$")),
+    (axes[1], M, ("$s_1 v_1$", "$s_2 v_2$")),
+):
+    ax.plot(*(circle @ factor).T, color="black")
+    for end in factor:  # where the two axes go
+        look = {"arrowstyle": "-|>", "color": "0.6"}
+        ax.annotate("", end, (0, 0), arrowprops=look)
+    for end, name, colour in zip(u @ factor, names, colours):
+        look = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.5}
+        ax.annotate("", end, (0, 0), arrowprops=look)
+        place = end * (1 + 0.28 / np.linalg.norm(end))
+        ax.text(*place, name, color=colour, ha="center", va="center", fontsize=12)
+    ax.set(aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
+axes[0].set_title("before: $x$")
+axes[1].set_title(r"after: $x\,M$")
+plt.show()
+
+# %% [markdown]
+# *Left the unit circle with two arrows at right angles, u1 and u2. Right the ellipse that the matrix makes of it: the
+# blue arrow has become its longest radius, the orange one its shortest, still at right angles. The thin grey pair along
+# the axes has lost its right angle.*
+#
+# So the SVD says of any matrix: there are directions $u_k$, at right angles, that come out as $s_k$ times $v_k$, at
+# right angles again. The piece $s_k\, u_k v_k^T$ takes what $x$ has of $u_k$, and lays $s_k$ times as much along $v_k$.
+# Leave out the second piece, and the ellipse becomes flat: a line along $v_1$.
+
+# %% [markdown]
 # ## Why nothing is better
 #
 # The size of a matrix here is the **Frobenius norm**, the root of the sum of its squares. The pieces are at right
@@ -156,10 +213,8 @@ print("what is missing has size", np.linalg.norm(W - first).round(3))
 # For our matrix of two rows and $r = 1$, $Q$ is a single direction, that is, one angle. We can try them all.
 
 # %% [markdown]
-# **Before you look:** the best direction leaves an error of 1. Which direction is the worst, and how large is its
-# error?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: the best direction leaves an error of 1. Which direction is the worst, and how
+# large is its error?</summary>
 #
 # The direction across, at 135 degrees, with the error 3. It keeps the piece of size 1 and loses the one of size 3.
 #
@@ -205,10 +260,8 @@ lnp.course.check("low_rank_approximation", low_rank_approximation)
 # function, so nothing depends on your answer.)
 
 # %% [markdown]
-# **Before you look:** the image has 8 x 8 = 64 pixels. From which rank on will you know the digit, and do the factors
-# still hold fewer numbers there?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: the image has 8 x 8 = 64 pixels. From which rank on will you know the digit, and
+# do the factors still hold fewer numbers there?</summary>
 #
 # Most people know it at rank 2 or 3. Rank r costs 16 r numbers, so rank 3 still saves a quarter. From rank 4 on
 # nothing is saved.
@@ -319,9 +372,8 @@ assert accuracy(base) < 0.35 and accuracy(tuned) > 0.85
 # four strongest directions?
 
 # %% [markdown]
-# **Before you look:** which of the three has most of its energy in four directions? And which two are alike?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: which of the three has most of its energy in four directions? And which two are
+# alike?</summary>
 #
 # The update has, in each of the 24 matrices. The weight is nearer to the random numbers: it began as such, and does a
 # whole task. The update only adds a new one to it.
@@ -399,10 +451,8 @@ plt.show()
 
 
 # %% [markdown]
-# **Before you look:** at rank 8, how many images of ten will the network read rightly with the update cut, and how
-# many with the weight cut?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: at rank 8, how many images of ten will the network read rightly with the update
+# cut, and how many with the weight cut?</summary>
 #
 # About eight with the update cut: what the update does lies mostly in few directions. About one with the weight cut,
 # and one of ten is guessing: what the base knows is spread over nearly all directions.

@@ -217,9 +217,7 @@ from lora_np.course.exercises.gelu_forward import gelu_forward
 lnp.course.check("gelu_forward", gelu_forward)
 
 # %% [markdown]
-# **Before you look:** can a larger x give a smaller output?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: can a larger x give a smaller output?</summary>
 #
 # Yes, left of about -0.75. Far to the left the share that passes is so small that the product is near 0. From there
 # the curve sinks to -0.17 before it rises. The ReLU never sinks.
@@ -369,9 +367,7 @@ print("rows", normed.shape, "-> heads", Q.shape, "-> shares", shares.shape, "-> 
 # What do the heads look at? The shares of the first image:
 
 # %% [markdown]
-# **Before you look:** each row of such a table sums to one. Does each column, too?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: each row of such a table sums to one. Does each column, too?</summary>
 #
 # No. The softmax runs along the row: each token has one unit of attention to give. A token may get a great deal from
 # all of them, or next to nothing.
@@ -477,10 +473,8 @@ print("float32 differs from float64 by less than 5e-5")
 # We kept the rows after each block. What would the classifier say, if we stopped earlier?
 
 # %% [markdown]
-# **Before you look:** how many of ten images does the classifier read rightly before the first block, and how many
-# after two of the four?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: how many of ten images does the classifier read rightly before the first block,
+# and how many after two of the four?</summary>
 #
 # Before the first block one of ten, by luck: the class token has not met the image yet. After two blocks more than
 # eight. Each block adds to the same rows, so what the first ones found can be read already.

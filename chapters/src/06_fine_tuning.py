@@ -396,10 +396,8 @@ def fit(model, rows, dev_rows, lr):
 # shares its arrays with `models["head"]`, so both learn.
 
 # %% [markdown]
-# **Before you look:** BitFit trains biases in all layers, the head alone trains one map, LoRA a tenth of all numbers.
-# In which order will the four end?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: BitFit trains biases in all layers, the head alone trains one map, LoRA a tenth of
+# all numbers. In which order will the four end?</summary>
 #
 # Full fine-tuning and LoRA end close together, above 90 %. BitFit and the head stay far below, although BitFit reaches
 # into every layer: a bias shifts what a map gives, and cannot turn it.
@@ -488,10 +486,8 @@ assert (after["LoRA"].argmax(axis=1) == test.labels)[picked].mean() > 0.8
 
 
 # %% [markdown]
-# **Before you look:** LoRA trains about a tenth of the numbers. Will all its memory be a tenth of full fine-tuning's,
-# a half, or hardly less?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: LoRA trains about a tenth of the numbers. Will all its memory be a tenth of full
+# fine-tuning's, a half, or hardly less?</summary>
 #
 # Hardly less: about four fifths. Gradients and AdamW's means shrink to a tenth. But here the cache is the largest
 # part, and LoRA on every map keeps the same inputs for its backward.
@@ -606,9 +602,8 @@ def shortest(functions, inputs, repeats):
 
 
 # %% [markdown]
-# **Before you look:** the count promises up to a third. Will LoRA be the faster one at d = 64, a map as narrow as ours?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: the count promises up to a third. Will LoRA be the faster one at d = 64, a map as
+# narrow as ours?</summary>
 #
 # Hardly ever. With r = 8 the count itself promises only 2/3 + 16/64 = 0.92. And six more calls on thin arrays cost
 # time of their own, which no multiplication explains.

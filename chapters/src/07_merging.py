@@ -245,9 +245,8 @@ def drift(stored):
 
 
 # %% [markdown]
-# **Before you look:** after 300 rounds, is a weight in a coarse format 300 times as far off as after one?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: after 300 rounds, is a weight in a coarse format 300 times as far off as after
+# one?</summary>
 #
 # No. In bfloat16 it is several times as far off, and then it stays. Once a round of adding and subtracting gives back
 # the number that it began with, all further rounds do the same. But that number is not the base's.
@@ -312,10 +311,8 @@ factors = 10.0 ** np.arange(0, -5, -0.5)
 shares = {name: [unmoved(stored, factor) for factor in factors] for name, stored in FORMATS.items()}
 
 # %% [markdown]
-# **Before you look:** make our change a hundred times as small. How many entries of a bfloat16 weight will a merge not
-# move at all: 1 %, 10 %, or more than half?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: make our change a hundred times as small. How many entries of a bfloat16 weight
+# will a merge not move at all: 1 %, 10 %, or more than half?</summary>
 #
 # More than half. A bfloat16 has 8 significant bits, so neighbours lie 0.4 to 0.8 % apart. A change of less than half
 # of that is rounded away, and ours is now about 0.2 % of the weight.
@@ -392,10 +389,8 @@ def with_strength(lora, t):
 
 
 # %% [markdown]
-# **Before you look:** at t = 2 the adapter is merged twice. Are turned digits then read no better than by guessing?
-# And who suffers more, turned digits or upright ones?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: at t = 2 the adapter is merged twice. Are turned digits then read no better than
+# by guessing? And who suffers more, turned digits or upright ones?</summary>
 #
 # The turned ones are still read far better than by guessing, so the mistake is easy to miss. The upright ones suffer
 # more: the adapter saw none of them in training, and what it does to them by the way doubles as well.

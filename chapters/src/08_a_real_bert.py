@@ -249,9 +249,8 @@ assert 0.4 < before < 0.6
 # `python -m lora_np finetune --model minilm`, chosen on dev. This is the cell that takes longest.
 
 # %% [markdown]
-# **Before you look:** two classes, and a head that knows nothing. Where will the curve of the loss begin?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: two classes, and a head that knows nothing. Where will the curve of the loss
+# begin?</summary>
 #
 # Near ln 2 = 0.69, the loss of a coin: chapter 6's ritual. A start far above it would be a reason to stop.
 #
@@ -417,10 +416,8 @@ assert p_after[3] < 0.5 < p_after[5] and p_after[7] < 0.5 < p_after[9]
 # move any more, so it would hide most words.)
 
 # %% [markdown]
-# **Before you look:** one word of praise, one of blame. Which will weigh more? And does "but", which says nothing of
-# the film, weigh anything?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: one word of praise, one of blame. Which will weigh more? And does "but", which
+# says nothing of the film, weigh anything?</summary>
 #
 # "Dull" weighs about three times as much as "wonderful", and "but" nearly as much as "wonderful", against the film:
 # what follows a "but" counts. (In our run: yours may differ a little.)
@@ -460,10 +457,8 @@ assert -effect[words.index("dull")] > effect[words.index("wonderful")] > 0
 # - How strong is it in its strongest direction? Compare its largest singular value with the largest of $W$.
 
 # %% [markdown]
-# **Before you look:** rank 8 allows eight directions. How many of them carry most of an update? And how large is it
-# beside W: a hundredth, a tenth, or as large?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: rank 8 allows eight directions. How many of them carry most of an update? And how
+# large is it beside W: a hundredth, a tenth, or as large?</summary>
 #
 # One direction has about half of the energy or more, in the last layers often nine tenths. The update is a tenth to a
 # fifth as large as W.
@@ -515,10 +510,8 @@ plt.show()
 # class*.
 
 # %% [markdown]
-# **Before you look:** on one of the three new kinds of text the model does no better than "always the more frequent
-# class". On which?
-#
-# <details><summary>Think, then open</summary>
+# <details><summary>Before you look: on one of the three new kinds of text the model does no better than "always the
+# more frequent class". On which?</summary>
 #
 # On tweets. Reviews of goods are close to reviews of films, editorials are whole sentences too. Tweets have other
 # words, and most of them are positive, which makes the dull rival strong.

@@ -90,7 +90,7 @@ def test_the_verdict_says_what_is_wrong_and_how_to_go_on(capsys):
     verdict = lnp.course.check("linear_backward", linear_backward)
     assert (verdict.ok, verdict.output, verdict.cause, bool(verdict)) == (False, "db", "mean_vs_sum", False)
     text = capsys.readouterr().out
-    assert text == f"{verdict}\n" and "hint=1" in text and "db" in text
+    assert text.startswith(f"{verdict}\n    yours ") and "hint=1" in text and "db" in text
     assert "hint 1:" in str(lnp.course.check("linear_backward", linear_backward, hint=1))
     last = lnp.course.check("linear_backward", linear_backward, hint=9)
     assert "hint 2:" in last.hint and not last.more
@@ -120,6 +120,19 @@ def test_a_pair_may_have_a_cache_of_its_own():
     assert lnp.course.check("linear_backward", backward, forward=forward).ok
     verdict = lnp.course.check("linear_backward", backward, forward=lambda x, W, b: (x @ W, {"x": x, "W": W}))
     assert verdict.output == "y"
+
+
+def test_a_cache_that_holds_an_array_where_there_is_none_is_told_so():
+    def with_ones(Q, K, V, visible, mask):
+        O, cache = ops.attention_forward(Q, K, V, visible, mask)
+        return O, cache._replace(mask=np.ones_like(cache.P) if mask is None else mask)
+
+    def without(Q, K, V, visible, mask):
+        O, cache = ops.attention_forward(Q, K, V, visible, mask)
+        return O, cache._replace(mask=None)
+
+    for answer in (with_ones, without):
+        assert "cache.mask is not what the backward expects" in str(lnp.course.check("attention_forward", answer))
 
 
 def test_a_merge_that_does_not_refuse_a_plain_model_is_told_so(capsys):

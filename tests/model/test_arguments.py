@@ -105,7 +105,9 @@ def test_attention_gives_no_rows_that_nobody_computed():
 def test_what_comes_back_through_the_heads_is_not_narrowed():
     attention, x = tiny.build("bert").layer[0].attention, np.random.default_rng(0).standard_normal((7, 12))
     _, (*_, caches, _) = attention.forward(x, ((0, 4, 2, 2), (4, 7, 1, 3)))
-    single, double = (heads_backward(np.ones((7, 12), dtype), caches, "QKV") for dtype in (np.float32, np.float64))
+    single, double = (
+        heads_backward(np.ones((7, 12), dtype), caches, attention, "QKV") for dtype in (np.float32, np.float64)
+    )
     assert all(dH.dtype == np.float64 and np.array_equal(dH, right) for dH, right in zip(single, double))
 
 

@@ -166,7 +166,8 @@ class Counter:
                 monkeypatch.setattr(
                     module, "lora_linear_backward", self.wrap(ops.lora_linear_backward, ("x", "A", "B"))
                 )
-        monkeypatch.setattr(attention, "attention_backward", self.wrap(ops.attention_backward, ("Q", "K", "V")))
+        attend = ops.attention_forward, self.wrap(ops.attention_backward, ("Q", "K", "V"))
+        monkeypatch.setattr(attention.Attention, "attend", attend)
 
     def wrap(self, function, default):
         def counted(dy, cache, needs=default):
