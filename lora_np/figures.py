@@ -21,20 +21,7 @@ def save(figure, path):
 
 
 def draw_curves(losses, accuracies, before, title, path):
-    """Draw a run: loss by step and accuracy on dev by step.
-
-    Parameters
-    ----------
-    losses : list of float
-        One a step.
-    accuracies : list of (int, float)
-        Step, and accuracy on dev after it.
-    before : float
-        Accuracy on dev before the first step.
-    title : str
-    path : path
-        Of the PNG.
-    """
+    """Draw the loss of each step, and the accuracy on dev: pairs (step, accuracy), and what it was before the first."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = np.arange(1, len(losses) + 1)
@@ -57,18 +44,8 @@ def draw_curves(losses, accuracies, before, title, path):
 
 
 def draw_predictions(images, labels, before, after, classes, title, path):
-    """Draw images (n, H, W) in 0..1, each with its true label and what was predicted before and after; wrong ones are
-    framed.
-
-    Parameters
-    ----------
-    images : array (n, H, W)
-    labels, before, after : arrays of int (n,)
-    classes : sequence of str
-    title : str
-    path : path
-        Of the PNG.
-    """
+    """Draw images (n, H, W) in 0..1, each with its true label and those predicted before and after (n,), and framed in
+    a colour that says whether the latter is right."""
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.25 * columns, 1.65 * rows + 0.5), layout="constrained")

@@ -216,8 +216,8 @@ plt.show()
 #
 # ### Exercise: `mlp_backward` ({{mlp_backward}})
 #
-# Return `(dx, grads)`, with `grads = {"up": ..., "down": ...}`. The cache is `(c_up, c_gelu, c_down)`; `c_gelu` is what
-# `ops.gelu_forward` keeps.
+# Return `(dx, grads)`, with `grads = {"up": ..., "down": ...}`. The cache is `(c_up, c_gelu, c_down)`. `c_gelu` is the
+# `GeluCache(x, cdf)` of the exercise before, and `ops.gelu_backward` reads it.
 
 
 # %% exercise="mlp_backward"
@@ -272,7 +272,7 @@ from lora_np.course.exercises.layer_norm_backward import layer_norm_backward
 lnp.course.check("layer_norm_backward", layer_norm_backward)
 
 # %% [markdown]
-# ### Now without a formula
+# ### Now without a formula for the way back
 #
 # Llama and its relatives have no layer norm but an **RMSNorm** (Zhang and Sennrich 2019, arXiv:1910.07467): a row is
 # divided by its root mean square and multiplied by $\gamma$. No mean is taken away, and there is no $\beta$. In code:
@@ -284,8 +284,8 @@ lnp.course.check("layer_norm_backward", layer_norm_backward)
 # ```
 #
 # By hand, $\gamma = 1$: $x = (3, 4)$ has the root mean square $\sqrt{12.5} = 3.54$. A longer $x$ in the same direction
-# gives the same $y$. So a nudge along $x$ moves nothing, and $dx$ is at right angles to $x$, whatever $dy$ is. Use it
-# to test yours.
+# gives the same $y$, but for $\varepsilon$. So a nudge along $x$ moves nothing, and $dx$ is at right angles to $x$,
+# whatever $dy$ is. Use it to test yours, with a tiny $\varepsilon$.
 #
 # ### Exercise: `rms_norm_backward` ({{rms_norm_backward}})
 #
@@ -417,8 +417,9 @@ assert np.all(received[np.triu_indices(6, 1)] == 0)
 # the heads attended; `output` mixed what they found. Draw the arrows, and go back along each.
 #
 # Two tools. `attention.query.backward(dQ, c_query)` returns a pair, as every node's does. And
-# `heads_backward(dO, c_heads, attention, "QKV")` cuts the rows into heads, calls your `attention_backward` on each
-# group, puts the heads side by side again, and returns `dQ, dK, dV` as rows (N, d).
+# `heads_backward(dO, c_heads, attention, "QKV")`, of `lora_np.model.attention`, does what you did in the exercise
+# before, for each group of the batch: it cuts the rows into heads, goes back through attention, puts the heads side by
+# side again, and returns `dQ, dK, dV` as rows (N, d). It takes the node, which knows how many heads there are.
 #
 # ### Exercise: `attention_layer_backward` ({{attention_layer_backward}})
 #
@@ -446,8 +447,8 @@ lnp.course.check("attention_layer_backward", attention_layer_backward)
 # ### Exercise: `cross_entropy_forward` ({{cross_entropy_forward}})
 #
 # Return the loss, the mean over the rows that count, and the cache `CrossEntropyCache(p, q, divisor)`. A label of -100
-# marks a row that does not count. `p` are the probabilities (N, L). `q` (N, L) is 1 at the label of each row that
-# counts and 0 elsewhere. `divisor` is how many rows count.
+# marks a row that does not count; one always counts. `p` are the probabilities (N, L) of all rows, those that do not
+# count too. `q` (N, L) is 1 at the label of each row that counts and 0 elsewhere. `divisor` is how many rows count.
 
 
 # %% exercise="cross_entropy_forward"
@@ -565,13 +566,20 @@ assert report.ok, report
 # ## Which array can never be trained?
 #
 # Every parameter of your model has a gradient now, and some training loops give each the same care. But there are
-# arrays in this model whose gradient is zero, for every image, every label and every loss. They stay as they were made,
-# for ever. Which?
+# arrays in this model whose gradient is zero: for every image, every label and every loss, and whatever numbers the
+# other arrays hold. They stay as they were made, for ever. Which?
 #
 # ### Exercise: `never_trained` ({{never_trained}})
 #
-# `never_trained(model)` returns a list of names out of `lnp.parameters(model, trainable_only=True)`. Find them by
-# trial, and then say why. Zero on a computer is "zero but for rounding".
+# `never_trained(model)` returns a list of names out of `lnp.parameters(model, trainable_only=True)`, in any order, and
+# leaves the model as it is. It gets any vision transformer with several tokens. Either find the names by trial, or see
+# why, and go by the names.
+#
+# For a trial: `lnp.astype(model, np.float64)` is a copy in which zero, but for rounding, is far from any real gradient.
+# Images can be random: `lnp.Batch.of(rng.standard_normal((2, n, P)))` holds two of `n` patches of `P` numbers, with
+# `P = len(model.embeddings.projection.W)` and `n = len(model.embeddings.position.table) - 1`, as one row is the class
+# token's. Take a random upstream gradient. And mind LoRA: its `B` starts at zero, so that `dA` is zero in the first
+# step, and only then.
 
 
 # %% exercise="never_trained"

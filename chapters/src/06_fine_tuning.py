@@ -297,8 +297,10 @@ assert share > 0.6
 #
 # ### Exercise: `bitfit` ({{bitfit}})
 #
-# Return a new model in which every bias is trained, and nothing else. Which arrays are biases? All that are added, and
-# multiply nothing: in the linear maps, in the head, and in the layer norms.
+# The given model is frozen. Return a new one in which every bias is trained, and nothing else;
+# `lnp.unfreeze(model, names)` makes it. Which arrays are biases? All that are added, and
+# multiply nothing, in the linear maps, in the head, and in the layer norms. (What stands for a place or for the class
+# token in `embeddings` is no bias.)
 
 
 # %% exercise="bitfit"
@@ -329,7 +331,7 @@ models = {
     "LoRA": lnp.inject(base, config, np.random.default_rng(0)),
     "full": unfreeze(base, "all"),
 }
-rates = {"head": 5e-2, "BitFit": 1e-2, "LoRA": 5e-3, "full": 1e-3}
+rates = {"head": 5e-2, "BitFit": 2e-2, "LoRA": 5e-3, "full": 1e-3}
 
 
 def fit(model, rows, dev_rows, lr):
@@ -361,7 +363,7 @@ first = {name: np.mean(losses[:125]) for name, (losses, _) in runs.items()}
 for name, (_, shares) in runs.items():
     print(f"{name:6}  mean loss in epoch 1: {first[name]:.2f}   dev:", *(f" {share:.1%}" for share in shares))
 assert 0.5 < runs["head"][1][-1] < 0.65 and min(runs["LoRA"][1][-1], runs["full"][1][-1]) > 0.9
-assert runs["head"][1][-1] < runs["BitFit"][1][-1] < runs["LoRA"][1][-1]
+assert 0.45 < runs["BitFit"][1][-1] < runs["LoRA"][1][-1] - 0.2
 assert first["full"] < first["LoRA"] and np.mean(runs["full"][0][-125:]) < np.mean(runs["LoRA"][0][-125:])
 
 # %%
@@ -380,9 +382,12 @@ left.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# *Left: the training loss of the four ways by step. The head's stays high; BitFit's falls slowly, LoRA's and full
-# fine-tuning's fast, full first. Right: the accuracy on dev. The head stops near 60 %, BitFit in between; LoRA and full
-# fine-tuning end close together, above 90 %.*
+# *Left: the training loss of the four ways by step. The head's and BitFit's stay high; LoRA's and full fine-tuning's
+# fall, full first. Right: the accuracy on dev. The head and BitFit stop between 50 and 65 %; LoRA and full fine-tuning
+# end close together, above 90 %.*
+#
+# BitFit does no better here than the head alone. A bias shifts what a map gives, and turns nothing. On texts, with larger
+# models and little data, its authors found it close to full fine-tuning. Which rival is near depends on the task.
 #
 # Now the test images, which were held out of training:
 

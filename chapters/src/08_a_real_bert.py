@@ -101,8 +101,8 @@ for id_ in ids:
 #
 # ### Exercise: `pool_mean_forward` ({{pool_mean_forward}})
 #
-# Return `y` (S, d), one row for each of the S sentences, in the order in which they lie in `x`; and the cache
-# `PoolCache(groups, rows)`, with `rows` the number of rows of x.
+# Return `y` (S, d), the mean over all pieces of each of the S sentences, in the order in which they lie in `x`; and the
+# cache `PoolCache(groups, rows)`, with `rows` the number of rows of x.
 
 
 # %% exercise="pool_mean_forward"
@@ -293,9 +293,9 @@ assert 0.7 < shares["head"] < 0.8 and shares["LoRA"] > shares["head"] + 0.03
 # full fine-tuning <!-- reviews_full -->85.7 ± 0.8<!-- / -->. The last took
 # about <!-- reviews_memory -->2.7<!-- / --> times as much memory as LoRA.
 #
-# Is LoRA really better than the head, or was it luck? The two intervals above overlap nearly. But they waste what we
-# know: both models answered the *same* sentences. Where both are right, or both wrong, nothing is said about which is
-# better. So look at the rest.
+# Is LoRA really better than the head, or was it luck? Each interval that was printed is some five points wide. But two
+# intervals waste what we know: both models answered the *same* sentences. Where both are right, or both wrong, nothing
+# is said about which is better. So look at the rest.
 #
 # By hand: of 20 sentences, 8 are read rightly by the first alone and 2 by the second alone. Were both equally good,
 # each of these 10 would be a coin. Ten coins show a split of 8 to 2, or one more uneven, either way, in 112 of 1,024
@@ -303,9 +303,13 @@ assert 0.7 < shares["head"] < 0.8 and shares["LoRA"] > shares["head"] + 0.03
 #
 # ### Exercise: `paired_comparison` ({{paired_comparison}})
 #
-# `first` and `second` are boolean arrays: is the model right on each sentence? Return two numbers: by how much the
-# share of the first is larger than that of the second, and $p$, the chance of a split as uneven as the one seen, or
-# more, if both were equally good. `math.comb(n, k)` counts the ways to choose k of n.
+# `first` and `second` are boolean arrays: is the model right on each sentence? Return two numbers. The first is by how
+# much the share that the first model gets right, of all sentences, is larger than the second's; below 0 if it is
+# smaller. The other is $p$: the chance of a split as uneven as the one seen, or more, if both were equally good. Where
+# the split is even, or the two never differ, it is 1.
+#
+# `math.comb(n, k)` counts the ways to choose k of n. Such numbers get long: keep them whole, and divide once, at the
+# end.
 
 
 # %% exercise="paired_comparison"

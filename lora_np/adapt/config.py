@@ -74,7 +74,7 @@ class PeftOptions:
 
     def __post_init__(self, *peft):
         check_neutral(dict(zip(options(type(self)), peft)), NOTES, kind=type(self))
-        self.hold(**{field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)})
+        self.hold(**{option.name: plain(getattr(self, option.name)) for option in dataclasses.fields(self)})
         for option in ("target_modules", "exclude_modules", "modules_to_save"):
             check_names(option, getattr(self, option), may_be_pattern=option != "modules_to_save")
         if self.task_type not in TASKS:
@@ -88,7 +88,6 @@ class PeftOptions:
         task = self.task_type and str(getattr(self.task_type, "value", self.task_type))
         self.hold(layers_to_transform=[int(layer) for layer in layers] or None, task_type=task)
         for option, (fits, words) in self.FIELDS.items():
-            self.hold(**{option: getattr(self, option)})
             if not fits(getattr(self, option)):
                 raise ValueError(f"{option} must be {words}, but it is {getattr(self, option)!r:.60}.")
         for option in self.PATTERNS.values():

@@ -8,23 +8,20 @@ import sys
 import lora_np
 from lora_np.cli.interrupt import exit_code, stoppable
 
-COMMANDS = {
-    "finetune": ("adapt a pretrained model to data it fails on", "python -m lora_np finetune"),
-    "gradcheck": ("verify every gradient numerically", "python -m lora_np gradcheck --model digits"),
-    "predict": (
-        "what an adapted model says about test images",
-        "python -m lora_np predict --adapter runs/digits-lora-001/adapter",
-    ),
+COMMANDS = {  # what each does, and an example
+    "finetune": ("adapt a pretrained model to data it fails on", "finetune"),
+    "gradcheck": ("verify every gradient numerically", "gradcheck --model digits"),
+    "predict": ("what an adapted model says about test images", "predict --adapter runs/digits-lora-001/adapter"),
     "evaluate": (
         "how often a model is right on test data of any domain",
-        "python -m lora_np evaluate --adapter runs/minilm-lora-001/adapter --data amazon-reviews",
+        "evaluate --adapter runs/minilm-lora-001/adapter --data amazon-reviews",
     ),
     "merge": (
         "add an adapter into its base, as a plain model folder",
-        "python -m lora_np merge --adapter runs/digits-lora-001/adapter --out merged",
+        "merge --adapter runs/digits-lora-001/adapter --out merged",
     ),
-    "info": ("what is in a model, adapter or run folder", "python -m lora_np info digits"),
-    "pretrain-digits": ("make the embedded model again", "python -m lora_np pretrain-digits --out digits-again"),
+    "info": ("what is in a model, adapter or run folder", "info digits"),
+    "pretrain-digits": ("make the embedded model again", "pretrain-digits --out digits-again"),
 }
 
 
@@ -39,7 +36,11 @@ def main(argv=None):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without a letter shows its code
     try:
         try:
-            return run(argv) if argv else overview()
+            if not argv:
+                return overview()
+            command, args = parsed(argv)
+            with stoppable():
+                return command.main(args)
         finally:
             sys.stdout.flush()  # here we still can say that it failed
     except BrokenPipeError:  # whoever read our output has left, as `head` does
@@ -75,21 +76,22 @@ def discard_output():
 def overview():
     print("lora_np: LoRA from the inside, in NumPy. What can be done, with an example each:\n")
     for name, (what, example) in COMMANDS.items():
-        print(f"  {name:<16} {what}\n  {'':<16} $ {example}\n")
+        print(f"  {name:<16} {what}\n  {'':<16} $ python -m lora_np {example}\n")
     print("Options of a command: python -m lora_np COMMAND --help")
     return 0
 
 
-def run(argv):
+def parsed(argv):
+    """Return the module of the command that is asked for, and its arguments."""
     parser = argparse.ArgumentParser(prog="lora_np", description="LoRA from the inside, in NumPy.")
     parser.add_argument("-V", "--version", action="version", version=f"lora_np {lora_np.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (what, example) in COMMANDS.items():
         description = f"{what[0].upper()}{what[1:]}."
-        sub = commands.add_parser(name, help=what, description=description, epilog=f"example: {example}")
+        epilog = f"example: python -m lora_np {example}"
+        sub = commands.add_parser(name, help=what, description=description, epilog=epilog)
         if argv[0] == name:  # the others need not be imported
             module = importlib.import_module(f"lora_np.cli.{name.replace('-', '_')}")
             module.add_arguments(sub)
     args = parser.parse_args(argv)
-    with stoppable():
-        return module.main(args)
+    return module, args

@@ -10,12 +10,12 @@ from lora_np.adapt.methods import adapted_nodes
 from lora_np.cli.interrupt import Interrupt
 from lora_np.cli.options import add_arguments, next_free, recipe_of
 from lora_np.cli.reading import say_truncated
-from lora_np.cli.terminal import command, heading, line, percent, pictures, sentences, size
+from lora_np.cli.terminal import accuracy_line, architecture, command, examples, heading, line, note, percent, size
 from lora_np.experiments import Observer, run
-from lora_np.experiments.record import METRICS, is_interrupted
-from lora_np.experiments.run import RunThere
+from lora_np.experiments.record import METRICS, RunThere, is_interrupted
 from lora_np.figures import draw_curves, draw_predictions
-from lora_np.model.tree import count_parameters, parameters
+from lora_np.model.tree import count_parameters
+from lora_np.train.memory import parameter_bytes
 from lora_np.train.purposes import Purpose
 
 __all__ = ["add_arguments", "main"]  # what every command has
@@ -45,57 +45,36 @@ class Teller(Observer):
 
     code = 0  # of the command
 
-    def note(self, text):
-        line("note", text)
+    note = staticmethod(note)
 
     def loaded(self, experiment):
-        self.experiment, recipe = experiment, experiment.recipe
-        base, model, data = experiment.base, experiment.model, experiment.data
+        self.experiment, recipe, model = experiment, experiment.recipe, experiment.model
         self.unit = "tokens" if recipe.kind == "texts" else "images"
-        total, trainable = count_parameters(model)
-        kind, d = base.config["model_type"], base.hidden_size
         heading(f"lora_np finetune: {recipe.model} -> {recipe.data}")
-        line(
-            "model",
-            f"{kind}, {len(base.layer)} layers, d = {d}, {count_parameters(base).total:,} parameters,"
-            f" {size(array_bytes(base))}",
+        line("model", f"{architecture(experiment.base)}, {size(parameter_bytes(experiment.base))}")
+        train, dev, test = map(len, experiment.data.values())
+        line("data", f"{train:,} {recipe.kind} to train, {dev:,} for choices (dev), {test:,} to test")
+        what = {"head": "the classifier alone", "full": "every parameter"}.get(recipe.method) or (
+            f"LoRA r = {recipe.r}, lora_alpha = {recipe.lora_alpha:g} on {len(adapted_nodes(model))} linear maps"
         )
-        line(
-            "data",
-            f"{len(data['train']):,} {recipe.kind} to train, {len(data['dev']):,} for choices (dev),"
-            f" {len(data['test']):,} to test",
-        )
-        if recipe.method == "lora":
-            adapted = adapted_nodes(model)
-            what = f"LoRA r = {recipe.r}, lora_alpha = {recipe.lora_alpha:g} on {len(adapted)} linear maps"
-        else:
-            what = {"head": "the classifier alone", "full": "every parameter"}[recipe.method]
-        line(
-            "trained",
-            f"{what}: {trainable:,} parameters, {100 * trainable / total:.1f} %, {size(array_bytes(model, True))}",
-        )
-        line(
-            "plan",
-            f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)} of batches of {recipe.batch_size}, lr {recipe.lr:g},"
-            f" seed {recipe.seed}, {recipe.workers} worker(s)",
-        )
+        total, trainable = count_parameters(model)
+        kept = size(parameter_bytes(model, trainable_only=True))
+        line("trained", f"{what}: {trainable:,} parameters, {100 * trainable / total:.1f} %, {kept}")
+        steps = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)} of batches of {recipe.batch_size}"
+        line("plan", f"{steps}, lr {recipe.lr:g}, seed {recipe.seed}, {recipe.workers} worker(s)")
         if experiment.trained_length not in (None, recipe.max_length):
             length = f"{recipe.max_length} tokens of a text"
             line("length", f"{length}; the base was trained with {experiment.trained_length}")
-        say_truncated(experiment.truncated, sum(map(len, data.values())), recipe.max_length)
+        say_truncated(experiment.truncated, train + dev + test, recipe.max_length)
 
     def checked(self, report):
+        arrays = f"{len(report.rows)} arrays against numerical derivatives in float64"
         verdict = "ok" if report.ok else "WRONG"
-        line(
-            "gradients",
-            f"{len(report.rows)} arrays against numerical derivatives in float64: largest error"
-            f" {report.max_error:.1e} ... {verdict}",
-        )
+        line("gradients", f"{arrays}: largest error {report.max_error:.1e} ... {verdict}")
 
     def computing_features(self, experiment):
         self.unit = experiment.recipe.kind
-        count = len(experiment.data["train"])
-        line("features", f"{count:,} {self.unit} pass through the frozen network once ...")
+        line("features", f"{len(experiment.data['train']):,} {self.unit} pass through the frozen network once ...")
 
     def ready(self, training, held):
         kinds = ", ".join(f"{name} {size(held[name])}" for name in ("weights", "gradients", "optimiser", "activations"))
@@ -124,10 +103,7 @@ class Teller(Observer):
         if epoch % max(1, epochs // 8) == 0 or epoch == epochs:
             mean = np.mean(history["loss"][-training.steps_per_epoch :])
             self.bar.clear()
-            line(
-                f"epoch {epoch}",
-                f"loss {mean:.3f}, accuracy on dev {percent(history['dev'][-1][1])}, {self.rate}",
-            )
+            line(f"epoch {epoch}", f"loss {mean:.3f}, accuracy on dev {percent(history['dev'][-1][1])}, {self.rate}")
 
     def stop_asked(self):
         return self.interrupt.asked
@@ -143,7 +119,7 @@ class Teller(Observer):
         if name in ("before", "after"):
             if name == "before":
                 heading(f"On {len(experiment.data['test']):,} test {experiment.recipe.kind}, held out of training")
-            line(name, percent(value["accuracy"], value["interval"]))
+            accuracy_line(name, value)
         elif name == "upright":
             base = percent(value["base"]).strip()
             line(name, f"{percent(value['adapted'])} after; the base itself is unchanged: {base}")
@@ -163,7 +139,7 @@ class Teller(Observer):
         heading("Examples, drawn at random: prediction before -> after (the true class)")
         names, images = test.classes, recipe.kind == "images"
         captions = [f"{names[before[k]]} -> {names[after[k]]}   ({names[test.labels[k]]})" for k in rows[:8]]
-        (pictures if images else sentences)(test.inputs[rows[:8]], captions)
+        examples(test.inputs[rows[:8]], captions)
         self.figures = [folder / "curves.png"]
         title = f"{recipe.method} on {recipe.data}"
         draw_curves(history["loss"], history["dev"], history["dev_before"], title, self.figures[0])
@@ -182,7 +158,3 @@ class Teller(Observer):
         line("numbers", str(folder / METRICS))
         own = [] if recipe.kind == "images" else ["your own text"]
         line("next", command("predict", f"--{kind}", folder / kind, *own))
-
-
-def array_bytes(model, trainable_only=False):
-    return sum(array.nbytes for array in parameters(model, trainable_only).values())

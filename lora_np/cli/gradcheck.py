@@ -15,27 +15,22 @@ from lora_np.model import architectures
 from lora_np.model.batch import Batch
 from lora_np.model.check import check_model
 from lora_np.model.tree import unfreeze
-from lora_np.ops.cases import cases
+from lora_np.ops.cases import Case, cases
 from lora_np.train.purposes import Purpose
 
+FILE = (
+    "a file of your own with functions NAME_forward and NAME_backward, and NAME_inputs = {'x': array, ...}; NAME_fixed"
+    " holds what is not differentiated. The file is run, with all that it does, so check only what you trust"
+)
 CASES, DIRECTIONS, SEQUENCES = 0, 1, 2  # what is drawn: the second number of a generator's seed
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "file",
-        nargs="?",
-        type=Path,
-        help="a file of your own with functions NAME_forward and NAME_backward, and NAME_inputs = {'x': array, ...};"
-        " NAME_fixed holds what is not differentiated. The file is run, with all that it does, so check only what you"
-        " trust",
-    )
-    parser.add_argument(
-        "--model", default="digits", help="the whole model to verify: digits, or a model folder (default: digits)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the inputs, parameters and upstream gradients (default: 0)"
-    )
+    parser.add_argument("file", nargs="?", type=Path, help=FILE)
+    words = "the whole model to verify: digits, or a model folder (default: digits)"
+    parser.add_argument("--model", default="digits", help=words)
+    words = "of the inputs, parameters and upstream gradients (default: 0)"
+    parser.add_argument("--seed", type=int, default=0, help=words)
 
 
 def main(args):
@@ -43,44 +38,37 @@ def main(args):
         raise ValueError(f"--seed must be at least 0, but it is {args.seed}.")
     if args.file is not None:
         heading(f"Each pair of functions in {args.file}")
-        return concluded(check_each(pairs(args.file), args.seed))
+        return concluded(shown("operation", checked(pairs(args.file), args.seed)))
     heading("Each operation, float64, all arguments entry by entry")
-    failures = check_each(
-        [
-            (case.name, case.forward, case.backward, case.inputs, case.fixed)
-            for case in cases(np.random.default_rng([args.seed, CASES]))
-        ],
-        args.seed,
-    )
+    failures = shown("operation", checked(cases(np.random.default_rng([args.seed, CASES])), args.seed))
     heading(f"The whole model {args.model}, float64, dropout on, one random direction in each trained array")
     base = load_pretrained(args.model)
     batch = Batch.of(sample(base, np.random.default_rng([args.seed, SEQUENCES])))
-    lora = inject(
-        base,
-        LoRAConfig(r=3, lora_alpha=5, target_modules="all-linear", lora_dropout=0.1),
-        np.random.default_rng([args.seed, Purpose.ADAPTER]),
-    )
-    rows = []
-    for name, model in (("LoRA on every linear map", lora), ("every parameter", unfreeze(base, "all"))):
-        report = check_model(model, batch, args.seed)
-        rows.append(row(name, f"{len(report.rows)} arrays", report))
-        failures += [] if report.ok else [(name, report)]
-    table(rows, ("trained", "gradients of", "largest error", "verdict"))
-    return concluded(failures)
+    config = LoRAConfig(r=3, lora_alpha=5, target_modules="all-linear", lora_dropout=0.1)
+    lora = inject(base, config, np.random.default_rng([args.seed, Purpose.ADAPTER]))
+    models = {"LoRA on every linear map": lora, "every parameter": unfreeze(base, "all")}
+    reports = {name: check_model(model, batch, args.seed) for name, model in models.items()}
+    whole = [(name, f"{len(report.rows)} arrays", report) for name, report in reports.items()]
+    return concluded(failures + shown("trained", whole))
 
 
-def check_each(entries, seed):
-    """Print a table with a row for each (name, forward, backward, inputs, fixed); return the failures."""
-    rows, failures = [], []
-    for name, forward, backward, inputs, fixed in entries:
+def checked(cases, seed):
+    """Return (name, what it has gradients of, report) for each Case."""
+    found = []
+    for name, forward, backward, inputs, fixed in cases:
         try:
             report = check(forward, backward, inputs, fixed, np.random.default_rng([seed, DIRECTIONS]))
         except (TypeError, ValueError) as error:  # there is nothing to check
             raise ValueError(f"{name}: {error}") from error
-        rows.append(row(name, ", ".join(inputs), report))
-        failures += [] if report.ok else [(name, report)]
-    table(rows, ("operation", "gradients of", "largest error", "verdict"))
-    return failures
+        found.append((name, ", ".join(inputs), report))
+    return found
+
+
+def shown(what, checked):
+    """Print a table of what was checked; return the reports of what failed, with their names."""
+    rows = [(name, of, f"{report.max_error:.1e}", "ok" if report.ok else "WRONG") for name, of, report in checked]
+    table(rows, (what, "gradients of", "largest error", "verdict"))
+    return [(name, report) for name, _, report in checked if not report.ok]
 
 
 def concluded(failures):
@@ -93,28 +81,18 @@ def concluded(failures):
     return 1 if failures else 0
 
 
-def row(name, what, report):
-    return name, what, f"{report.max_error:.1e}", "ok" if report.ok else "WRONG"
-
-
 def sample(model, rng):
     """Return a few random sequences of different lengths that the model can read."""
-    places = len(model.embeddings.position.table)
+    embeddings = model.embeddings
+    places = len(embeddings.position.table)
     if architectures.of(model.config).reads == "images":
-        return list(
-            rng.random(
-                (
-                    3,
-                    places - 1 if model.embeddings.class_token is not None else places,
-                    len(model.embeddings.projection.W),
-                )
-            )
-        )
-    return [rng.integers(0, len(model.embeddings.word.table), min(n, places)) for n in (5, 3, 5, 2)]
+        patches = places - (embeddings.class_token is not None)
+        return list(rng.random((3, patches, len(embeddings.projection.W))))
+    return [rng.integers(0, len(embeddings.word.table), min(n, places)) for n in (5, 3, 5, 2)]
 
 
 def pairs(path):
-    """Return (name, forward, backward, inputs, fixed) for each pair of functions in somebody's file."""
+    """Return a Case for each pair of functions in somebody's file."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}; expected one with functions NAME_forward and NAME_backward.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -143,4 +121,4 @@ def pairs(path):
                 " by the names of its arguments."
             )
     keys = ("forward", "backward", "inputs")
-    return [(name, *(found[f"{name}_{key}"] for key in keys), found.get(f"{name}_fixed", {})) for name in names]
+    return [Case(name, *(found[f"{name}_{key}"] for key in keys), found.get(f"{name}_fixed", {})) for name in names]

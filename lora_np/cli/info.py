@@ -3,13 +3,13 @@
 import math
 from pathlib import Path
 
-from lora_np.cli.terminal import command, heading, line, percent, size, table
+from lora_np.cli.terminal import accuracy_line, architecture, command, heading, line, size, table
 from lora_np.experiments.record import RUN, is_interrupted, read_metrics
 from lora_np.files import folder_bytes, read_json
 from lora_np.files.safetensors import open_weights
 from lora_np.formats.huggingface import load_folder
 from lora_np.formats.pretrained import model_folder
-from lora_np.model.tree import count_parameters, parameters
+from lora_np.model.tree import parameters
 
 
 def add_arguments(parser):
@@ -30,51 +30,30 @@ def main(args):
 def show_model(source):
     folder = model_folder(source)
     model, extras = load_folder(folder)
-    config = model.config
+    head = model.head
     heading(f"model {source}")
-    line(
-        "kind",
-        f"{config['model_type']}, {len(model.layer)} layers, {count_parameters(model).total:,} parameters,"
-        f" {size(folder_bytes(folder))} on disk",
-    )
-    line(
-        "head",
-        (
-            "none"
-            if model.head is None
-            else f"{type(model.head).__name__}, pooling {getattr(model.head, 'pooling', 'none')}"
-        ),
-    )
+    line("kind", f"{architecture(model)}, {size(folder_bytes(folder))} on disk")
+    line("head", "none" if head is None else f"{type(head).__name__}, pooling {getattr(head, 'pooling', 'none')}")
     line("not used", ", ".join(extras) or "nothing: every tensor of the file is a parameter")
-    print()
-    table(
-        [(name, str(array.shape), f"{array.size:,}") for name, array in parameters(model).items()],
-        ("parameter", "shape", "numbers"),
-    )
+    show_shapes("parameter", {name: array.shape for name, array in parameters(model).items()})
 
 
 def show_adapter(folder):
-    settings = read_json(folder / "adapter_config.json")
+    config = read_json(folder / "adapter_config.json")
     file = open_weights(folder / "adapter_model.safetensors")
     heading(f"adapter {folder}")
-    line("base", settings.get("base_model_name_or_path") or "not named")
-    line(
-        "LoRA",
-        f"r = {settings.get('r')}, lora_alpha = {settings.get('lora_alpha')}, dropout {settings.get('lora_dropout')}",
-    )
-    line(
-        "trained",
-        f"{sum(map(math.prod, file.shapes.values())):,} numbers in {len(file)} arrays,"
-        f" {size(folder_bytes(folder))} on disk",
-    )
+    line("base", config.get("base_model_name_or_path") or "not named")
+    r, lora_alpha, dropout = (config.get(name) for name in ("r", "lora_alpha", "lora_dropout"))
+    line("LoRA", f"r = {r}, lora_alpha = {lora_alpha}, dropout {dropout}")
+    numbers = sum(map(math.prod, file.shapes.values()))
+    line("trained", f"{numbers:,} numbers in {len(file)} arrays, {size(folder_bytes(folder))} on disk")
+    show_shapes("tensor", {name.removeprefix("base_model.model."): shape for name, shape in file.shapes.items()})
+
+
+def show_shapes(what, shapes):
     print()
-    table(
-        [
-            (name.removeprefix("base_model.model."), str(shape), f"{math.prod(shape):,}")
-            for name, shape in file.shapes.items()
-        ],
-        ("tensor", "shape", "numbers"),
-    )
+    rows = [(name, str(shape), f"{math.prod(shape):,}") for name, shape in shapes.items()]
+    table(rows, (what, "shape", "numbers"))
 
 
 def show_run(folder):
@@ -86,4 +65,4 @@ def show_run(folder):
         return
     metrics = read_metrics(folder)
     for when in ("before", "after"):
-        line(when, percent(metrics[when]["accuracy"], metrics[when]["interval"]))
+        accuracy_line(when, metrics[when])

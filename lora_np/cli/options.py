@@ -32,14 +32,13 @@ def add_arguments(parser):
 
 def recipe_of(args):
     """Return the recipe that was asked for; with --resume the run's own, which nothing that is given may contradict."""
-    given = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
+    given = {name: value for name in FIELDS if (value := getattr(args, name)) is not None}
     if args.resume is None:
         return Given(**given)
     if args.out is not None:
         raise ValueError("--out and --resume exclude each other: a resumed run stays in its folder.")
     recipe = read_recipe(args.resume, Given)
-    if workers := given.pop("workers", None):  # they change no bit
-        recipe = dataclasses.replace(recipe, workers=workers)
+    recipe = dataclasses.replace(recipe, workers=given.pop("workers", recipe.workers))  # they change no bit
     asked = Given(**{**{name: getattr(recipe, name) for name in ("method", "data", "model")}, **given})
     for name in given:
         mine, theirs = getattr(asked, name), getattr(recipe, name)

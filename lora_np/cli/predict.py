@@ -7,26 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.cli.merge import agreed, model_of
-from lora_np.cli.reading import tokens_of
-from lora_np.cli.terminal import heading, json_line, line, percent, pictures, sentences
+from lora_np.cli.reading import add_model_arguments, agreed, model_of, tokens_of
+from lora_np.cli.terminal import examples, heading, json_line, line, percent
 from lora_np.datasets.named import load_data
 from lora_np.datasets.tokenizers import load_tokenizer
 from lora_np.model import architectures
+from lora_np.ops.rows import softmax
 from lora_np.train.evaluate import accuracy, predict
 
 
 def add_arguments(parser):
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="your own texts, for a model that reads texts")
-    parser.add_argument("--adapter", type=Path, help="an adapter's folder")
-    parser.add_argument("--model", help="the adapter's base (default: the one it names), or a model without an adapter")
+    add_model_arguments(parser)
     parser.add_argument("--data", help="a dataset's test part instead (default for an image model: digits-mixed)")
     parser.add_argument("--count", type=int, default=8, help="how many of that to show (default: 8)")
-    parser.add_argument(
-        "--file", type=Path, help="a UTF-8 file with one text a line, for one answer a line; - for standard input"
-    )
+    words = "a UTF-8 file with one text a line, for one answer a line; - for standard input"
+    parser.add_argument("--file", type=Path, help=words)
     parser.add_argument("--images", type=Path, help="a .npy file of your own images, (n, H, W) floats in 0..1")
-    parser.add_argument("--max-length", type=int, help="tokens of a text that are read (default: as in training)")
     parser.add_argument("--json", action="store_true", help="print one JSON object an image or text")
 
 
@@ -38,50 +35,40 @@ def main(args):
         raise ValueError(f"{' and '.join(given)} exclude each other; give one of them.")
     source, model, classes = model_of(args)
     reads_images = architectures.of(model.config).reads == "images"
-    if reads_images:
-        inputs, labels, names = read_images(args)
+    if reads_images and (args.texts or args.file):
+        raise ValueError("this model reads images; leave out texts and --file, and give --images or --data.")
+    if args.images and not reads_images:
+        raise ValueError("this model reads texts; leave out --images, and give texts or --file.")
+    labels = None  # of one's own images or texts
+    if args.data or reads_images and args.images is None:
+        data = args.data or "digits-mixed"
+        test = load_data(data)[2]
+        inputs, labels, classes = test.inputs, test.labels, agreed(classes, test.classes, data)
+    elif reads_images:
+        inputs = images_of(args.images)
+    elif args.texts or args.file:
+        inputs = args.texts or lines_of(args.file)
     else:
-        inputs, labels, names = read_texts(args)
-    names = classes if names is None else agreed(classes, names, args.data or "digits-mixed")
-    tokenizer = load_tokenizer(source)
-    if reads_images:
-        tokens = list(tokenizer(inputs))
-    else:
-        tokens = tokens_of(tokenizer, inputs, args.max_length, model, sys.stderr if args.json else None)
-    logits = predict(model, tokens)
-    shown = logits if labels is None else logits[: args.count]
-    probabilities = np.exp(shown - shown.max(axis=1, keepdims=True))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
+        raise ValueError('this model reads texts: give some ("like this"), --file FILE, --file - or --data NAME.')
+    tokenizer, file = load_tokenizer(source), sys.stderr if args.json else None
+    logits = predict(model, tokens_of(tokenizer, inputs, args.max_length, model, file))
+    probabilities = softmax(logits if labels is None else logits[: args.count])
     found = probabilities.argmax(axis=1)
     if args.json:
         for k, label in enumerate(found):
-            entry = {"image" if reads_images else "text": k if reads_images else inputs[k], "label": names[label]}
+            entry = {"image" if reads_images else "text": k if reads_images else inputs[k], "label": classes[label]}
             entry["probability"] = round(float(probabilities[k, label]), 4)
-            print(json_line({**entry, **({} if labels is None else {"true": names[labels[k]]})}))
+            print(json_line({**entry, **({} if labels is None else {"true": classes[labels[k]]})}))
         return 0
-    captions = [f"{names[f]} ({percent(p[f]).strip()})" for f, p in zip(found, probabilities)]
+    captions = [f"{classes[f]} ({percent(p[f]).strip()})" for f, p in zip(found, probabilities)]
     if labels is not None:
-        captions = [f"{caption} {names[label]}" for caption, label in zip(captions, labels)]
+        captions = [f"{caption} {classes[label]}" for caption, label in zip(captions, labels)]
     heading("prediction (probability)" + ("" if labels is None else " true class"))
-    (pictures if reads_images else sentences)(inputs[: len(found)], captions)
+    examples(inputs[: len(found)], captions)
     if labels is not None:
         print()
         line("accuracy", f"{percent(accuracy(logits, labels)).strip()} of all {len(labels)} of the test part")
     return 0
-
-
-def read_texts(args):
-    """Return texts, labels (None for one's own texts) and the classes' names if the data know them."""
-    if args.images:
-        raise ValueError("this model reads texts; leave out --images, and give texts or --file.")
-    if args.data:
-        test = load_data(args.data)[2]
-        return test.inputs, test.labels, test.classes
-    if args.texts:
-        return args.texts, None, None
-    if args.file is None:
-        raise ValueError('this model reads texts: give some ("like this"), --file FILE, --file - or --data NAME.')
-    return lines_of(args.file), None, None
 
 
 def lines_of(path):
@@ -111,28 +98,23 @@ def lines_of(path):
     return [text.removesuffix("\r") for text in lines]
 
 
-def read_images(args):
-    """Return images, labels (None for one's own images) and the classes' names."""
-    if args.texts or args.file:
-        raise ValueError("this model reads images; leave out texts and --file, and give --images or --data.")
-    if args.images is None:
-        test = load_data(args.data or "digits-mixed")[2]
-        return test.inputs, test.labels, test.classes
-    file = io.BytesIO(args.images.read_bytes())
+def images_of(path):
+    """Return the images of a file."""
+    file = io.BytesIO(path.read_bytes())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a header that Python 2 might have written
             images = np.load(file, allow_pickle=False)
     except Exception as error:  # a damaged header is read as Python, so it fails in as many ways
         words = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"{args.images} is not a .npy file of numbers ({words}); write one by numpy.save.") from error
+        raise ValueError(f"{path} is not a .npy file of numbers ({words}); write one by numpy.save.") from error
     if not isinstance(images, np.ndarray):
-        raise ValueError(f"{args.images} holds several arrays; expected one, in a .npy file written by numpy.save.")
+        raise ValueError(f"{path} holds several arrays; expected one, in a .npy file written by numpy.save.")
     if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise ValueError(f"{args.images} holds numbers that are not finite; expected floats in 0..1.")
+        raise ValueError(f"{path} holds numbers that are not finite; expected floats in 0..1.")
     if images.dtype.kind != "f" or images.ndim != 3 or not len(images) or images.min() < 0 or images.max() > 1:
         raise ValueError(
-            f"{args.images} holds {images.shape} {images.dtype}; expected images (n, H, W), floats in 0..1 (divide by"
+            f"{path} holds {images.shape} {images.dtype}; expected images (n, H, W), floats in 0..1 (divide by"
             " the greatest value)."
         )
-    return images.astype(np.float32), None, None
+    return images.astype(np.float32)

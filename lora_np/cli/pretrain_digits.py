@@ -7,37 +7,22 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lora_np.cli.terminal import heading, line, note, option, percent
+from lora_np.cli.terminal import accuracy_line, heading, line, note, option
 from lora_np.datasets.named import load_data
-from lora_np.datasets.tokenizers import PatchTokenizer
+from lora_np.datasets.tokenizers import load_tokenizer
 from lora_np.experiments.recipe import bounded
 from lora_np.experiments.record import versions
-from lora_np.files import write_bytes, write_json
+from lora_np.files import read_json, write_bytes, write_json
 from lora_np.files.claim import claimed
 from lora_np.formats.huggingface import save_model
+from lora_np.formats.pretrained import model_folder
 from lora_np.model.architectures import vit
 from lora_np.model.tree import freeze, unfreeze
 from lora_np.train.backends.threads import cores, worker_pool
-from lora_np.train.evaluate import accuracy, predict, wilson_interval
+from lora_np.train.evaluate import measured, predict
 from lora_np.train.loop import Plan, Training
 from lora_np.train.purposes import Purpose
 
-CONFIG = {
-    "model_type": "vit",
-    "image_size": 8,
-    "patch_size": 4,
-    "num_channels": 1,
-    "hidden_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "qkv_bias": True,
-    "initializer_range": 0.1,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
 RECIPE = {"lr": 2e-3, "batch_size": 64, "weight_decay": 0.01, "label_smoothing": 0.1}
 
 
@@ -46,9 +31,8 @@ def add_arguments(parser):
     parser.add_argument("--epochs", type=int, default=300, help="passes over the 1,000 training images (default: 300)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     parser.add_argument("--workers", type=int, default=cores(), help="threads (default: the number of cores)")
-    parser.add_argument(
-        "--with-data", action="store_true", help="write digits.npz too, from scikit-learn's load_digits"
-    )
+    words = "write digits.npz too, from scikit-learn's load_digits"
+    parser.add_argument("--with-data", action="store_true", help=words)
 
 
 def main(args):
@@ -64,10 +48,9 @@ def pretrain(args, plan):
     if args.with_data:
         write_data(args.out / "digits.npz")
     train, dev, test = load_data("digits")
-    labels = {"id2label": dict(enumerate(train.classes)), "label2id": {name: k for k, name in enumerate(train.classes)}}
-    model = vit({**CONFIG, **labels}, labels=10, rng=np.random.default_rng([args.seed, Purpose.INITIAL]))
-    model = unfreeze(model, "all")
-    tokenizer = PatchTokenizer(CONFIG["image_size"], CONFIG["patch_size"], CONFIG["num_channels"])
+    config = read_json(model_folder("digits") / "config.json")
+    rng, tokenizer = np.random.default_rng([args.seed, Purpose.INITIAL]), load_tokenizer("digits")
+    model = unfreeze(vit(config, labels=len(train.classes), rng=rng), "all")
 
     def augment(rows, rng):
         return list(tokenizer(moved(train.inputs[rows], rng)))
@@ -81,9 +64,8 @@ def pretrain(args, plan):
     metrics = {"epochs": args.epochs, "seed": args.seed, "workers": args.workers, **RECIPE}
     with worker_pool(args.workers) as run:
         for name, part in (("dev", dev), ("test", test)):
-            share = accuracy(predict(model, list(tokenizer(part.inputs)), run), part.labels)
-            metrics[name] = {"accuracy": share, "interval": wilson_interval(share, len(part))}
-            line(name, percent(share, metrics[name]["interval"]))
+            metrics[name] = measured(predict(model, list(tokenizer(part.inputs)), run), part.labels)
+            accuracy_line(name, metrics[name])
     metrics["seconds"] = round(time.perf_counter() - began, 1)
     save_model(freeze(model), args.out)
     write_json(args.out / "metrics.json", {**metrics, "versions": versions()})
@@ -104,9 +86,7 @@ def write_data(path):
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ValueError(
-            "--with-data takes the digits from scikit-learn: python -m pip install scikit-learn"
-        ) from error
+        raise ValueError("--with-data takes the digits from scikit-learn: pip install scikit-learn") from error
     digits = load_digits()
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=digits.images.astype(np.uint8), labels=digits.target.astype(np.uint8))

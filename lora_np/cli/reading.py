@@ -1,30 +1,83 @@
-"""How many tokens of a text are read, and a word where a text has more."""
+"""What the commands read that use a model: the model itself, its classes, and its inputs as tokens."""
+
+from pathlib import Path
 
 from lora_np.cli.terminal import line
-from lora_np.datasets.tokenizers import MAX_LENGTH
+from lora_np.datasets.tokenizers import MAX_LENGTH, PatchTokenizer
+from lora_np.files import read_json
+from lora_np.formats.peft import load_adapter
+from lora_np.formats.pretrained import load_pretrained
 
 
-def tokens_of(tokenizer, texts, given, model, file=None):
-    """Return the ids of texts for a model that was trained; print what a user has to know about their length.
+def add_model_arguments(parser):
+    parser.add_argument("--adapter", type=Path, help="an adapter's folder")
+    parser.add_argument("--model", help="the adapter's base (default: the one it names), or a model without an adapter")
+    parser.add_argument("--max-length", type=int, help="tokens of a text that are read (default: as in training)")
 
-    Parameters
-    ----------
-    tokenizer : TextTokenizer
-    texts : sequence of str
-    given : int or None
-        The --max-length of this command. Without it as many tokens are read as the model was trained with, if it
-        knows that, else the tokenizer's usual number.
-    model : Transformer
-    file : text stream, optional
-        To print into.
+
+def adapted(folder, source=None):
+    """Return the source of an adapter's base, and the base with the adapter on it."""
+    if (folder / "adapter" / "adapter_config.json").exists():
+        raise ValueError(f"{folder} is a run; its adapter lies in {folder / 'adapter'}.")
+    source = source or read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not source:
+        raise ValueError(f"the adapter in {folder} does not name its base model; name it by --model.")
+    return source, load_adapter(load_pretrained(source), folder)
+
+
+def model_of(args):
+    """Return the source of a model's tokenizer, the model, and the names of its classes.
+
+    `args` has `adapter` (a folder or None) and `model` (the adapter's base or, alone, a model without an adapter).
     """
+    if args.adapter is None and args.model is None:
+        raise ValueError("--adapter FOLDER is missing, or --model FOLDER for a model without an adapter.")
+    if args.adapter is None:
+        source, model = args.model, load_pretrained(args.model)
+    else:
+        source, model = adapted(args.adapter, args.model)
+    if getattr(model.head, "classifier", None) is None:
+        raise ValueError(f"the model {source} has no classifier, so it tells no classes apart; adapt it by finetune.")
+    count, problem = len(model.head.classifier.b), model.config.get("problem_type")
+    if count == 1 or problem in ("regression", "multi_label_classification"):
+        what = "regression" if count == 1 else problem
+        raise ValueError(
+            f"the outputs of the model {source} are for {what}, not for one class out of several, so there is nothing"
+            " to choose or to count; call model.forward for the numbers themselves."
+        )
+    names = model.config.get("id2label") or {}
+    return source, model, [str(names.get(k, names.get(str(k), unnamed(k)))) for k in range(count)]
+
+
+def unnamed(k):
+    """Return what transformers calls a class that has no name."""
+    return f"LABEL_{k}"
+
+
+def agreed(classes, data, name):
+    """Return the names of the classes of a model and of data, which must be the same; the data may name the model's."""
+    if len(classes) == len(data) and classes == [unnamed(k) for k in range(len(classes))]:
+        return list(data)
+    if classes != list(data):
+        raise ValueError(f"the model tells {', '.join(classes)} apart, but {name} has the classes {', '.join(data)}.")
+    return classes
+
+
+def tokens_of(tokenizer, inputs, given, model, file=None):
+    """Return the sequences of images or texts for a model that was trained; print what is to be known of their length.
+
+    Without a given --max-length as many tokens of a text are read as the model was trained with, if it knows that, else
+    the tokenizer's usual number.
+    """
+    if isinstance(tokenizer, PatchTokenizer):
+        return list(tokenizer(inputs))
     trained = model.config.get("max_seq_length")
     length = tokenizer.checked(trained if given is None else given)
     if trained is not None and length != trained:
         line("length", f"{length} tokens of a text are read, but the model was trained with {trained}", file)
     elif length != MAX_LENGTH and file is None:
         line("length", f"{length} tokens of a text are read{'' if trained is None else ', as in training'}")
-    tokens, cut = tokenizer.counted(texts, length)
+    tokens, cut = tokenizer.counted(inputs, length)
     say_truncated(cut, len(tokens), length, file)
     return tokens
 

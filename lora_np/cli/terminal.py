@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lora_np.model.tree import count_parameters
+
 SHADES = " .:-=+*#%@"
 
 
@@ -56,11 +58,18 @@ def size(bytes_):
     return f"{bytes_:.1f} GB"
 
 
-def percent(share, interval=None):
-    text = f"{100 * share:5.1f} %"
-    return (
-        text if interval is None else f"{text}   (95 % confidence: {100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
-    )
+def percent(share):
+    return f"{100 * share:5.1f} %"
+
+
+def accuracy_line(label, measured):
+    low, high = (100 * share for share in measured["interval"])
+    line(label, f"{percent(measured['accuracy'])}   (95 % confidence: {low:.1f} to {high:.1f})")
+
+
+def architecture(model):
+    d, count = model.hidden_size, count_parameters(model).total
+    return f"{model.config['model_type']}, {len(model.layer)} layers, d = {d}, {count:,} parameters"
 
 
 def table(rows, header):
@@ -68,6 +77,11 @@ def table(rows, header):
     widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
     for row in [header, *rows]:
         print("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
+
+
+def examples(inputs, captions):
+    """Print images or texts with a caption each."""
+    (pictures if np.ndim(inputs) == 3 else sentences)(inputs, captions)
 
 
 def pictures(images, captions, columns=4):
@@ -78,10 +92,8 @@ def pictures(images, captions, columns=4):
         print()
         for row in range(some.shape[1]):
             print("  " + "    ".join("".join(2 * SHADES[level] for level in image[row]) for image in levels).rstrip())
-        print(
-            "  "
-            + "    ".join(f"{caption:<{2 * some.shape[2]}}" for caption in captions[first : first + columns]).rstrip()
-        )
+        padded = (f"{caption:<{2 * some.shape[2]}}" for caption in captions[first : first + columns])
+        print("  " + "    ".join(padded).rstrip())
 
 
 def sentences(texts, captions, width=100):

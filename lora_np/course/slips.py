@@ -44,7 +44,7 @@ def outcome(function, call):
 
 def same(results, given, tolerance):
     """Are two dicts of results the same?"""
-    return results is not None and not unlike(results, given, tolerance)
+    return not unlike(results, given, tolerance)
 
 
 def unlike(results, given, tolerance):

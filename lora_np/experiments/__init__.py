@@ -7,8 +7,8 @@
 The command `finetune` does the same, and shows it.
 """
 
+from lora_np.experiments.experiment import Observer, run
 from lora_np.experiments.recipe import Recipe
 from lora_np.experiments.record import read_metrics, read_recipe
-from lora_np.experiments.run import Observer, run
 
 __all__ = ["Observer", "Recipe", "read_metrics", "read_recipe", "run"]

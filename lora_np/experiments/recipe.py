@@ -3,7 +3,6 @@
 The options of `lora_np finetune` are these fields, and `run.json` holds those that have a meaning for the run.
 """
 
-import dataclasses
 import re
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -11,29 +10,22 @@ from typing import Any, get_args
 from lora_np.adapt.config import LoRAConfig
 from lora_np.datasets.digits import DOMAINS
 from lora_np.datasets.reviews import REVIEWS
-from lora_np.files import is_whole
 from lora_np.ops.dropout import probability
 from lora_np.train.backends.threads import cores
 from lora_np.train.loop import Plan
 
 METHODS = ("lora", "head", "full")
+THREADS = max(256, cores())
 LATER = object()  # a default that is known when the model is
 
 
 def option(words: str, default: Any = None, said: str | None = None, most: int | None = None) -> Any:
     """Return a field of a recipe; one that is not given is None until its default is looked up.
 
-    Parameters
-    ----------
-    words : str
-        The help of its option.
-    default : object
-        Or what it depends on: a dict by the kind of data, the method, the data or "other"; its values may be dicts too.
-        Where it has no entry, the field has no meaning.
-    said : str, optional
-        The default in words, if the table does not say it well.
-    most : int, optional
-        More has no sense, and would take forever to refuse itself. What is too small, the plan says.
+    `words` are the help of its option. `default` may be a dict by the kind of data, the method, the data or "other",
+    and its values may be dicts, too; where it has no entry, the field has no meaning. `said` is the default in words,
+    if the table does not say it well. More than `most` has no sense, and would take forever to refuse itself; what is
+    too small, the plan says.
     """
     known = {"default": default, "said": in_words(default) if said is None else said, "most": most}
     return field(default=None, metadata={"words": words, **known})
@@ -53,11 +45,11 @@ def in_words(default):
     return ", ".join(words if name == "images" else f"{name} {words}" for name, words in parts.items())
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides a run; what is not given has the default of its kind of data and its method, chosen on dev.
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Plan):
+    """A plan and all else that decides a run; what is not given has the default of its kind of data and its method.
 
-    A field that has no meaning for the kind and the method is None.
+    Those were chosen on dev. A field that has no meaning for the kind and the method is None.
 
     Raises
     ------
@@ -104,18 +96,21 @@ class Recipe:
         "parts of a batch, whose gradients are added in one order: a run's, whoever computes them",
         cores(),
         "the number of workers",
-        most=max(256, cores()),
+        most=THREADS,
     )
     workers: int = option(
-        "threads that compute the shares; no digit depends on them",
-        cores(),
-        "the number of cores",
-        most=max(256, cores()),
+        "threads that compute the shares; no digit depends on them", cores(), "the number of cores", most=THREADS
     )
     max_tokens: int = option("tokens that a thread takes at once: less memory, the same gradients", 512, most=10**9)
     group_by_length: bool = option(
         "make batches of texts of neighbouring lengths; as nothing is padded, this saves little", False
     )
+    # A plan's other numbers are the same in every run.
+    weight_decay: float = field(default=Plan.weight_decay, init=False)
+    warmup: float = field(default=Plan.warmup, init=False)
+    label_smoothing: float = field(default=Plan.label_smoothing, init=False)
+
+    WHOLE = {"workers": 1, **Plan.WHOLE}
 
     def __post_init__(self):
         given = {name: value for name, value in vars(self).items() if value is not None}
@@ -129,10 +124,6 @@ class Recipe:
                 raise ValueError(f"{self.spelled(name)} must be a text, a name or a path, but it is {value!r}.")
         self.hold(method=method, data=data)
         if "workers" in given:
-            if not is_whole(given["workers"]):
-                raise ValueError(
-                    f"{self.spelled('workers')} must be a positive integer, but it is {given['workers']!r}."
-                )
             given.setdefault("shares", given["workers"])
         for name in FIELDS:
             default = self.default(name)
@@ -143,7 +134,9 @@ class Recipe:
                 raise ValueError(f"{spelled} has no meaning with {what}; leave it out{other}.")
             self.hold(**{name: given.get(name, None if default is LATER else default)})
         self.hold(dropout=probability(self.dropout), target_modules=one_or_list(self.target_modules))
-        self.hold(**{**vars(self.plan()), **(vars(self.lora()) if self.method == "lora" else {})})
+        super().__post_init__()
+        if self.method == "lora":
+            self.hold(**vars(self.lora()))
 
     def hold(self, **values):
         """Take plain values for those fields that have these names."""
@@ -166,16 +159,11 @@ class Recipe:
 
     def options(self) -> dict:
         """Return the fields that have a meaning here, as run.json keeps them."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        return {name: value for name in FIELDS if (value := getattr(self, name)) is not None}
 
     def identity(self) -> dict:
         """Return the options on which the bits of a run depend."""
         return {name: value for name, value in self.options().items() if name != "workers"}
-
-    def plan(self) -> Plan:
-        """Return the numbers of the training."""
-        names = {part.name for part in dataclasses.fields(Plan)}
-        return Plan(**{name: value for name, value in vars(self).items() if name in names})
 
     def lora(self) -> LoRAConfig:
         """Return the adapter's configuration: texts get a new head, which is trained and saved too."""
@@ -183,7 +171,8 @@ class Recipe:
         return LoRAConfig(**given, task_type="SEQ_CLS" if self.kind == "texts" else None)
 
 
-FIELDS = {part.name: part.metadata for part in dataclasses.fields(Recipe)}
+PARTS = {name: Recipe.__dataclass_fields__[name] for name in Recipe.__annotations__}
+FIELDS = {name: part.metadata for name, part in PARTS.items() if part.init}  # what can be given, in the order above
 ONLY_LORA = [name for name in FIELDS if isinstance(FIELDS[name]["default"], dict) and "lora" in FIELDS[name]["default"]]
 
 
@@ -197,7 +186,7 @@ def looked_up(name, *words):
 
 def kinds_of(name):
     """Return the types that a field may have where it has a meaning."""
-    (hint,) = (part.type for part in dataclasses.fields(Recipe) if part.name == name)
+    hint = PARTS[name].type
     return [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
 
 

@@ -16,23 +16,35 @@ import numpy as np
 import lora_np
 from lora_np.datasets.splits import content_hash
 from lora_np.experiments.recipe import FIELDS, Recipe, kinds_of
-from lora_np.files import is_names, read_json
+from lora_np.files import is_names, read_json, write_json
 from lora_np.model.tree import fingerprint
-from lora_np.train.checkpoints import load_checkpoint, save_checkpoint
+from lora_np.train.checkpoints import check_run, load_checkpoint, save_checkpoint
 
 RUN, CHECKPOINT, METRICS = "run.json", "checkpoint.safetensors", "metrics.json"
-HISTORY = {"loss", "lr", "dev", "dev_before"}
 SAVE_EVERY = 10.0  # seconds between two checkpoints
 
 
-def holds_run(folder):
-    """Return whether there is a run in a folder, complete or not."""
-    return any((Path(folder) / name).exists() for name in (RUN, CHECKPOINT, METRICS))
+class RunThere(ValueError):
+    """The folder of a new run holds one already."""
 
 
 def is_interrupted(folder):
     """Return whether there is a run in a folder that can be resumed (or is at work)."""
     return (Path(folder) / RUN).exists() and not (Path(folder) / METRICS).exists()
+
+
+def check_folder(recipe, folder, resume):
+    """Raise unless a folder holds this run, interrupted, or for a new one none."""
+    if not resume:
+        if any((folder / name).exists() for name in (RUN, CHECKPOINT, METRICS)):
+            raise RunThere(f"{folder} holds a run already; choose another folder, or go on with it by resume=True.")
+        return
+    check_run(folder / RUN, read_recipe(folder).identity(), recipe.identity())
+    if (folder / METRICS).exists():
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # killed just before it was removed
+        raise ValueError(
+            f"the run in {folder} is complete; there is nothing to resume. Its results are in {folder / METRICS}."
+        )
 
 
 def read_recipe(folder, kind: type[Recipe] = Recipe) -> Recipe:
@@ -45,20 +57,19 @@ def read_recipe(folder, kind: type[Recipe] = Recipe) -> Recipe:
     """
     path = Path(folder) / RUN
     values = read_json(path)
-    for name in ("method", "data", "model"):
-        if not isinstance(values.get(name), str):
-            raise ValueError(f"{path} has {name} = {values.get(name)!r}; it is damaged. Start a new run.")
-    given = {name: values[name] for name in ("method", "data", "model")}
+
+    def checked(name):
+        value = values.get(name)
+        if not any(is_of(value, hint) for hint in kinds_of(name)):
+            raise ValueError(
+                f"{path} has {name} = {value!r}; it is damaged or was written by another version. Start a new run."
+            )
+        return value
+
+    given = {name: checked(name) for name in ("method", "data", "model")}
     usual = kind(**given)
-    for name in FIELDS:
-        if usual.default(name) is not None:
-            given[name] = values.get(name)
-            if not any(is_of(given[name], kind) for kind in kinds_of(name)):
-                raise ValueError(
-                    f"{path} has {name} = {given[name]!r}; it is damaged or was written by another version. Start a"
-                    " new run."
-                )
-    return kind(**given)
+    meant = [name for name in FIELDS if name not in given and usual.default(name) is not None]
+    return kind(**given, **{name: checked(name) for name in meant})
 
 
 def is_of(value, kind):
@@ -89,31 +100,35 @@ def read_metrics(folder) -> dict:
 
 
 class Checkpoint:
-    """The file of a run in progress, which no other run can take for its own."""
+    """The history of a run in progress, and its file, which no other run can take for its own."""
 
     def __init__(self, folder, identity):
         self.path, self.identity, self.saved = folder / CHECKPOINT, identity, time.monotonic()
+        self.history = {"loss": [], "lr": [], "dev": [], "dev_before": None}
 
     def load(self, training):
-        """Put a training where the run was, and return its history; None if nothing had been saved."""
-        if not self.path.exists():
-            return None
-        history = load_checkpoint(training, self.path, self.identity)
-        if not is_history(history, training.done):
-            raise ValueError(f"the record in {self.path} is damaged; delete that file to start the run anew.")
-        return history
+        """Put a training and the history where the run was, if anything had been saved."""
+        if self.path.exists():
+            self.history = load_checkpoint(training, self.path, self.identity)
+            if not is_history(self.history, training.done):
+                raise ValueError(f"the record in {self.path} is damaged; delete that file to start the run anew.")
 
     def is_due(self):
         return time.monotonic() - self.saved > SAVE_EVERY
 
-    def save(self, training, history):
-        save_checkpoint(training, self.path, history, self.identity)
+    def save(self, training):
+        save_checkpoint(training, self.path, self.history, self.identity)
         self.saved = time.monotonic()
+
+    def complete(self, record):
+        """Write the record of the run that has ended: there is nothing to resume."""
+        write_json(self.path.with_name(METRICS), record)
+        self.path.unlink(missing_ok=True)
 
 
 def is_history(history, steps):
     """Return whether a checkpoint's history is one of so many steps, in finite numbers."""
-    if not isinstance(history, dict) or history.keys() != HISTORY:
+    if not isinstance(history, dict) or history.keys() != {"loss", "lr", "dev", "dev_before"}:
         return False
     dev = history["dev"]
     if not isinstance(dev, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in dev):
@@ -125,18 +140,9 @@ def is_history(history, steps):
 
 
 def origins(recipe, data, tokens, base):
-    """Return a hash of each thing that a run stands on, by the name that a user has for it.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    data : dict of str to Dataset
-    tokens : dict of str to list of arrays
-        The patches of images need no hash: they are the images themselves.
-    base : Transformer
-    """
+    """Return a hash of each thing that a run stands on, by the name that a user has for it."""
     model, texts, ids = recipe.model, recipe.kind == "texts", hashlib.sha256()
-    for part in tokens.values() if texts else ():
+    for part in tokens.values() if texts else ():  # patches need no hash: they are the images themselves
         for row in part:
             ids.update(row.astype("<i8").tobytes() + b".")
     drawn = ("head",) if texts else ()  # the head of a text model comes from the seed
@@ -146,6 +152,11 @@ def origins(recipe, data, tokens, base):
         f"the weights of the model {model}": fingerprint(base, skip=drawn),
         f"the configuration of the model {model}": hashlib.sha256(json.dumps(base.config).encode()).hexdigest(),
     }
+
+
+def write_run(folder, recipe, stands_on):
+    """Write what a run is, before its first step."""
+    write_json(folder / RUN, {**recipe.options(), "origins": stands_on, "versions": versions()})
 
 
 def check_origins(folder, mine):

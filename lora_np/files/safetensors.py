@@ -27,7 +27,8 @@ DTYPES = {  # as NumPy reads them
 }  # fmt: skip
 NAMES = {np.dtype(form): name for name, form in DTYPES.items() if name != "BF16"}
 # NumPy has no numbers of these kinds; they can be copied, not computed with.
-BYTES_ALONE = {"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
+BYTES_ALONE = ("F8_E4M3", "F8_E5M2", "F8_E8M0")
+WIDTHS = {**{name: np.dtype(form).itemsize for name, form in DTYPES.items()}, **dict.fromkeys(BYTES_ALONE, 1)}
 OTHER_FORMATS = ("*_model*.bin", "*_model*.bin.index.json", "tf_model*.h5", "flax_model*.msgpack")
 LONGEST_TABLE = 100_000_000  # bytes, the library's own bound
 
@@ -63,17 +64,8 @@ class TensorFile(Mapping):
     """The arrays of a safetensors file by name, or of the shards that an index names; each is mapped when it is asked
     for, and held by who asked alone.
 
-    Attributes
-    ----------
-    shapes : dict of str to tuple
-    metadata : dict of str to str
-        Those of shards are nobody's: {}.
-
-    Raises
-    ------
-    ValueError
-        If a file is missing, truncated or damaged, names a tensor twice, or (on reading) holds a dtype that NumPy
-        lacks.
+    `shapes` are tuples by name, `metadata` texts by name; shards have none. A ValueError names a file that is missing,
+    truncated or damaged, names a tensor twice, or (on reading) holds a dtype that NumPy lacks.
     """
 
     def __init__(self, path):
@@ -90,9 +82,8 @@ class TensorFile(Mapping):
         return Raw(dtype, shape, np.memmap(path, np.uint8, "r", begin, (end - begin,)))
 
     def __getitem__(self, name):
-        raw = self.raw(name)
         try:
-            return np.asarray(raw.array())
+            return np.asarray(self.raw(name).array())
         except ValueError as error:
             raise damaged(self.entries[name].path, f"the tensor {name!r}: {error}") from error
 
@@ -132,12 +123,12 @@ def checked(name, row, path, start):
     if not isinstance(row, dict) or row.keys() != {"dtype", "shape", "data_offsets"}:
         raise damaged(path, f"the entry {name!r} lacks dtype, shape or data_offsets, or has more")
     dtype, shape, offsets = row["dtype"], row["shape"], row["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in (*DTYPES, *BYTES_ALONE):
+    if not isinstance(dtype, str) or dtype not in WIDTHS:
         raise damaged(path, f"{name!r} is of the dtype {shown(dtype)}, which is not known here")
     if not (are_counts(shape) and are_counts(offsets) and len(offsets) == 2):
         raise damaged(path, f"{name!r} has the shape {shown(shape)} and the offsets {shown(offsets)}")
     begin, end = offsets
-    if begin + math.prod(shape) * width(dtype) != end or len(shape) > 32:
+    if begin + math.prod(shape) * WIDTHS[dtype] != end or len(shape) > 32:
         raise damaged(path, f"{name!r}, {dtype} of shape {shape}, does not take the bytes {offsets}")
     return Entry(dtype, tuple(shape), start + begin, start + end, path)
 
@@ -200,7 +191,7 @@ def safetensors_pieces(tensors, metadata=None):
     raws = {name: value if isinstance(value, Raw) else as_raw(name, value) for name, value in tensors.items()}
     table, end = {"__metadata__": dict(sorted((metadata or {"format": "pt"}).items()))}, 0
     # Wide numbers first: then each array stands at a multiple of its width.
-    order = sorted(raws, key=lambda name: (-width(raws[name].dtype), name))
+    order = sorted(raws, key=lambda name: (-WIDTHS[raws[name].dtype], name))
     for name in order:
         dtype, shape, data = raws[name]
         table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + data.nbytes]}
@@ -208,10 +199,6 @@ def safetensors_pieces(tensors, metadata=None):
     header = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
     return [len(header).to_bytes(8, "little"), header, *(raws[name].data for name in order)]
-
-
-def width(dtype):
-    return BYTES_ALONE.get(dtype) or np.dtype(DTYPES[dtype]).itemsize
 
 
 def as_bfloat16(array):

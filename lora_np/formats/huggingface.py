@@ -28,7 +28,7 @@ from lora_np.files import (
     shown,
     write_together,
 )
-from lora_np.files.safetensors import Raw, TensorFile, as_bfloat16, as_raw, open_weights, safetensors_pieces
+from lora_np.files.safetensors import Raw, as_bfloat16, as_raw, open_weights, safetensors_pieces
 from lora_np.model import architectures
 from lora_np.model.heads import POOLING, ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear
@@ -49,8 +49,7 @@ def load_folder(folder, dtype=np.float32):
         config = read_json(path)
         kind = architectures.of(config, folder)
         kind.check(config, path)
-        file = open_weights(weights)
-        check_settings(config, file.metadata, path)
+        file = opened(weights, config, path)
         names = renamed(((name, name) for name in file), lambda name: standard(name, kind), weights)
         shapes = {name: file.shapes[theirs] for name, theirs in names.items()}
         check_sizes(config, shapes, folder)
@@ -142,16 +141,19 @@ def check_class(named, kind, where):
         )
 
 
-def check_settings(beside, metadata, path):
-    """Raise if a file's metadata say that it was written together with other settings than those in `beside`."""
-    settings = parse_json(metadata[SETTINGS].encode(), path) if SETTINGS in metadata else {}
+def opened(weights, content, path):
+    """Return the arrays of a file; raise if its metadata say that it was written together with other settings than are
+    in `content`, the JSON object of the file `path` beside it."""
+    file = open_weights(weights)
+    settings = parse_json(file.metadata[SETTINGS].encode(), path) if SETTINGS in file.metadata else {}
     for name, value in settings.items():
-        if beside.get(name) != value:
+        if content.get(name) != value:
             raise ValueError(
-                f"{path} has {name} = {shown(beside.get(name))}, but the arrays beside it were saved with"
+                f"{path} has {name} = {shown(content.get(name))}, but the arrays beside it were saved with"
                 f" {shown(value)}: it was changed, or a save was interrupted. Put {json.dumps(value)} there, or"
                 " save both again."
             )
+    return file
 
 
 def file_names(model):
@@ -355,17 +357,14 @@ def load_head(model, folder, metadata):
     """
     folder = Path(folder)
     path, weights = folder / "head.json", folder / "head.safetensors"
-    description, file = read_json(path), TensorFile(weights)
-    check_fields(
-        description,
-        {
-            "labels": (is_whole, "the number of classes"),
-            "pooling": (lambda value: isinstance(value, str) and value in POOLING, f"one of {', '.join(POOLING)}"),
-            "classes": (lambda value: is_names(value) and len(value) == description.get("labels"), "a name a class"),
-        },
-        path,
-    )
-    check_settings(description, file.metadata, path)
+    description = read_json(path)
+    expected = {
+        "labels": (is_whole, "the number of classes"),
+        "pooling": (lambda value: value in tuple(POOLING), f"one of {', '.join(POOLING)}"),
+        "classes": (lambda value: is_names(value) and len(value) == description.get("labels"), "a name a class"),
+    }
+    check_fields(description, expected, path)
+    file = opened(weights, description, path)
     if HEAD_HASH in metadata and hashlib.sha256(weights.read_bytes()).hexdigest() != metadata[HEAD_HASH]:
         raise ValueError(
             f"{weights} belongs to another save than the file beside it; take both from one, or save again."
@@ -380,6 +379,5 @@ def load_head(model, folder, metadata):
     b = held(file["bias"], (labels,), dtype, f"the bias in {weights}")
     head = freeze(ClassifierHead(None, Linear(W, b), description["pooling"]))
     classes = description.get("classes", [str(k) for k in range(labels)])
-    return dataclasses.replace(
-        model, head=head, hf_prefix="", config={**model.config, "id2label": dict(enumerate(classes))}
-    )
+    config = {**model.config, "id2label": dict(enumerate(classes))}
+    return dataclasses.replace(model, head=head, hf_prefix="", config=config)

@@ -12,14 +12,13 @@ from lora_np.fetch import fetch_hub, fetch_minilm
 from lora_np.formats.huggingface import load_folder
 from lora_np.model.transformer import Transformer
 
-EMBEDDED = ("digits",)
 HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"  # owner/name
 
 
 def model_folder(source):
     """Return the folder of a model, given its name, the folder itself or its id on the hub."""
     check_source(source)
-    if source in EMBEDDED:
+    if source == "digits":
         with as_file(files("lora_np") / "data" / source) as folder:
             return Path(folder)
     if source == "minilm":
@@ -29,7 +28,7 @@ def model_folder(source):
 
 def check_source(source):
     """Raise ValueError if this names no model; nothing is fetched. A Path is a folder, never the name of a model."""
-    named = isinstance(source, str) and (source in (*EMBEDDED, "minilm") or re.fullmatch(HUB_ID, source))
+    named = isinstance(source, str) and (source in ("digits", "minilm") or re.fullmatch(HUB_ID, source))
     if not named and not (isinstance(source, (str, os.PathLike)) and Path(source).is_dir()):
         shown = repr(str(source)) if isinstance(source, (str, os.PathLike)) else repr(source)
         raise ValueError(

@@ -18,7 +18,7 @@ from .verdict.compare import DOUBLE, RTOL, Comparison, Precision, Subject
 from .verdict.contract import Trial
 from .verdict.oracles import direction_slope, entry_slopes, outputs_at, random_direction, sizes_of
 from .verdict.replays import replays
-from .verdict.report import Report, Row
+from .verdict.report import Report
 
 ALL_ENTRIES = 2000  # an array up to this size is checked entry by entry; of a larger one this many are drawn at random
 
@@ -87,45 +87,33 @@ def _off_the_default(report, other, default):
 def _check_here(forward, backward, inputs, fixed, rng):
     """Check at the given inputs alone."""
     trial = Trial(Answering(forward), Answering(backward), inputs, fixed, rng)
-    evidence = trial.examine()
-    values = _Values(trial, evidence) if evidence.gradients and evidence.steady else None
-    rows, notes = [], []
-    for name, x in inputs.items():
-        row = Row(name, np.shape(x), np.inf, np.nan, "wrong" if evidence.steady else "not resolved")
-        if values and name in evidence.gradients:
-            row, failures, found = values.compare(name, rng)
-            notes += found
-            for sentence in failures:
-                trial.fail(name, sentence)
-        rows.append(marked(row, trial.failures))
+    trial.examine()
+    values = _Values(trial) if trial.gradients and trial.steady else None
+    verdicts = {name: values.compare(name, rng) for name in inputs if name in trial.gradients} if values else {}
+    rows, notes = trial.rows(inputs, verdicts, trial.steady)
     order = [*inputs, *trial.failures]
     failures = dict(sorted(trial.failures.items(), key=lambda item: order.index(item[0])))
     wrong = [row.argument for row in rows if row.verdict == "wrong"]
-    explain = functools.partial(diagnose, trial, evidence, wrong) if failures else list
+    explain = functools.partial(diagnose, trial, wrong) if failures else list
     return Report(rows, failures, notes, explain, values.pairs if values else {})
-
-
-def marked(row, failures):
-    """A row whose numbers are right is wrong all the same if its argument failed by its structure."""
-    return row._replace(verdict="wrong") if row.argument in failures and row.verdict in ("ok", "vacuous") else row
 
 
 class _Values:
     """The given gradients, and the oracle at the same point with the same upstream."""
 
-    def __init__(self, trial, evidence):
-        self.gradients, self.inputs, self.pairs = evidence.gradients, widened(trial.inputs), {}
-        self.precision = Precision.of(evidence.dtype)
-        self.evaluate = evaluator(trial.forward, trial.fixed, evidence.pure)
+    def __init__(self, trial):
+        self.gradients, self.inputs, self.pairs = trial.gradients, widened(trial.inputs), {}
+        self.precision = Precision.of(trial.dtype)
+        self.evaluate = evaluator(trial.forward, trial.fixed, trial.pure)
         try:
-            self.outputs = outputs_at(self.evaluate, self.inputs, evidence.doutput)
+            self.outputs = outputs_at(self.evaluate, self.inputs, trial.doutput)
         except Exception as error:
             words = f"the forward raises when its arguments are cast to float64, as the oracle needs: {in_words(error)}"
             raise ValueError(words) from error
-        self.twins = {} if self.precision == DOUBLE else _in_float64(trial, self.inputs, widened(evidence.doutput))
+        self.twins = {} if self.precision == DOUBLE else _in_float64(trial, self.inputs, widened(trial.doutput))
 
     def compare(self, name, rng):
-        """Compare one gradient. Return its Row, failure sentences and notes."""
+        """Compare one gradient. Return its Row, a failure sentence or None, and notes."""
         given, twin = _line(self.gradients[name]), self.twins.get(name)
         entries, drawn = np.arange(given.size), given.size > ALL_ENTRIES
         if drawn:
@@ -135,13 +123,12 @@ class _Values:
         if not drawn:
             self.pairs[name] = given.reshape(shape), ((slopes.low + slopes.high) / 2).reshape(shape)
         part = None if twin is None else twin[entries]
-        row, failure, note = Comparison(subject, given[entries], slopes, self.precision, part).verdict()
-        notes = [note] if note else []
+        row, failure, notes = Comparison(subject, given[entries], slopes, self.precision, part).verdict()
         if drawn:
             drawing = f"{ALL_ENTRIES} of {given.size} entries, drawn at random"
             notes.append(f"d{name}: {drawing}, and a random direction over all of them")
             failure = failure or self._whole(subject, given, twin, rng)
-        return row, [failure] if failure else [], notes
+        return row, failure, notes
 
     def _whole(self, subject, given, twin, rng):
         """Check a large array along one direction too: an error in a row that was not drawn shows there."""

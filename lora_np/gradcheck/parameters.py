@@ -12,10 +12,10 @@ bias before a softmax. If not, each moves alone, along the same direction, which
 
 import numpy as np
 
-from .check import marked, validate_function, validate_variable
-from .verdict.calls import Answering, copied, draw_upstream, flat, freeze, generator, in_words, validate_output
+from .check import validate_function, validate_variable
+from .verdict.calls import Answering, copied, draw_upstream, flat, generator, in_words, validate_output
 from .verdict.compare import DOUBLE, TOLERANCE, Comparison, Subject
-from .verdict.contract import listed, misplaced
+from .verdict.contract import UPSTREAM_CHANGED, Findings, listed, misplaced
 from .verdict.oracles import direction_slope, outputs_at, random_direction
 from .verdict.report import Report, Row
 from .verdict.snapshots import differences, snapshot
@@ -49,20 +49,13 @@ def check_parameters(forward, gradients, parameters, rng=None) -> Report:
     """
     _validate(forward, gradients, parameters)
     forward, gradients, rng = Answering(forward), Answering(gradients), generator(rng)
-    values, failures = {name: np.array(x) for name, x in parameters.items()}, {}
-    output = _output(forward, values, parameters, failures)
-    doutput, steady = draw_upstream(output, rng), not failures
-    given = _given(gradients, parameters, doutput, failures) if steady else {}
+    values, findings = {name: np.array(x) for name, x in parameters.items()}, Findings()
+    output = _output(forward, values, parameters, findings)
+    doutput, steady = draw_upstream(output, rng), not findings.failures
+    given = _given(gradients, parameters, doutput, findings) if steady else {}
     verdicts = _Oracle(forward, values, given, doutput, rng).verdicts() if given else {}
-    rows, notes = [], []
-    for name, x in values.items():
-        row = Row(name, x.shape, np.inf, np.nan, "wrong" if steady else "not resolved")
-        row, failure, note = verdicts.get(name, (row, None, None))
-        notes += [note] if note else []
-        if failure:
-            failures.setdefault(name, []).append(failure)
-        rows.append(marked(row, failures))
-    return Report(rows, failures, notes)
+    rows, notes = findings.rows(values, verdicts, steady)
+    return Report(rows, findings.failures, notes)
 
 
 class _Oracle:
@@ -78,7 +71,7 @@ class _Oracle:
         self.outputs = outputs_at(self.evaluate, values, doutput)
 
     def verdicts(self):
-        """Return by name a row, a failure sentence or None, and a note or None."""
+        """Return by name a row, a failure sentence or None, and a list of notes."""
         found = self._right()
         rest = [name for name in self.totals if name not in found]
         if len(rest) > 1:
@@ -101,7 +94,7 @@ class _Oracle:
         distance = abs(sum(shares.values()) - slope.low[0])
         doubt = distance + slope.error[0] + (slope.high[0] - slope.low[0])  # at a kink these two differ
         return {
-            name: (Row(name, self.values[name].shape, float(distance / share), TOLERANCE, "ok"), None, None)
+            name: (Row(name, self.values[name].shape, float(distance / share), TOLERANCE, "ok"), None, [])
             for name, share in shares.items()
             if doubt <= TOLERANCE * share
         }
@@ -132,7 +125,7 @@ def _validate(forward, gradients, parameters):
             raise TypeError(f"{received}; cast the whole model to float64 for a check")
 
 
-def _output(forward, values, parameters, failures):
+def _output(forward, values, parameters, findings):
     """Return the output at the given parameters, having seen that two calls agree and leave the parameters alone."""
     try:
         first, second = copied(forward(values)), forward(values)
@@ -142,37 +135,36 @@ def _output(forward, values, parameters, failures):
     validate_output(first)
     changed = [name for name, x in parameters.items() if differences(snapshot(x), values[name])]
     for name in changed:
-        failures[name] = [f"{name}: the forward changes this parameter in place; a forward only reads"]
+        findings.fail(name, f"{name}: the forward changes this parameter in place; a forward only reads")
     if not changed and differences(snapshot(first), second):
         advice = "draw random masks outside, or from a fixed seed"
-        failures["forward"] = [f"forward: two calls with the same parameters differ; {advice}"]
+        findings.fail("forward", f"forward: two calls with the same parameters differ; {advice}")
     return first
 
 
-def _given(gradients, parameters, doutput, failures):
+def _given(gradients, parameters, doutput, findings):
     """Call `gradients` on copies and return those gradients that can be compared, by name."""
     values, upstream = {name: x.copy() for name, x in parameters.items()}, copied(doutput)
     try:
         returned = gradients(values, upstream)
     except Exception as error:
-        failures["backward"] = [f"backward: raises {in_words(error)}"]
+        findings.fail("backward", f"backward: raises {in_words(error)}")
         return {}
-    sentences = list(_faults(returned, list(parameters)))
+    for sentence in _faults(returned, list(parameters)):
+        findings.fail("backward", sentence)
     if differences(snapshot(doutput), upstream):
-        sentences.append("backward: changes its upstream gradient in place; others may still have to read it")
-    if sentences:
-        failures["backward"] = sentences
+        findings.fail("backward", UPSTREAM_CHANGED)
     placed = {}
     for name, x in parameters.items():
-        found = []
         if differences(snapshot(x), values[name]):
-            found.append(f"{name}: the backward changes this parameter in place; only an optimiser does that")
+            reason = "only an optimiser does that"
+            findings.fail(name, f"{name}: the backward changes this parameter in place; {reason}")
         if isinstance(returned, dict) and name in returned:
-            fault, comparable = misplaced(name, returned[name], x)
-            found += [fault] if fault else []
-            placed |= {name: freeze(np.asarray(returned[name]))} if comparable else {}
-        if found:
-            failures[name] = found
+            fault, _, comparable = misplaced(name, returned[name], x)
+            if fault:
+                findings.fail(name, fault)
+            if comparable:
+                placed[name] = np.array(returned[name])
     return placed
 
 

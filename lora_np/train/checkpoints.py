@@ -12,26 +12,17 @@ import numpy as np
 from lora_np.files import about
 from lora_np.files.safetensors import read_safetensors, write_safetensors
 
-KINDS = ("parameter", "m", "v")
-
 
 def save_checkpoint(training, path, history, run=None):
     """Write the state of a `Training`, a record of its past, and what the run is: both JSON-serialisable."""
-    tensors = {f"{kind}/{name}": array for kind, arrays in _state(training).items() for name, array in arrays.items()}
-    write_safetensors(
-        path, tensors, {"step": str(training.done), "history": json.dumps(history), "run": json.dumps(run)}
-    )
+    metadata = {"step": str(training.done), "history": json.dumps(history), "run": json.dumps(run)}
+    write_safetensors(path, state(training), metadata)
 
 
 def load_checkpoint(training, path, run=None):
     """Put a `Training` where the saved one was, in place, and return the record of its past.
 
-    Parameters
-    ----------
-    training : Training
-    path : path
-    run : dict, optional
-        What the run is, as it was given to `save_checkpoint`. Without it, arrays of the same shapes are enough.
+    `run` is what was given to `save_checkpoint`; without it, arrays of the same shapes are enough.
 
     Raises
     ------
@@ -44,8 +35,7 @@ def load_checkpoint(training, path, run=None):
 
 def restored(training, path, run):
     tensors, metadata = read_safetensors(path)
-    state = _state(training)
-    expected = {f"{kind}/{name}": array for kind, arrays in state.items() for name, array in arrays.items()}
+    expected = state(training)
     for name in sorted(expected.keys() | tensors.keys()):
         mine, theirs = expected.get(name), tensors.get(name)
         if mine is None or theirs is None or mine.shape != theirs.shape or mine.dtype != theirs.dtype:
@@ -82,5 +72,8 @@ def check_run(path, theirs, mine):
             )
 
 
-def _state(training):
-    return dict(zip(KINDS, (training.optimiser.parameters, training.optimiser.m, training.optimiser.v)))
+def state(training):
+    """Return the live arrays of a training by their names in the file."""
+    optimiser = training.optimiser
+    kinds = {"parameter": optimiser.parameters, "m": optimiser.m, "v": optimiser.v}
+    return {f"{kind}/{name}": array for kind, arrays in kinds.items() for name, array in arrays.items()}

@@ -38,18 +38,10 @@ def is_fixed_below_head(model):
 def features(model, sequences, run=here):
     """Return what the network below the head says of each sequence, pooled: a list of arrays (1, d).
 
-    Parameters
-    ----------
-    model : Transformer
-        As `is_fixed_below_head` asks for.
-    sequences : list of arrays
-    run : callable
-        From `worker_pool`.
-
     Raises
     ------
     ValueError
-        If something below the head is trained or has dropout, or there is no classifier.
+        Unless `is_fixed_below_head(model)`.
     """
     if not is_fixed_below_head(model):
         raise ValueError(

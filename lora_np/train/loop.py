@@ -19,10 +19,8 @@ from lora_np.train.purposes import Purpose
 from lora_np.train.schedules import linear_schedule
 from lora_np.train.step import Classification, loss_and_gradients
 
-SORTED_TOGETHER = (
-    50  # batches: neighbours in length, and yet other ones in each epoch; Hugging Face's Trainer has it so
-)
-
+# Batches: neighbours in length, and yet other ones in each epoch. Hugging Face's Trainer has it so.
+SORTED_TOGETHER = 50
 RANGES = {  # of the numbers of a plan
     "lr": (lambda x: 0.0 < x < math.inf, "a positive number"),
     "weight_decay": (lambda x: 0.0 <= x < math.inf, "a number of at least 0"),
@@ -55,9 +53,11 @@ class Plan:
     max_tokens: int | None = None
     group_by_length: bool = False
 
+    WHOLE = {"epochs": 1, "batch_size": 1, "shares": 1, "max_tokens": 1, "seed": 0}  # the least of each integer
+
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "shares", "max_tokens", "seed"):
-            value, least = getattr(self, name), int(name != "seed")
+        for name, least in self.WHOLE.items():
+            value = getattr(self, name)
             if name == "max_tokens" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
@@ -146,38 +146,26 @@ class Training:
         NonFiniteLoss
             Before the step is taken.
         """
-        with worker_pool(min(self.plan.shares, workers or cores())) as run:
+        plan = self.plan
+        with worker_pool(min(plan.shares, workers or cores())) as run:
             while self.done < self.total:
-                rows, plan = self.rows(self.done), self.plan
                 sequences = self.batch(self.done)
+                labels = self.labels if self.labels is None else self.labels[self.rows(self.done)]
                 key = (plan.seed, Purpose.DROPOUT, self.done)
                 loss, grads = loss_and_gradients(
-                    self.model,
-                    sequences,
-                    self.labels if self.labels is None else self.labels[rows],
-                    key,
-                    plan.shares,
-                    run,
-                    self.loss,
-                    plan.max_tokens,
+                    self.model, sequences, labels, key, plan.shares, run, self.loss, plan.max_tokens
                 )
                 if not math.isfinite(loss):
                     raise NonFiniteLoss(
                         f"the loss is not finite at step {self.done + 1} (loss {loss}); try a lower learning rate than"
-                        f" {self.plan.lr}."
+                        f" {plan.lr}."
                     )
-                self.optimiser.lr = linear_schedule(self.done, self.total, self.plan.lr, self.plan.warmup)
+                self.optimiser.lr = lr = linear_schedule(self.done, self.total, plan.lr, plan.warmup)
                 self.optimiser.step(grads)
                 after_step(self.model, self.done, grads)
                 self.done += 1
-                yield Step(
-                    self.done,
-                    loss,
-                    self.optimiser.lr,
-                    len(rows),
-                    sum(map(len, sequences)),
-                    self.done % self.steps_per_epoch == 0,
-                )
+                ends_epoch = self.done % self.steps_per_epoch == 0
+                yield Step(self.done, loss, lr, len(sequences), sum(map(len, sequences)), ends_epoch)
 
 
 def by_length(order, lengths, size):

@@ -31,29 +31,18 @@ def keep_freed_memory():
 
 
 def bytes_by_kind(model, optimiser, sequences, max_tokens=None):
-    """Return the bytes of the arrays that a training step holds, by what they are.
+    """Return the bytes of the arrays that a training step holds, by what they are: weights (with the trained ones),
+    trained, gradients, optimiser, activations.
 
-    Parameters
-    ----------
-    model : Transformer
-    optimiser : AdamW
-    sequences : list of arrays
-        A share of a batch.
-    max_tokens : int, optional
-        As for `loss_and_gradients`; the activations are those of the first piece.
-
-    Returns
-    -------
-    dict of str to int
-        weights (with the trained ones), trained, gradients, optimiser, activations, and the `tokens` of the piece that
-        they belong to.
+    The sequences are a share of a batch, of which the first piece of about `max_tokens` is at work at once; how many
+    `tokens` that has stands beside the bytes.
     """
     lengths = [len(sequence) for sequence in sequences]
     piece = [sequences[k] for k in split_by_tokens(lengths, pieces_of(lengths, max_tokens))[0]]
     _, cache = model.forward(Batch.of(piece), np.random.default_rng(0))  # with the masks of dropout
     weights = {id(array): array for array in map(owner, parameters(model).values())}
     held = {id(array): array for array in (owner(leaf) for _, leaf in leaves(cache) if isinstance(leaf, np.ndarray))}
-    trained = sum(array.nbytes for array in parameters(model, trainable_only=True).values())
+    trained = parameter_bytes(model, trainable_only=True)
     return {
         "weights": sum(array.nbytes for array in weights.values()),
         "trained": trained,
@@ -62,6 +51,10 @@ def bytes_by_kind(model, optimiser, sequences, max_tokens=None):
         "activations": sum(array.nbytes for key, array in held.items() if key not in weights),
         "tokens": sum(map(len, piece)),
     }
+
+
+def parameter_bytes(model, trainable_only=False):
+    return sum(array.nbytes for array in parameters(model, trainable_only).values())
 
 
 def owner(array):

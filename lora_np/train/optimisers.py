@@ -82,14 +82,8 @@ class AdamW:
 
     def _check_rates(self):
         betas = self.betas if isinstance(self.betas, (tuple, list)) and len(self.betas) == 2 else (None, None)
-        rates = {
-            "lr": self.lr,
-            "eps": self.eps,
-            "weight_decay": self.weight_decay,
-            "beta1": betas[0],
-            "beta2": betas[1],
-        }
-        for name, value in rates.items():
+        rates = (self.lr, self.eps, self.weight_decay, *betas)
+        for name, value in zip(("lr", "eps", "weight_decay", "beta1", "beta2"), rates):
             value = number(name, value)
             if not 0 <= value < (1 if "beta" in name else math.inf) or (name == "eps" and value == 0):
                 raise ValueError(

@@ -2,15 +2,7 @@
 
 
 def linear_schedule(step, total, peak, warmup=0.06):
-    """Return the learning rate of step 0, 1, ..., total - 1.
-
-    Parameters
-    ----------
-    step, total : int
-    peak : float
-        The highest learning rate.
-    warmup : float
-        Share of the steps on the way up, 0 to 1.
+    """Return the learning rate of step 0, 1, ..., total - 1; the share `warmup` of the steps goes up to `peak`.
 
     Raises
     ------

@@ -4,6 +4,7 @@ How many shares there are belongs to the run. Whatever executes them (`backends`
 share's masks are drawn by its number, and the shares are added in a binary tree over their numbers, (0 + 1) + (2 + 3).
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -111,23 +112,18 @@ def loss_and_gradients(model, sequences, labels, key, shares, run=here, loss=Cla
 
     def work(share):
         k, rows = share
-        value, total = 0.0, {}
-        for j, piece in enumerate(split_by_tokens(lengths[rows], pieces_of(lengths[rows], max_tokens))):
-            with np.errstate(over="ignore", invalid="ignore"):  # the loop looks whether all is finite
-                part, grads = step(rows[piece], np.random.default_rng([*key, k, j]))
-            value, total = value + part, added(total, grads)
-        return value, total
+        pieces = split_by_tokens(lengths[rows], pieces_of(lengths[rows], max_tokens))
+        steps = (step(rows[piece], np.random.default_rng([*key, k, j])) for j, piece in enumerate(pieces))
+        return functools.reduce(added, steps)
 
     def step(rows, rng):
         batch = Batch.of([sequences[row] for row in rows])
-        output, cache = model.forward(batch, rng)
-        value, c = loss.forward(output, batch, labels if labels is None else labels[rows])
-        return float(value), model.backward(cross_entropy_backward(1.0 / count, c), cache)
+        with np.errstate(over="ignore", invalid="ignore"):  # the loop looks whether all is finite
+            output, cache = model.forward(batch, rng)
+            value, c = loss.forward(output, batch, labels if labels is None else labels[rows])
+            return float(value), model.backward(cross_entropy_backward(1.0 / count, c), cache)
 
-    def both(one, other):
-        return one[0] + other[0], added(one[1], other[1])
-
-    value, total = in_a_tree(both, run(work, enumerate(parts)))
+    value, total = in_a_tree(added, run(work, enumerate(parts)))
     return value / count, total
 
 
@@ -139,13 +135,12 @@ def in_a_tree(add, parts):
     return parts[0]
 
 
-def added(total, grads):
-    """Return the sums of gradients by name; the arrays of `total` are written into."""
-    if not total:
-        return grads
-    for name, gradient in grads.items():
+def added(one, other):
+    """Return the sums of two losses and of their gradients by name; the arrays of the first are written into."""
+    value, total = one
+    for name, gradient in other[1].items():
         total[name] += gradient
-    return total
+    return value + other[0], total
 
 
 def pieces_of(lengths, max_tokens):

@@ -72,7 +72,7 @@ def from_nothing(shift):
     shares = []
     for seed in SEEDS:
         model = unfreeze(lnp.vit(config, labels=10, rng=np.random.default_rng(seed)), "all")
-        plan = Recipe(data=shift, method="full", seed=seed).plan()
+        plan = Recipe(data=shift, method="full", seed=seed)
         for _ in (training := Training(model, list(tokenizer(train.inputs)), train.labels, plan)).steps():
             pass
         shares.append(accuracy(predict(training.model, list(tokenizer(test.inputs))), test.labels))

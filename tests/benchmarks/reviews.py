@@ -24,7 +24,7 @@ from pairs import machine
 
 import lora_np as lnp
 from lora_np.experiments import Recipe
-from lora_np.experiments.run import make_models
+from lora_np.experiments.experiment import make_models
 from lora_np.train.backends.threads import worker_pool
 from lora_np.train.evaluate import accuracy, predict
 from lora_np.train.features import features, head_alone, is_fixed_below_head
@@ -70,7 +70,7 @@ def choose():
 
 def steps(model, sequences, labels, recipe):
     """Take all steps of a run."""
-    for _ in Training(model, sequences, labels, recipe.plan()).steps():
+    for _ in Training(model, sequences, labels, recipe).steps():
         pass
 
 

@@ -1,6 +1,5 @@
 """The commands, run as a user runs them: what they print, write and refuse."""
 
-import importlib
 import json
 import os
 import re
@@ -17,8 +16,8 @@ from safetensors.numpy import load_file
 import lora_np as lnp
 from lora_np.cli.commands import COMMANDS, main
 from lora_np.cli.terminal import size
+from lora_np.experiments import experiment
 
-running = importlib.import_module("lora_np.experiments.run")  # which the function of that name hides
 QUICK = ["--epochs", "2", "--r", "2", "--data", "digits-rotated"]
 
 
@@ -217,14 +216,14 @@ def test_a_killed_run_leaves_a_checkpoint_that_resumes(tmp_path, monkeypatch):
     from lora_np.datasets.named import load_data
     from lora_np.datasets.tokenizers import load_tokenizer
     from lora_np.experiments import read_recipe
-    from lora_np.experiments.run import make_models
+    from lora_np.experiments.experiment import make_models
     from lora_np.train.checkpoints import load_checkpoint
     from lora_np.train.loop import Training
 
     recipe = read_recipe(tmp_path / "killed")
     train = load_data(recipe.data)[0]
     sequences, (_, model) = list(load_tokenizer("digits")(train.inputs)), make_models(recipe, train.classes)
-    training = Training(model, sequences, train.labels, recipe.plan())
+    training = Training(model, sequences, train.labels, recipe)
     history = load_checkpoint(training, tmp_path / "killed" / "checkpoint.safetensors")
     assert training.done == len(history["loss"]) > 0
 
@@ -247,7 +246,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(capsys, monkeypat
 
 
 def test_a_wrong_model_is_named_before_data_are_fetched(capsys, monkeypatch):
-    monkeypatch.setattr(running, "load_data", lambda name: pytest.fail("data were loaded"))
+    monkeypatch.setattr(experiment, "load_data", lambda name: pytest.fail("data were loaded"))
     assert "'digitz'" in error_of(capsys, "finetune", "--model", "digitz")
 
 
@@ -331,10 +330,10 @@ def test_work_survives_a_failure_while_results_are_written(capsys, monkeypatch, 
     def full(*_):
         raise OSError("no room")
 
-    right = running.save_adapter
-    monkeypatch.setattr(running, "save_adapter", full)
+    right = experiment.save_adapter
+    monkeypatch.setattr(experiment, "save_adapter", full)
     assert "no room" in error_of(capsys, "finetune", *QUICK, "--out", "run")
-    monkeypatch.setattr(running, "save_adapter", right)
+    monkeypatch.setattr(experiment, "save_adapter", right)
     assert main(["finetune", "--resume", "run"]) == 0
     assert "after step 32 of 32" in capsys.readouterr().out  # nothing had to be trained again
     assert (tmp_path / "run" / "metrics.json").exists()

@@ -245,7 +245,7 @@ def test_a_file_that_cannot_be_read_is_named(classifier, capsys):
 @pytest.mark.parametrize("argv", [IMAGES, ["pretrain-digits", "--epochs", "1"], ["merge", "--adapter", "nowhere"]])
 def test_a_folder_that_cannot_be_written_is_named_before_the_work(argv, capsys, monkeypatch):
     """The model was trained first."""
-    for name in ("experiments.run", "cli.pretrain_digits"):
+    for name in ("experiments.experiment", "cli.pretrain_digits"):
         module = importlib.import_module(f"lora_np.{name}")
         monkeypatch.setattr(module, "load_data", lambda _: pytest.fail("the work had begun"))
     Path("file").write_text("")

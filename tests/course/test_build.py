@@ -15,6 +15,7 @@ from lora_np.course.exercise import find
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "chapters"))
 build = pytest.importorskip("build", reason="needs pip install -e .[author]", exc_type=ImportError)
+pytestmark = pytest.mark.chapters  # the README's commands do not install what makes notebooks
 
 SOURCE = '''def double(x):
     """Return 2 x."""

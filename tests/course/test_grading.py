@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "chapters"))
 build = pytest.importorskip("build", reason="needs pip install -e .[author]", exc_type=ImportError)
+pytestmark = pytest.mark.chapters  # the README's commands do not install what makes notebooks
 SOURCES = {path.stem: path for path in build.sources()}
 by_chapter = pytest.mark.parametrize("stem", SOURCES)
 
@@ -182,7 +183,6 @@ def test_a_chapter_of_a_teachers_own_is_graded(tmp_path):
     assert [error for _, error, _ in found["lost"] if error] == ["NameError"]
 
 
-@pytest.mark.chapters
 @pytest.mark.parametrize("old, new, words", [("TWO = 2", "", "NameError: name 'TWO'"), ("- 1", "", "h is ")])
 def test_a_course_whose_solutions_fail_is_not_written(old, new, words, tmp_path, monkeypatch):
     monkeypatch.setenv("LORA_NP_CACHE", str(tmp_path / "cache"))
@@ -192,7 +192,6 @@ def test_a_course_whose_solutions_fail_is_not_written(old, new, words, tmp_path,
     assert not (tmp_path / "course").exists()
 
 
-@pytest.mark.chapters
 @by_chapter
 def test_a_kernel_agrees_that_the_solutions_pass_the_tests(stem, tmp_path, monkeypatch):
     monkeypatch.setenv("LORA_NP_CACHE", str(tmp_path))

@@ -185,6 +185,7 @@ for kind in ("lesson", "exercises", "grading"):
 """
 
 
+@pytest.mark.chapters
 def test_in_a_copied_course_it_needs_one_file_and_a_cell(tmp_path):
     pytest.importorskip("jupytext", reason="needs pip install -e .[author]")
     for name in ("lora_np", "chapters"):
@@ -212,6 +213,7 @@ def test_in_a_copied_course_it_needs_one_file_and_a_cell(tmp_path):
     assert "done 9" in run("-c", "import lora_np as lnp; print(lnp.course.exercises())")
 
 
+@pytest.mark.chapters
 def test_without_a_copy_the_notebooks_are_told_where_it_is(own, tmp_path):
     pytest.importorskip("jupytext", reason="needs pip install -e .[author]")
     (tmp_path / "wrong").mkdir()

@@ -12,6 +12,7 @@ from lora_np.experiments import Recipe, read_recipe
 from lora_np.experiments.recipe import FIELDS, METHODS
 from lora_np.files import write_json
 from lora_np.train.backends.threads import cores
+from lora_np.train.loop import Plan
 
 COMMON = {"dropout": 0.0, "seed": 0, "shares": cores(), "workers": cores(), "max_tokens": 512, "group_by_length": False}
 LORA = {"lora_dropout": 0.0, "use_rslora": False}
@@ -39,7 +40,7 @@ def test_defaults_by_kind_of_data_and_method(given, expected):
     assert recipe.options() == {**COMMON, "method": "lora", **expected, **given}
     assert list(recipe.options()) == [name for name in FIELDS if name in recipe.options()]
     assert dataclasses.replace(recipe) == recipe
-    assert recipe.plan().lr == recipe.lr and recipe.plan().shares == cores()
+    assert recipe.shares == cores() and isinstance(recipe, Plan)
 
 
 def test_what_is_given_is_kept_as_a_file_can_hold_it(tmp_path):

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from safetensors.numpy import load_file
 
 from lora_np.cli.commands import main
 from lora_np.experiments import Observer, Recipe, read_metrics, read_recipe, run
+from lora_np.train.optimisers import AdamW
 
 RECIPE = Recipe(data="digits-rotated", r=2, target_modules=["query"], epochs=3, batch_size=400, dropout=0.1, workers=2)
 ARGV = (
@@ -181,3 +183,17 @@ def test_a_run_is_resumed_with_other_threads_to_the_same_bits(tmp_path):
     run(dataclasses.replace(kept, workers=2), tmp_path / "two", resume=True)
     files = [(tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
+
+
+def test_the_way_of_a_number_from_the_command_line_to_the_optimiser_is_short_and_leads_down(tmp_path, monkeypatch):
+    """`--lr` passes main, finetune, run, its loop over the steps and the training; then AdamW steps by it."""
+    ways, right, package = [], AdamW.step, Path(inspect.getfile(Recipe)).parents[1]
+
+    def step(*given):
+        files = [Path(frame.filename) for frame in inspect.stack(context=0)]
+        ways.append([file.relative_to(package).parts[0] for file in reversed(files) if package in file.parents])
+        right(*given)
+
+    monkeypatch.setattr(AdamW, "step", step)
+    assert main([*ARGV.split(), "--lr", "0.001", "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    assert ways == 3 * [["cli", "cli", "experiments", "experiments", "train"]]

@@ -547,6 +547,14 @@ def test_a_setting_that_changes_the_numbers_is_refused_by_name(name, value, copy
     refused(lambda: lnp.load_adapter(loaded("bert"), folder), f"{name}|{value}")
 
 
+@pytest.mark.parametrize("name", ["target_modules", "exclude_modules"])
+def test_a_regular_expression_that_is_none_is_refused_by_name(name, copy):
+    """Also where each linear map is adapted, and none has to be looked for: it was a bare re.error."""
+    folder = copy("bert/all_linear")
+    edit(folder / "adapter_config.json", lambda c: c.update({name: "("}))
+    refused(lambda: lnp.load_adapter(loaded("bert"), folder), f"{name} = '('")
+
+
 # ---- F3: shards, links
 
 

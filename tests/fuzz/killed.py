@@ -1,10 +1,14 @@
-"""Run as a child: python killed.py SIGNAL COUNT WHAT FOLDER ...; it sends itself a signal at the COUNT-th event.
+"""Children that send themselves a signal at the COUNT-th event: each is asked for by SIGNAL COUNT WHAT FOLDER ...
+
+Run as `python killed.py`, it reads one order a line, in JSON: a working directory, a file for what is printed, and the
+list of these words. It forks a child for each and answers with its exit code, so that NumPy is imported once for all.
 
 An event is an operation on files below FOLDER (opened, made, renamed, removed, its mode changed), as Python's audit
 hooks tell them, or a step of the optimiser: so the moments are the same in every run, on every machine, and those
 between two files are among them. WHAT is `finetune`; `steps`, the same with steps as the only events; or `save`.
 """
 
+import json
 import os
 import sys
 
@@ -71,8 +75,34 @@ def save(base, folder, which, targets, count, signum):
     return 0
 
 
-if __name__ == "__main__":
-    signum, count, what, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+def child(words):
+    """Do what the words say, and return an exit code."""
+    signum, count, what, folder = int(words[0]), int(words[1]), words[2], words[3]
     if what == "save":
-        sys.exit(save(sys.argv[5], folder, int(sys.argv[6]), sys.argv[7:], count, signum))
-    sys.exit(finetune(arm(signum, count, folder if what == "finetune" else None), sys.argv[6:], float(sys.argv[5])))
+        return save(words[4], folder, int(words[5]), words[6:], count, signum)
+    return finetune(arm(signum, count, folder if what == "finetune" else None), words[5:], float(words[4]))
+
+
+def in_place(cwd, shown, words):
+    """Run a child's work in its folder, with what it prints in a file, and end this process with its exit code."""
+    os.chdir(cwd)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the orders are not the child's
+    for stream in (1, 2):
+        os.dup2(os.open(shown, os.O_WRONLY | os.O_APPEND), stream)
+    sys.exit(child(words))
+
+
+def serve():
+    import lora_np.cli.commands
+    import lora_np.experiments.experiment  # noqa: F401 - and what these two import
+
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            in_place(*order)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,7 +1,6 @@
 """Valid folders of every kind, small, for the fuzzers to damage."""
 
 import functools
-import importlib
 import json
 import shutil
 import tempfile
@@ -16,8 +15,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import lora_np as lnp
 from lora_np.cli.commands import main
+from lora_np.experiments import experiment
 
-running = importlib.import_module("lora_np.experiments.run")  # which the function of that name hides
 REFERENCE = Path(__file__).parents[1] / "reference"
 GOOD, BAD, REST = ["good", "great", "fine"], ["bad", "poor", "dull"], ["the", "film", "was", "a", "plot", "cast"]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *GOOD, *BAD, *REST]
@@ -118,7 +117,7 @@ def short_run(complete):
     folder = Path(place.name) / "run"
     argv = ["finetune", "--epochs", "1", "--r", "1", "--data", "digits-rotated", "--out", str(folder)]
     fails = {} if complete else {"side_effect": OSError("no room")}
-    with silence(), mock.patch.object(running, "save_adapter", wraps=running.save_adapter, **fails):
+    with silence(), mock.patch.object(experiment, "save_adapter", wraps=experiment.save_adapter, **fails):
         assert main(argv) == (0 if complete else 2)
     assert complete or (folder / "checkpoint.safetensors").exists()
     return place, folder  # the folder goes when the place does

@@ -27,7 +27,6 @@ RULES = {
     "weighted": "log_softmax: derivative of the softmax",
     "special": "layer_norm: gamma outside the first mean only",
     "substituted": "layer_norm: x where xhat belongs",
-    "vanishing": "attention: x without the keys",
     "farther": "gelu: sigmoid squared",
     "scattered": "rope: pairs put back as halves",
 }

@@ -14,15 +14,16 @@ from lora_np.gradcheck import CAUSES
 SUITES = suites("backwards")
 
 
-def all_of(kind):
+def all_of(kind, slow=()):
+    """Return the backwards of a kind; the wrong ones of the last suite take more time than a test command should."""
     return [
-        pytest.param(entry, id=f"{suite}: {entry.name}")
+        pytest.param(entry, id=f"{suite}: {entry.name}", marks=pytest.mark.thorough if suite in slow else ())
         for suite, entries in SUITES.items()
         for entry in getattr(entries, kind)
     ]
 
 
-@pytest.mark.parametrize("entry", all_of("wrong"))
+@pytest.mark.parametrize("entry", all_of("wrong", slow=("unseen",)))
 def test_a_mistake_is_found_where_it_is(entry):
     report = tried(entry, 0)
     assert found(entry, report), f"wrong: {', '.join(entry.spoils)}\n{report}"

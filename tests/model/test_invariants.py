@@ -86,6 +86,12 @@ def test_base_dropout_acts_in_four_places(name):
     assert set(places) == {0.25}
 
 
+def test_an_adapter_keeps_its_own_dropout_under_that_of_the_base():
+    model = lnp.with_dropout(tiny.adapted("bert", dropout=0.1, target_modules=["query"]), 0.3)
+    own = [hasattr(node, "FROZEN") for node in nodes(model) if getattr(node, "dropout", None) == 0.1]
+    assert own == [True, True]  # the two queries; all others have the base's
+
+
 def nodes(model):
     from lora_np.model.tree import walk
 

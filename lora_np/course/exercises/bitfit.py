@@ -42,6 +42,7 @@ KINDS = {
     "missing": ("missing_term", "{name} is a bias, but is not trained"),
     "beta": ("missing_term", "{name} is the bias of a layer norm, but is not trained"),
     "extra": ("extra_term", "{name} is trained, but is no bias"),
+    "read-only": (None, "{name} is marked as trained, but cannot be written: lnp.unfreeze makes copies that can"),
     "changed": ("extra_term", "{name} has other numbers than the given model's"),
 }
 
@@ -56,9 +57,11 @@ def judge(given, right, arguments):
     for name in wanted:
         if name not in mine:
             yield Finding("beta" if name.endswith("beta") else "missing", "model", {"name": name})
-    for name in mine:
+    for name, array in mine.items():
         if name not in wanted:
             yield Finding("extra", "model", {"name": name})
+        if not array.flags.writeable:
+            yield Finding("read-only", "model", {"name": name})
     for name, array in lnp.parameters(model).items():
         if not np.array_equal(array, lnp.parameters(given)[name]):
             yield Finding("changed", "model", {"name": name})

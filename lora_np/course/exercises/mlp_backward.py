@@ -43,7 +43,7 @@ def draw(rng, dtype, trial):
 
 
 SLIPS = """
-missing_term: gelu is not gone through on the way down
+elementwise_factor: gelu is not gone through on the way down
     ops.gelu_backward(da, c_gelu) => da
 swapped: the gradients of up and down are stored under each other's name
     grads["down"] => grads["other"]
@@ -53,6 +53,8 @@ extra_term: what comes past the MLP belongs to the block; here it is added alrea
     return dx, grads => return dx + dy, grads
 constant_factor: the upstream gradient that enters down is dy as it is
     mlp.down.backward(dy, => mlp.down.backward(2 * dy,
+wrong_derivative: here gelu is applied to the gradient; what multiplies da is its slope at h
+    ops.gelu_backward(da, c_gelu) => ops.gelu_forward(da)[0]
 wrong_cached_value: gelu_backward gives a gradient already; the chain rule does not multiply by da once more
     ops.gelu_backward(da, c_gelu) => da * ops.gelu_backward(da, c_gelu)
 wrong_derivative: what multiplies da is the slope of gelu, not Phi alone

@@ -1,12 +1,12 @@
 """Chapter 4: which arrays of a model have no gradient, whatever the batch."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 
 import lora_np as lnp
 from lora_np.course.findings import Finding
-from lora_np.course.models import adapted_model, frozen_model, nodes_of
+from lora_np.course.models import config, frozen_model, nodes_of
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import rebuild
 
@@ -26,7 +26,7 @@ def never_trained(model):
 
 def without_key_bias(model):
     nodes = nodes_of(model, Linear)
-    change = lambda path, node: dataclasses.replace(nodes[path], b=None) if path.endswith("key") else node  # noqa: E731
+    change = lambda path, node: replace(nodes[path], b=None) if path.endswith("key") else node  # noqa: E731
     return rebuild(model, change)
 
 
@@ -35,14 +35,21 @@ BRANCHES = {
     "there are several layers": lambda model: len(model.layer) > 1,
     "no key has a bias": lambda model: all(block.attention.key.b is None for block in model.layer),
     "everything is trained": lambda model: len(lnp.parameters(model, True)) == len(lnp.parameters(model)),
-    "an adapter is trained, and the keys' biases are frozen": lambda model: "A" in vars(model.layer[0].attention.query),
+    "an adapter is trained, from its start": lambda model: (
+        not getattr(model.layer[0].attention.query, "B", np.ones(1)).any()
+    ),
+    "all gradients are small": lambda model: np.max(np.abs(model.norm.gamma)) < 0.01,
 }
 
 
 def draw(rng, dtype, trial):
-    if trial == 4:
-        return {"model": adapted_model(rng, dtype, trial)}
     model = frozen_model(rng, dtype, num_hidden_layers=(2, 1, 3, 2, 2, 2)[trial])
+    if trial == 4:  # B is zero, and so is dA: in the first step alone
+        return {"model": lnp.inject(model, config(trial), rng)}
+    if trial == 2:  # so faint that all gradients are small
+        model = rebuild(
+            model, lambda _, node: replace(node, gamma=node.gamma * 1e-3) if hasattr(node, "gamma") else node
+        )
     return {"model": lnp.unfreeze(without_key_bias(model) if trial == 3 else model, "all")}
 
 

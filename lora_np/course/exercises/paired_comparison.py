@@ -59,7 +59,7 @@ constant_factor: p is at most 1
     min(1.0, 2 => float(2
 missing_term: the tail ends with the count itself: range(fewer + 1)
     range(fewer + 1) => range(fewer)
-other: this is the chance of just this count; the tail has those below, too
+missing_term: this is the chance of just this count; the tail has those below, too
     sum(math.comb(n, k) for k in range(fewer + 1)) => math.comb(n, fewer)
 other: samples on which both agree say nothing; n counts those that differ
     2**n => 2**len(first)

@@ -34,6 +34,6 @@ constant_factor: each token gets its sequence's gradient divided by T: y was a m
     / T, T => , T
 constant_factor: it is divided by the number of sequences, not by that of their tokens
     / T, T => / n, T
-reduction_axis: a sequence's tokens follow each other: repeat each row T times, not the whole block
+transpose: a sequence's tokens follow each other: repeat each row T times, not the whole block
     np.repeat(dy[first : first + n] / T, T, axis=0) => np.tile(dy[first : first + n] / T, (T, 1))
 """

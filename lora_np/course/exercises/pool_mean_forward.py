@@ -47,8 +47,10 @@ mean_vs_sum: it is the sum over the tokens, not their mean
     .mean(axis=1) => .sum(axis=1)
 reduction_axis: the mean runs over all sequences of a group; each has its own
     .reshape(n, T, -1).mean(axis=1) => .mean(axis=0, keepdims=True).repeat(n, axis=0)
-reduction_axis: the rows are viewed as (T, n, d); a sequence's tokens follow each other, so it is (n, T, d)
+transpose: the rows are viewed as (T, n, d); a sequence's tokens follow each other, so it is (n, T, d)
     .reshape(n, T, -1).mean(axis=1) => .reshape(T, n, -1).mean(axis=0)
+missing_term: the first token of each sequence is left out of the mean
+    .mean(axis=1) => [:, min(1, T - 1) :].mean(axis=1)
 other: it takes the first token of each sequence; the mean is asked for
     .mean(axis=1) => [:, 0]
 other: it takes the last token of each sequence; the mean is asked for

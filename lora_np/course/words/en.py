@@ -41,19 +41,15 @@ def dtype(name, given, expected):
     return f"{name} has the dtype {given}, expected {expected}, that of the arguments{more}"
 
 
-def apart(given, expected, digits):
-    """Write two numbers with so many digits, or with six more where they would look the same."""
-    digits += 6 * (f"{given:.{digits}g}" == f"{expected:.{digits}g}")
-    return f"{given:.{digits}g}, expected {expected:.{digits}g}"
-
-
 def number(name, given, expected):
-    return f"{name} is {apart(given, expected, 6)}"
+    digits = 6 if f"{given:.6g}" != f"{expected:.6g}" else 12
+    return f"{name} is {given:.{digits}g}, expected {expected:.{digits}g}"
 
 
 def entries(name, given, expected, at, count, of):
-    place = ", ".join(map(str, at))
-    return f"{name} is wrong in {count} of {of} entries; at [{place}] it is {apart(given, expected, 4)}"
+    digits = 4 if f"{given:.4g}" != f"{expected:.4g}" else 10
+    where = f"at [{', '.join(map(str, at))}] it is {given:.{digits}g}, expected {expected:.{digits}g}"
+    return f"{name} is wrong in {count} of {of} entries; {where}"
 
 
 def slips(name, words, cause):

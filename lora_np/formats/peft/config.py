@@ -61,11 +61,11 @@ def method_in(settings):
 def check_carried(model):
     """Raise unless a model's nodes are adapted, and in the way that the configuration it carries says."""
     config = model.adapter
-    if not any(adapted(model)):
+    if not adapted(model):
         raise ValueError(
             "this model has no LoRA adapter to save; make one by inject, or save the whole model by save_model."
         )
-    for path, node in adapted(model):
+    for path, node in adapted(model).items():
         method = registered("node", node)
         if registered("config", config) is not method:
             raise ValueError(
@@ -80,16 +80,14 @@ def check_carried(model):
 
 
 def adapted(model):
-    """Yield (path, node) of the adapted nodes."""
-    for path, node in all_nodes(model).items():
-        if registered("node", node):
-            yield path, node
+    """Return {path: node} of the adapted nodes."""
+    return {path: node for path, node in all_nodes(model).items() if registered("node", node)}
 
 
 def saved_whole(model):
     """Return the paths of the nodes that are saved whole; a head of our own lies in files of its own."""
-    own = ["head.classifier"] if has_own_head(model) else []
-    return [path for path in trained_whole(model, model.adapter) if path not in own]
+    paths = trained_whole(model, model.adapter)
+    return [path for path in paths if path != "head.classifier" or not has_own_head(model)]
 
 
 def peft_config(model, saved, base):
@@ -97,7 +95,7 @@ def peft_config(model, saved, base):
     not trained does not stand there, as PEFT has it with the table of a larger vocabulary."""
     config, nodes = model.adapter, all_nodes(model)
     names = {path: hf_name(model, path, node) for path, node in nodes.items() if hasattr(node, "hf")}
-    targets = {names[path]: to_peft(model, names[path]) for path, _ in adapted(model)}
+    targets = {names[path]: to_peft(model, names[path]) for path in adapted(model)}
     on_own_head = config.task_type == "SEQ_CLS" and "head.classifier" not in saved
     return {
         "peft_type": config.peft_type,

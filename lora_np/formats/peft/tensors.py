@@ -10,29 +10,19 @@ import numpy as np
 from lora_np.adapt.methods import adapt, check_plain, registered
 from lora_np.adapt.targets import HEADS, hf_name, to_peft
 from lora_np.files import about, renamed
-from lora_np.files.safetensors import open_weights
 from lora_np.formats.huggingface import (
     HEAD_MARK,
     check_finite,
-    check_settings,
     file_names,
     from_file,
     has_own_head,
     held,
     load_head,
+    opened,
     to_file,
     write_folder,
 )
-from lora_np.formats.peft.config import (
-    adapted,
-    check_carried,
-    checked_settings,
-    method_in,
-    our_config,
-    own_settings,
-    peft_config,
-    saved_whole,
-)
+from lora_np.formats.peft.config import adapted, check_carried, checked_settings, our_config, peft_config, saved_whole
 from lora_np.formats.peft.names import ROOT, canonical, unwrapped
 from lora_np.model import architectures
 from lora_np.model.heads import ClassifierHead, TiedHead
@@ -65,7 +55,7 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
         raise ValueError(f"base must be the name or the folder of the base model, but it is {base!r}.")
     saved = saved_whole(model)
     tensors, covered = {}, set()
-    for path, node in adapted(model):
+    for path, node in adapted(model).items():
         for name, (theirs, transposed) in registered("node", node).tensors.items():
             array = getattr(node, name)
             key = f"{ROOT}{to_peft(model, hf_name(model, path, node))}.{theirs}"
@@ -76,22 +66,19 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
         covered.add(path)
     if "embeddings.word" in saved and isinstance(model.head, TiedHead):
         tensors[f"{ROOT}lm_head.weight"] = model.embeddings.word.table  # the output is the same, also in PEFT
-    lost = [
-        name
-        for name in parameters(model, trainable_only=True)
-        if name not in covered and not (has_own_head(model) and name.startswith("head."))
-    ]
-    if lost:
-        raise ValueError(
-            f"{lost[0]} is trained, but an adapter folder would not hold it; name its node in the configuration's"
-            " modules_to_save."
-        )
+    for name in parameters(model, trainable_only=True):
+        if name not in covered and not (has_own_head(model) and name.startswith("head.")):
+            raise ValueError(
+                f"{name} is trained, but an adapter folder would not hold it; name its node in the configuration's"
+                " modules_to_save."
+            )
     check_finite(tensors)
     marks = {BASE_MARK: base_hash(model, saved)}
     if length := model.config.get("max_seq_length"):
         marks[LENGTH_MARK] = str(length)
-    settings, own = peft_config(model, saved, None if base is None else str(base)), own_settings(type(model.adapter))
-    write_folder(model, folder, "adapter_model.safetensors", tensors, "adapter_config.json", settings, own, **marks)
+    content = peft_config(model, saved, None if base is None else str(base))
+    own = registered("config", model.adapter).config.FIELDS
+    write_folder(model, folder, "adapter_model.safetensors", tensors, "adapter_config.json", content, own, **marks)
 
 
 def base_hash(model, saved):
@@ -131,8 +118,7 @@ def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
     path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     with about(folder):
         settings = checked_settings(path, architectures.of(model.config))
-        file = open_weights(weights)
-        check_settings(settings, file.metadata, path)
+        file = opened(weights, settings, path)
         if HEAD_MARK in file.metadata:
             model = load_head(model, folder, file.metadata)
             model = unfreeze(model, "head.classifier") if file.metadata[HEAD_MARK] == "trained" else model
@@ -179,11 +165,11 @@ def with_classifier(model, settings, shapes, path):
     """
     kind, aside = architectures.of(model.config), dict(model.aside)
     asked = set(settings.get("modules_to_save") or []) & set(HEADS)
-    if has_own_head(model) or kind.tied or not (asked or any(name.startswith("classifier.") for name in shapes)):
+    brought = {name for name in shapes if name.startswith("classifier.")}
+    if has_own_head(model) or kind.tied or not (asked or brought):
         return model
     if len(shapes.get("classifier.weight", ())) != 2:
-        adapts = tuple(f"classifier.{theirs}" for theirs, _ in method_in(settings).tensors.values())
-        if any(name.startswith(adapts) for name in shapes) or model.head is not None:
+        if brought - {"classifier.weight", "classifier.bias"} or model.head is not None:  # it is adapted
             return model
         raise ValueError(f"{path} lacks the tensor classifier.weight, the head that the adapter was trained with.")
     d, dtype = model.hidden_size, model.dtype

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..verdict.calls import fresh, is_scalar
 from ..verdict.contract import listed
-from .suspect import close, ratio
+from .suspect import broadcast, close, orders, ratio
 
 
 def zero(suspect, name):
@@ -36,24 +36,21 @@ def constant(suspect, name):
         power = exponent(suspect, name, factor, scalar, value) if scalar != name and value else None
         if power is None:
             continue
-        also = "its sign is wrong, and it" if factor < 0 else "it"
+        also = "its sign is wrong, and it is" if factor < 0 else "it is"
+        words = f"has the factor {scalar} to the power {power:.2g} too much: {also}"
         if abs(power + 1) < 0.01:
-            right = (
-                f"yours is right when {scalar} = 1, and off by {off(factor)} here"
-                if factor > 0
-                else f"{also} is off by {off(factor)} here"
-            )
-            yield "constant_factor", f"d{name} lacks the factor {scalar}: {right}"
-        else:
-            words = "once too often" if abs(power - 1) < 0.01 else f"to the power {power:.2g} too much"
-            yield "constant_factor", f"d{name} has the factor {scalar} {words}: {also} is off by {off(factor)} here"
+            words = f"lacks the factor {scalar}: " + (also if factor < 0 else f"yours is right when {scalar} = 1, and")
+        elif abs(power - 1) < 0.01:
+            words = f"has the factor {scalar} once too often: {also}"
+        yield "constant_factor", f"d{name} {words} off by {off(factor)} here"
         return
 
 
 def exponent(suspect, name, factor, scalar, value):
     """Return the power of a scalar that the factor goes with, None if it does not."""
     try:
-        again = ratio(*suspect.at(name, {scalar: 1.3 * value}))
+        there = {scalar: 1.3 * value}
+        again = ratio(suspect.given_at(name, there), suspect.truth_at(name, there))
     except Exception:
         return None
     if again is None or again * factor <= 0:
@@ -75,16 +72,11 @@ def counted(suspect, name):
     sign, size = ("its sign is wrong, and " if factor < 0 else ""), abs(factor)
     counts = suspect.counts()
     for count, words in counts.items():
-        if abs(size * count - 1) < 1e-5:
-            yield (
-                "mean_vs_sum",
-                f"{sign}d{name} is {count} times too small, {words}: a mean stands where the sum belongs",
-            )
-        elif abs(size / count - 1) < 1e-5:
-            yield (
-                "mean_vs_sum",
-                f"{sign}d{name} is {count} times too large, {words}: a sum stands where the mean belongs",
-            )
+        small, large = ("small", "a mean", "sum"), ("large", "a sum", "mean")
+        for quotient, (how, yours, right) in ((size * count, small), (size / count, large)):
+            if abs(quotient - 1) < 1e-5:
+                reason = f"{yours} stands where the {right} belongs"
+                yield "mean_vs_sum", f"{sign}d{name} is {count} times too {how}, {words}: {reason}"
     roots = [count for count in counts if abs(size * count**0.5 - 1) < 1e-5 or abs(size / count**0.5 - 1) < 1e-5]
     root = f", the root of {roots[0]}, {counts[roots[0]]}" if roots else ""
     yield "constant_factor", f"{sign}d{name} is off by {off(factor)} everywhere{root}"
@@ -92,18 +84,11 @@ def counted(suspect, name):
 
 def permuted(suspect, name):
     given, truth = suspect.given[name], suspect.truth(name)
-    if given.ndim < 2 or given.ndim > 4:
-        return
-    for order in itertools.permutations(range(given.ndim)):
-        moved = truth.transpose(order)
-        if order == tuple(range(given.ndim)):
-            continue
-        if close(given, moved):
-            yield (
-                "transpose",
-                f"d{name} is right but for its axes: it is the true gradient with the axes in the order {order}",
-            )
-        elif moved.shape != given.shape and moved.size == given.size and close(given, moved.reshape(given.shape)):
+    for order in orders(given):
+        if close(given, truth.transpose(order)):
+            words = f"it is the true gradient with the axes in the order {order}"
+            yield "transpose", f"d{name} is right but for its axes: {words}"
+        elif close(given, truth.transpose(order).reshape(given.shape)):
             yield "transpose", f"d{name} is right but for its axes: reshape it after a transpose, not before"
     for axis in range(given.ndim):
         if close(given, np.flip(truth, axis)):
@@ -126,7 +111,7 @@ def misshapen(suspect, name):
     if given.size == truth.size and close(given.reshape(truth.shape), truth):
         yield "shape", f"the numbers are right, but {shapes}"
         return
-    for order in itertools.permutations(range(given.ndim)) if given.ndim <= 4 else ():
+    for order in orders(given):
         if close(given.transpose(order), truth):
             yield "transpose", f"d{name} is right but for its axes: transpose it, to the shape {truth.shape}"
             return
@@ -158,10 +143,8 @@ def subset(suspect, name):
             values, times = np.unique(ids, return_counts=True)
             if set(rows) <= set(values[times > 1]):
                 which = f"row{'s' * (len(rows) > 1)} {listed(map(str, rows))} of d{name}"
-                words = (
-                    f"the gradient of repeated {other} is not accumulated: {which} do not hold the sum of their uses"
-                )
-                yield "not_accumulated", words
+                words = f"the gradient of repeated {other} is not accumulated"
+                yield "not_accumulated", f"{words}: {which} do not hold the sum of their uses"
                 return
     if not given[bad].any():
         cause = "wrong_derivative" if suspect.is_entrywise(name) else "missing_path"
@@ -170,10 +153,10 @@ def subset(suspect, name):
 
 
 def is_mask(x):
-    """A dropout mask or the like: zeros, and one other value."""
-    return (
-        isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.size > 3 and len(np.unique(x)) == 2 and (x == 0).any()
-    )
+    """A dropout mask or the like: booleans, or zeros and one other value."""
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "fb":
+        return False
+    return x.dtype == bool or (x.size > 3 and len(np.unique(x)) == 2 and bool((x == 0).any()))
 
 
 def alternatives(suspect, name):
@@ -183,18 +166,14 @@ def alternatives(suspect, name):
             continue
         if is_scalar(x) and x != 1:
             yield other, 1.0, "constant_factor", f"with {other} = 1: the factor {other} is missing"
-        elif isinstance(x, np.ndarray) and x.dtype == bool or is_mask(x):
+        elif is_mask(x):
             yield other, np.ones_like(x), "mask_ignored", f"without {other}: apply it on the way back, too"
         elif isinstance(x, np.ndarray) and x.dtype.kind == "f":
             yield other, np.ones_like(x), "elementwise_factor", f"with {other} = 1: {other} is missing as a factor"
             yield other, np.zeros_like(x), "missing_path", f"with {other} = 0: the way through {other} is missing"
             if x.ndim == 2 and x.shape[0] == x.shape[1]:
-                yield (
-                    other,
-                    x.T.copy(),
-                    "transpose",
-                    f"with {other}.T in place of {other}: a transpose is missing, or one too many",
-                )
+                words = f"with {other}.T in place of {other}: a transpose is missing, or one too many"
+                yield other, x.T.copy(), "transpose", words
 
 
 def modified(suspect, name):
@@ -207,29 +186,20 @@ def modified(suspect, name):
 def elementwise(suspect, name):
     """The quotient of the two is an array that is at hand."""
     given, truth = suspect.given[name], suspect.truth(name)
-    if not given.ndim:
-        return
-    large = np.abs(truth) > 1e-6 * np.max(np.abs(truth))
-    if not large.any():
+    if not given.ndim or not truth.any():
         return
     if close(np.abs(given), np.abs(truth)):
         yield "sign", f"d{name} has the wrong sign in {int((given * truth < 0).sum())} of {given.size} entries"
         return
     for other, x in suspect.tensors().items():
-        shapes = [x] + ([x[:, None]] if x.ndim == 1 and given.ndim == 2 else [])
-        for t in shapes:
-            try:
-                t = np.broadcast_to(t, given.shape)
-            except ValueError:
-                continue
-            if np.ptp(t) == 0:
+        cause = "mask_ignored" if is_mask(x) else "elementwise_factor"
+        for t in [x] + ([x[:, None]] if x.ndim == 1 and given.ndim == 2 else []):
+            if broadcast(t, given) != given.shape or np.ptp(t) == 0:
                 continue
             with np.errstate(all="ignore"):
                 if close(given, truth * t):
-                    cause = "mask_ignored" if is_mask(x) else "elementwise_factor"
                     yield cause, f"d{name} has the factor {other} once too often"
-                elif close(np.where(t != 0, given * t, 0), np.where(t != 0, truth, 0)) and close(given * t, truth):
-                    cause = "mask_ignored" if is_mask(x) else "elementwise_factor"
+                elif close(given * t, truth):
                     yield cause, f"d{name} lacks the factor {other}"
 
 
@@ -259,7 +229,7 @@ def special(suspect, name):
         one = np.ones_like(x) if isinstance(x, np.ndarray) else 1.0
         if not suspect.is_right(name, {other: one}):
             continue
-        if is_mask(x) or (isinstance(x, np.ndarray) and x.dtype == bool):
+        if is_mask(x):
             words = "somewhere on the way back it is not applied"
             yield "mask_ignored", f"d{name} is right only without {other}: {words}"
         elif suspect.is_right(name, {other: 2.0 * one}):
@@ -271,53 +241,32 @@ def special(suspect, name):
             yield cause, f"d{name} is right only when {other} = 1: {words}"
 
 
-def vanishing(suspect, name):
-    """The error vanishes with an argument: then so does the term that is wrong."""
-    for other, x in suspect.arguments().items():
-        if other == name or not isinstance(x, np.ndarray) or x.dtype.kind != "f" or is_mask(x):
-            continue
-        if suspect.is_right(name, {other: np.zeros_like(x)}):
-            yield "missing_path", f"d{name} is right only when {other} = 0: look at the way through {other}"
-
-
 def substituted(suspect, name):
     """Right as soon as another tensor stands in the cache."""
-    tensors = suspect.tensors()
-
-    def changes(cache):
-        if not isinstance(cache, (tuple, list)):
-            return
-        for k, item in enumerate(cache):
-            if isinstance(item, np.ndarray) and item.dtype.kind == "f":
-                for other, x in tensors.items():
-                    if x.shape == item.shape and not np.array_equal(x, item):
-                        yield k, item, other, x
-
-    _, cache = suspect.forward(**suspect.inputs, **suspect.fixed)
-    for k, item, other, x in changes(cache):
-
-        def change(cache, k=k, x=x):
-            parts = [*cache[:k], x.copy(), *cache[k + 1 :]]
-            return type(cache)(*parts) if hasattr(cache, "_fields") else type(cache)(parts)
-
-        try:
-            again = suspect.student(suspect.inputs, suspect.fixed, change=change)[name]
-        except Exception:
+    tensors, cache = suspect.tensors(), suspect.cache()
+    for k, item in enumerate(cache) if isinstance(cache, (tuple, list)) else ():
+        if not isinstance(item, np.ndarray) or item.dtype.kind != "f":
             continue
-        if close(again, suspect.truth(name)):
-            here = next(
-                (label for label, t in tensors.items() if t.shape == item.shape and np.array_equal(t, item)),
-                f"cache[{k}]",
-            )
-            yield "wrong_cached_value", f"d{name} is right with {other} in place of {here}"
+        here = next((label for label, x in tensors.items() if np.array_equal(x, item)), f"cache[{k}]")
+        for other, x in tensors.items():
+            if x.shape != item.shape or np.array_equal(x, item):
+                continue
+
+            def change(cache, k=k, x=x):
+                parts = [*cache[:k], x.copy(), *cache[k + 1 :]]
+                return type(cache)(*parts) if hasattr(cache, "_fields") else type(cache)(parts)
+
+            try:
+                again = suspect.student(suspect.inputs, suspect.fixed, change=change)[name]
+            except Exception:
+                continue
+            if close(again, suspect.truth(name)):
+                yield "wrong_cached_value", f"d{name} is right with {other} in place of {here}"
 
 
 def uses(suspect, name):
     """Does an entry move one place of the output only, where it has several?"""
-    found = suspect.reached(name)
-    if found is None:
-        return
-    given, true, mine, theirs = found
+    given, true, mine, theirs = suspect.reached(name)
     shape = np.shape(suspect.doutput)
     if not (theirs & ~mine).any() or not close(given, np.where(mine, true, 0)):
         return
@@ -331,10 +280,7 @@ def uses(suspect, name):
 
 def reach(suspect, name):
     """Which outputs an entry moves, beside which ones the learner lets it move."""
-    found = suspect.reached(name)
-    if found is None:
-        return
-    *_, mine, theirs = found
+    *_, mine, theirs = suspect.reached(name)
     lost = theirs & ~mine
     if lost.sum() > 0.05 * theirs.sum() and not (mine & ~theirs).any():
         share = f"{int(lost.sum())} of {int(theirs.sum())} derivatives are zero in yours"
@@ -349,10 +295,7 @@ def along(reached, shape, axis):
 
 def farther(suspect, name):
     """The same, where the learner's entries move more than they do, or one each."""
-    found = suspect.reached(name)
-    if found is None:
-        return
-    *_, mine, theirs = found
+    *_, mine, theirs = suspect.reached(name)
     if (mine & ~theirs).any() and not (theirs & ~mine).any():
         yield "extra_term", f"d{name} lets entries of the output count that do not depend on {name} there"
     elif np.array_equal(mine, theirs) and len(theirs) > 1 and theirs.sum(0).max() == theirs.sum(1).max() == 1:
@@ -362,4 +305,4 @@ def farther(suspect, name):
 FIRST = (zero, swapped, misshapen, constant)
 SHAPES = (counted, permuted, uses, subset)
 RULES = (reach, modified, elementwise, weighted, special, substituted)
-LAST = (vanishing, farther, scattered)
+LAST = (farther, scattered)

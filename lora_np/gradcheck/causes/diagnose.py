@@ -10,7 +10,7 @@ import contextlib
 
 import numpy as np
 
-from ..verdict.calls import by_name, fresh, widened
+from ..verdict.calls import by_name, widened
 from . import named
 from .by_numbers import FIRST, LAST, RULES, SHAPES
 from .edits import repairs
@@ -19,24 +19,18 @@ from .repairs import Repairs
 from .suspect import LARGEST, Suspect, close, derivative, hushed, ratio
 
 MOST = 3  # diagnoses of one gradient
-OF_ONE_FACTOR = (
-    "sign",
-    "constant_factor",
-    "mean_vs_sum",
-    "swapped",
-    "transpose",
-    "wrong_derivative",
-)  # for all entries
+# What a factor that is the same for all entries can be.
+OF_ONE_FACTOR = ("sign", "constant_factor", "mean_vs_sum", "swapped", "transpose", "wrong_derivative")
 
 
-def diagnose(trial, evidence, wrong):
+def diagnose(trial, wrong):
     """Return a list of Diagnosis for the failures of a trial; `wrong` names the arguments whose gradient is wrong."""
     found = [named(key, cause, sentence) for key, cause, sentence in trial.causes]
     values, linear = [], not any("not linear" in d.sentence for d in found)
-    if evidence.steady and all(np.size(trial.inputs[name]) <= LARGEST for name in wrong):
+    if trial.steady and all(np.size(trial.inputs[name]) <= LARGEST for name in wrong):
         with contextlib.suppress(Exception, SystemExit), hushed():
             functions = trial.forward.function, trial.backward.function  # whose sources are read
-            suspect = Suspect(*functions, trial.inputs, trial.fixed, evidence.doutput, linear)
+            suspect = Suspect(*functions, trial.inputs, trial.fixed, trial.doutput, linear)
             values = of_values(suspect, wrong)
     soft = [d for d in found if d.cause in ("shape", "dtype") or "not linear" in d.sentence]
     return [*(d for d in found if d not in soft), *values, *soft]
@@ -48,15 +42,16 @@ def of_values(suspect, wrong):
     if not wrong:
         return []
     edits, forwards = repairs_of(suspect), Forwards(suspect, wrong)
-    early, late = (spoken(edits.plain), forwards), (spoken(edits.rest),)
-    return [diagnosis for name in wrong for diagnosis in of_gradient(suspect, name, early, late)]
+    early = (*FIRST, spoken(edits.found, False), spoken(forwards.found))
+    rules = (*early, *SHAPES, spoken(edits.found, True), *RULES, *LAST)
+    return [diagnosis for name in wrong for diagnosis in of_gradient(suspect, name, early, rules)]
 
 
 def repairs_of(suspect):
     """Return the search for an edit of the learner's backward that makes gradients right."""
     wanted = {name: suspect.truth(name) for name in suspect.given}
     # Behind all other forwards: a layer that keeps things on itself then has those of this point.
-    _, cache = suspect.forward(**fresh(suspect.inputs), **fresh(suspect.fixed))
+    cache = suspect.cache()
 
     def arguments():
         return widened(suspect.doutput), widened(cache)
@@ -66,20 +61,24 @@ def repairs_of(suspect):
         wanted,
         lambda: repairs(suspect.backward, *arguments()),
         lambda backward: by_name(backward(*arguments()), suspect.inputs),
-        lambda name, cause: derivative(suspect, name, cause),
     )
 
 
-def spoken(search):
+def spoken(search, *args):
     """Return a search for edits as a rule, whose sentences are about a gradient."""
-    return lambda _, name: ((cause, f"d{name} {words}") for cause, words in search(name))
+
+    def rule(suspect, name):
+        for cause, words in search(name, *args):
+            yield derivative(suspect, name, cause), f"d{name} {words}"
+
+    return rule
 
 
-def of_gradient(suspect, name, early, late):
-    """Return up to three diagnoses of one gradient."""
-    found, scaled = {}, ratio(suspect.given[name], suspect.truth(name)) is not None
-    fits = suspect.given[name].shape == suspect.truth(name).shape
-    for rule in (*FIRST, *early, *SHAPES, *late, *RULES, *LAST) if fits else (*FIRST, *early):
+def of_gradient(suspect, name, early, rules):
+    """Return up to three diagnoses of one gradient; `early` are the rules for one that has another shape."""
+    given, truth, found = suspect.given[name], suspect.truth(name), {}
+    scaled = ratio(given, truth) is not None
+    for rule in rules if given.shape == truth.shape else early:
         if len(found) >= MOST or (found and rule in LAST):
             break
         try:

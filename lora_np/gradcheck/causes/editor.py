@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..verdict.calls import LIBRARIES
+from ..verdict.snapshots import children
 
 NUMBERS = (np.ndarray, np.number, float, int)
 SIMPLE = {"2.0": 2.0, "3.0": 3.0, "1.5": 1.5, "4.0": 4.0}
@@ -35,17 +36,9 @@ class Edit(NamedTuple):
     inserted: tuple = ()  # (place in the body, a statement)
     coefficient: object = None  # the constant in `after`, a factor, whose value is still to be found
 
-    @property
-    def line(self):
-        return written(self.place)
-
-    @property
-    def old(self):
-        return written(self.before)
-
-    @property
-    def new(self):
-        return written(self.after)
+    def words(self):
+        """Return what was there, what is there now, and the line: only when asked, as of some thousand one is shown."""
+        return [written(part) for part in (self.before, self.after, self.place)]
 
     def build(self):
         """Return the edited function, None if it has no sense."""
@@ -58,7 +51,6 @@ class Edit(NamedTuple):
 
 
 def written(node):
-    """Written only when asked for: of some thousand edits one is shown."""
     if isinstance(node, ast.For):
         return f"for {ast.unparse(node.target)} in {ast.unparse(node.iter)}"
     return node if isinstance(node, str) else ast.unparse(node)
@@ -71,11 +63,7 @@ class Unreadable(Exception):
 class Editor:
     """The source of a function, and of the functions of its author that it calls, with the values they had in a call.
 
-    Parameters
-    ----------
-    function : function or bound method
-    rebuilt : callable, optional
-        From an edited function to the one that calls it.
+    `rebuilt` goes from an edited function to the one that calls it; those `seen` are not read again.
     """
 
     def __init__(self, function, rebuilt=None, seen=()):
@@ -84,37 +72,35 @@ class Editor:
         self.rebuilt = rebuilt or (lambda edited: edited)
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(self.function)))
+            endless = any(isinstance(node, ast.While) for node in ast.walk(tree))  # as an edit may make it
+            if not isinstance(tree.body[0], ast.FunctionDef) or endless:
+                raise Unreadable
+            tree.body[0].decorator_list = []
+            self.tree, self.definition, self.code = tree, tree.body[0], compile(tree, "<rebuilt>", "exec")
         except (OSError, TypeError, SyntaxError) as error:
             raise Unreadable from error
-        endless = any(isinstance(node, ast.While) for node in ast.walk(tree))  # as an edit may make it
-        if not isinstance(tree.body[0], ast.FunctionDef) or endless:
-            raise Unreadable
-        tree.body[0].decorator_list = []
-        self.tree, self.definition = tree, tree.body[0]
         cells = zip(self.function.__code__.co_freevars, self.function.__closure__ or ())
         self.scope = {**self.function.__globals__, **{name: cell.cell_contents for name, cell in cells}}
-        self.in_loops = [node for loop in self.loops() for node in ast.walk(loop)]
         self.place = dict(places_of(tree))
-        self.commands = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # they change things
-        self.locals, self.values, self.texts, self.inner = {}, {}, {}, []
+        self.locals, self.values, self.inner = {}, {}, []
         for name in (*self.function.__code__.co_names, *self.function.__code__.co_freevars):
             called = self.scope.get(name)
-            if isinstance(called, types.FunctionType) and called not in seen and not is_library(called):
+            own = isinstance(called, types.FunctionType) and not called.__code__.co_filename.startswith(LIBRARIES)
+            if own and called not in seen:
                 with contextlib.suppress(Unreadable):
                     rebuild = functools.partial(self.calling, name)
                     self.inner.append(Editor(called, rebuild, (*seen, self.function)))
 
     def calling(self, name, other):
         """Return this function as it is when it calls another one by that name."""
-        scope = {**self.function.__globals__, name: other}
-        cells = tuple(
-            types.CellType(other) if free == name else cell
-            for free, cell in zip(self.function.__code__.co_freevars, self.function.__closure__ or ())
-        )
-        f = self.function
-        new = types.FunctionType(f.__code__, scope, f.__name__, f.__defaults__, cells or None)
-        new.__kwdefaults__ = f.__kwdefaults__
-        return self.rebuilt(new if self.bound is None else new.__get__(self.bound))
+        return self.made(self.code, {name: other})
+
+    def made(self, code, changed):
+        """Return the function of some code, or the one that calls it, where some of its names stand for others."""
+        scope = {**self.scope, **changed}
+        exec(code, scope)
+        function = scope[self.definition.name]
+        return self.rebuilt(function if self.bound is None else function.__get__(self.bound))
 
     def watch(self, *arguments, **named):
         """Call the function once, and keep the local variables of all that are read here."""
@@ -154,7 +140,7 @@ class Editor:
 
     def computed(self, node, values):
         """Return what an expression is worth for some local variables, None if that cannot be told."""
-        if id(node) in self.commands:
+        if isinstance(self.place.get(id(node), [None])[0], ast.Expr):  # a command, which changes things
             return None
         try:
             with np.errstate(all="ignore"):
@@ -162,12 +148,6 @@ class Editor:
                 return eval(code, self.scope, values)
         except Exception:
             return None
-
-    def words(self, node):
-        """Return the text of a node of the tree."""
-        if id(node) not in self.texts:
-            self.texts[id(node)] = ast.unparse(node)
-        return self.texts[id(node)]
 
     def kind_of(self, node):
         """Return the class of a factor: minus one, another number, a count, a mask, or another array."""
@@ -201,7 +181,9 @@ class Editor:
             if simple and isinstance(node.ctx, ast.Load) and getattr(node.value, "id", None) in found:
                 found.append(ast.unparse(node))
         for name in arguments:
-            found += parts_of(name, self.locals.get(name))
+            whole = self.locals.get(name)
+            if not isinstance(whole, np.ndarray):  # a key that is an object cannot be written down
+                found += [name + path for path, _ in children(whole) if "<" not in path]
         values, seen = {}, set()
         for name in dict.fromkeys(found):
             value = self.value(parse(name))
@@ -250,12 +232,9 @@ class Editor:
         try:
             with self.changed(edit):
                 code = compile(self.tree, "<edited>", "exec")
-            scope = dict(self.scope)
-            exec(code, scope)
-            function = scope[self.definition.name]
+            return self.made(code, {})
         except (SyntaxError, ValueError, TypeError, NameError, KeyError):
             return None
-        return self.rebuilt(function if self.bound is None else function.__get__(self.bound))
 
     def loops(self):
         return [node for node in ast.walk(self.definition) if isinstance(node, ast.For)]
@@ -269,13 +248,13 @@ class Editor:
         """Yield (node, the statement it is part of) for all that may be edited."""
         plain = (ast.Assign, ast.AugAssign, ast.Return, ast.Expr)
         for statement in ast.walk(self.definition):
-            if isinstance(statement, plain) and not isinstance(getattr(statement, "value", None), ast.Constant):
-                written = written_to(statement)
-                for node in ast.walk(statement):
-                    if id(node) in self.place and node not in written:
-                        yield node, statement
-            elif isinstance(statement, ast.For):
-                yield from ((node, statement) for node in ast.walk(statement.iter) if id(node) in self.place)
+            whole = statement.iter if isinstance(statement, ast.For) else statement
+            if whole is statement and (not isinstance(statement, plain) or isinstance(statement.value, ast.Constant)):
+                continue
+            written = written_to(statement)
+            for node in ast.walk(whole):
+                if isinstance(node, (ast.expr, ast.stmt)) and node not in written:
+                    yield node, statement
 
     def bindings(self):
         """Return {name: place in the body} where arguments, and what comes out of a tuple, can be bound anew."""
@@ -287,28 +266,13 @@ class Editor:
         return {name: place for name, place in found.items() if name in self.names}
 
 
-def parts_of(name, value):
-    """Return the expressions for what is in a cache, or in an object, by that name."""
-    if isinstance(value, dict):
-        return [f"{name}[{key!r}]" for key in value if isinstance(key, str)]
-    if hasattr(value, "_fields"):
-        return [f"{name}.{field}" for field in value._fields]
-    if isinstance(value, (tuple, list)):
-        return [f"{name}[{k}]" for k in range(len(value))]
-    return [f"{name}.{field}" for field in getattr(value, "__dict__", ())]
-
-
 def places_of(tree):
-    """Yield (id of a node, (its parent, field, index or None)) for all nodes that hang in one place only."""
-    seen = {}
+    """Yield (id of a node, (its parent, field, index or None)) for all nodes."""
     for parent in ast.walk(tree):
         for field, value in ast.iter_fields(parent):
             for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
                 if isinstance(node, ast.AST):
-                    seen.setdefault(id(node), []).append((parent, field, index))
-    for key, places in seen.items():
-        if len(places) == 1:  # the parser shares nodes such as Load(), which nobody edits
-            yield key, places[0]
+                    yield id(node), (parent, field, index)
 
 
 def written_to(statement):
@@ -332,11 +296,6 @@ def put(parent, field, index, node):
         setattr(parent, field, node)
     else:
         getattr(parent, field)[index] = node
-
-
-def is_library(function):
-    """Was it written by others: NumPy, Python itself, what is installed?"""
-    return function.__code__.co_filename.startswith(LIBRARIES)
 
 
 def parse(text, mode="eval"):

@@ -13,7 +13,7 @@ FACTOR = {
     "array": "elementwise_factor",
 }
 MISSING = {**FACTOR, "mask": "mask_ignored"}
-BOTH = {
+BOTH = {  # a cause by kind, or by kind and class
     "transpose": "transpose",
     "mean or sum": "mean_vs_sum",
     "axis": "reduction_axis",
@@ -25,38 +25,28 @@ BOTH = {
     "flip axes": "transpose",
     "range": "missing_term",
     "size": "constant_factor",
-}
-BOTH_BY_CLASS = {
+    "scale": "constant_factor",
     "rename": {"array": "wrong_cached_value", "constant": "constant_factor"},
-    "power": {
-        "array": "wrong_derivative",
-        "constant": "constant_factor",
-        "count": "mean_vs_sum",
-        "mask": "elementwise_factor",
-    },
-    "scale": {"": "constant_factor"},
+    "power": {**FACTOR, "array": "wrong_derivative"},
     "invert factor": FACTOR,
 }
 AS_FAULT = {
-    "drop term": {
-        "way": "missing_path",
-        "term": "missing_term",
-        "constant": "missing_term",
-        "number": "constant_factor",
-    },
+    **BOTH,
+    "drop term": {"way": "missing_path", "term": "missing_term", "number": "constant_factor"},
     "drop factor": MISSING,
-    "flip sign": {"": "sign"},
+    "flip sign": "sign",
     "double factor": FACTOR,
-    "drop reduction": {"": "reduction_axis"},
-    "keep the last": {"": "not_accumulated"},
-    "choose": {"mask": "mask_ignored"},
-    "drop step": {"mask": "mask_ignored"},
+    "drop reduction": "reduction_axis",
+    "keep the last": "not_accumulated",
+    "choose": "mask_ignored",
+    "drop step": "mask_ignored",
 }
 AS_REPAIR = {
-    "drop term": {"way": "extra_term", "term": "extra_term", "constant": "extra_term", "number": "constant_factor"},
+    **BOTH,
+    "drop term": {"way": "extra_term", "term": "extra_term", "number": "constant_factor"},
     "drop factor": FACTOR,
-    "put a name": {"array": "wrong_cached_value"},
-    "choose": {"mask": "elementwise_factor"},
+    "put a name": "wrong_cached_value",
+    "choose": "elementwise_factor",
     "wrap": {"array": "wrong_cached_value", "slope": "wrong_derivative"},
     "add factor": MISSING,
     "accumulate": {"loop": "not_accumulated", "way": "missing_path"},
@@ -70,25 +60,25 @@ ORDER = (  # the likeliest first; what several fit is named by the first
 
 
 def meaning(edit, table):
-    if edit.kind in table:
-        return table[edit.kind].get(edit.what)
-    return BOTH.get(edit.kind) or BOTH_BY_CLASS.get(edit.kind, {}).get(edit.what)
+    """Return the cause that an edit stands for, None if it stands for none."""
+    found = table.get(edit.kind)
+    return found.get(edit.what) if isinstance(found, dict) else found
 
 
-def faults(function, *arguments, **named):
+def faults(function, *arguments):
     """Yield (cause, Edit) for each single edit of a right function, as it runs for some arguments."""
-    yield from understood(function, arguments, named, AS_FAULT)
+    yield from understood(function, arguments, AS_FAULT)
 
 
-def repairs(function, *arguments, **named):
+def repairs(function, *arguments):
     """Yield (cause, Edit) for each single edit that may make a wrong function right: the cause is what is wrong now."""
-    yield from understood(function, arguments, named, AS_REPAIR)
+    yield from understood(function, arguments, AS_REPAIR)
 
 
-def understood(function, arguments, named, table):
+def understood(function, arguments, table):
     editor = Editor(function)
     with contextlib.suppress(Exception):  # what has a value before it raises is seen
-        editor.watch(*arguments, **named)
+        editor.watch(*arguments)
     edits = [edit for part in editor.all() for edit in all_edits(part, additions=table is AS_REPAIR)]
     for edit in sorted(edits, key=lambda edit: ORDER.index(edit.kind)):
         if cause := meaning(edit, table):

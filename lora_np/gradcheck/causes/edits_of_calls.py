@@ -22,7 +22,6 @@ def of_call(editor, node):
         **dict.fromkeys(("ravel", "flatten"), of_order),
         **dict.fromkeys(("dot", "matmul"), of_dot),
         **dict.fromkeys(("maximum", "minimum"), of_larger),
-        "tile": of_tile,
         "einsum": of_einsum,
         "where": of_choice,
         "range": of_range,
@@ -32,9 +31,6 @@ def of_call(editor, node):
         inner = node.args[0] if node.args else node.func.value
         if name in ("repeat", "tile") or np.shape(editor.value(inner)) == np.shape(editor.value(node)):
             yield "drop call", "", inner
-    if name in ("sin", "cos"):
-        other = "cos" if name == "sin" else "sin"
-        yield "drop call", "", ast.Call(ast.Attribute(node.func.value, other, ast.Load()), node.args, [])
 
 
 def is_method(node):
@@ -43,12 +39,12 @@ def is_method(node):
 
 
 def reduced(node):
-    """Return what is summed."""
+    """Return what is summed, or reshaped."""
     return node.func.value if is_method(node) else node.args[0]
 
 
 def with_reduced(node, new):
-    """Return the same reduction of something else."""
+    """Return the same call for something else."""
     if is_method(node):
         return ast.Call(ast.Attribute(new, node.func.attr, ast.Load()), node.args, node.keywords)
     return ast.Call(node.func, [new, *node.args[1:]], node.keywords)
@@ -90,29 +86,20 @@ def of_axes(editor, node):
         changed = copy.deepcopy(node)
         changed.args[k], changed.args[m] = changed.args[m], changed.args[k]
         yield "transpose", "", changed
-    whole = node.args[0] if first else node.func.value
+    whole = reduced(node)
     if node.func.attr != "reshape":
         yield "transpose", "", whole
         return
     axes = np.ndim(editor.value(whole))
     for k, m in itertools.permutations(range(axes), 2) if 1 < axes < 7 else ():
         moved = parse(f"np.moveaxis({ast.unparse(whole)}, {k}, {m})")
-        if first:
-            yield "transpose", "", ast.Call(node.func, [moved, *node.args[1:]], node.keywords)
-        else:
-            yield "transpose", "", ast.Call(ast.Attribute(moved, "reshape", ast.Load()), node.args, node.keywords)
+        yield "transpose", "", with_reduced(node, moved)
     yield from of_order(editor, node)
 
 
 def of_order(editor, node):
     if any(keyword.arg == "order" for keyword in node.keywords):
         yield "transpose", "", ast.Call(node.func, node.args, [k for k in node.keywords if k.arg != "order"])
-
-
-def of_tile(editor, node):
-    if len(node.args) == 2 and isinstance(node.args[1], ast.Tuple):
-        times, axis = node.args[1].elts[0], ast.keyword("axis", ast.Constant(0))
-        yield "transpose", "", ast.Call(parse("np.repeat"), [node.args[0], times], [axis])
 
 
 def of_einsum(editor, node):
@@ -147,21 +134,25 @@ def of_larger(editor, node):
 
 def of_range(editor, node):
     """One step too few, or too many."""
-    end = node.args[-1] if len(node.args) < 3 else node.args[1]
-    place = node.args.index(end)
+    end = min(1, len(node.args) - 1)
     for op, undone in ((ast.Add, ast.Sub), (ast.Sub, ast.Add)):
-        one = isinstance(end, ast.BinOp) and isinstance(end.op, undone) and getattr(end.right, "value", None) == 1
-        new = end.left if one else ast.BinOp(end, op(), ast.Constant(1))
-        yield "range", "", ast.Call(node.func, [*node.args[:place], new, *node.args[place + 1 :]], [])
+        old, new = node.args[end], [*node.args]
+        one = isinstance(old, ast.BinOp) and isinstance(old.op, undone) and getattr(old.right, "value", None) == 1
+        new[end] = old.left if one else ast.BinOp(old, op(), ast.Constant(1))
+        yield "range", "", ast.Call(node.func, new, [])
     if len(node.args) == 2:
         yield "range", "", ast.Call(node.func, node.args[1:], [])
 
 
 def of_dot(editor, node):
     if len(node.args) == 2:
-        left, right = node.args
-        for sides in ((right, left), (flip(left), right), (left, flip(right)), (flip(left), flip(right))):
+        for sides in orders_of_factors(*node.args):
             yield "transpose", "", ast.Call(node.func, list(sides), [])
+
+
+def orders_of_factors(left, right):
+    """Return what a product of matrices may be of: exchanged, or one or both transposed."""
+    return (right, left), (flip(left), right), (left, flip(right)), (flip(left), flip(right))
 
 
 def flip(node):

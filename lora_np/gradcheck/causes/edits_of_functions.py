@@ -7,27 +7,37 @@ import itertools
 import numpy as np
 
 from .editor import Edit, parse, written_to
-from .edits_of_calls import of_call, reduced, with_reduced
-from .edits_of_nodes import changes, fits, is_reduction, is_root
+from .edits_of_calls import reduced, with_reduced
+from .edits_of_nodes import changes, is_reduction, is_root
+from .suspect import broadcast
 
 
 def all_edits(editor, additions):
     """Yield an Edit for each slip there may be in a function; with `additions`, also those that put something in."""
-    same = {}  # edits that may be due in several places at once
+    same, alike = {}, {}  # edits that may be due in several places at once: of an expression, of all means, say
     for node, statement in editor.statements():
         try:
             found = list(changes(editor, node, statement, additions))
         except Exception:  # an expression of a form that nobody foresaw
             continue
+        old = ast.unparse(node) if found else ""
         for kind, what, new in found:
             unknown = new.left if kind == "scale" else None
             yield Edit(kind, what, editor, statement, node, new, ((node, new),), coefficient=unknown)
             if unknown is None:
-                same.setdefault((kind, what, editor.words(node)), []).append((node, new))
+                same.setdefault((kind, what, old), []).append((node, new))
+            if kind == "mean or sum" or (kind == "axis" and new.keywords):
+                changed = ", ".join(map(ast.unparse, new.keywords))
+                changed = f"with {changed}" if kind == "axis" else f"as a {new.func.attr}"
+                alike.setdefault((kind, node.func.attr, changed), {}).setdefault(id(node), (node, new))
     for (kind, what, old), nodes in same.items():
         if len({id(node) for node, _ in nodes}) > 1:
             yield from everywhere_alike(editor, kind, what, old, nodes)
-    for several in (together, rebindings, exchanges, overwritten, sums_of_loops, moves):
+    for (kind, name, changed), pairs in alike.items():
+        if len(pairs) > 1:
+            words = f"each {name} {changed}"
+            yield Edit(kind, "", editor, "the whole function", name, words, tuple(pairs.values()))
+    for several in (exchanges, overwritten, sums_of_loops, moves):
         with contextlib.suppress(Exception):
             yield from several(editor)
 
@@ -40,33 +50,6 @@ def everywhere_alike(editor, kind, what, old, nodes):
     for text, pairs in by_text.items():
         if len(pairs) > 1:
             yield Edit(kind, what, editor, f"{old}, everywhere", old, text, tuple(pairs))
-
-
-def together(editor):
-    """Yield an Edit for what is likely to be wrong everywhere at once: sums for means, an axis."""
-    calls = {}
-    for node, _ in editor.statements():
-        if isinstance(node, ast.Call):
-            for kind, _, new in of_call(editor, node):
-                if kind in ("mean or sum", "axis"):
-                    axis = ", ".join(ast.unparse(k) for k in new.keywords if k.arg)
-                    key = (kind, node.func.attr, axis if kind == "axis" else "")
-                    calls.setdefault(key, {}).setdefault(id(node), (node, new))
-    for (kind, name, axis), found in calls.items():
-        if len(found) > 1:
-            words = (
-                f"each {name} with {axis}"
-                if kind == "axis"
-                else f"each {name} as a {'mean' if name == 'sum' else 'sum'}"
-            )
-            yield Edit(kind, "", editor, "the whole function", name, words, tuple(found.values()))
-
-
-def rebindings(editor):
-    """Yield an Edit for each argument, or part of the cache, that is changed for all its uses at once."""
-    for name, place in editor.bindings().items():
-        for kind, what, value in everywhere(editor, name):
-            yield Edit(kind, what, editor, f"{name}, everywhere", name, value, (), (place, f"{name} = {value}"))
 
 
 def exchanges(editor):
@@ -101,15 +84,6 @@ def sums_of_loops(editor):
                 yield Edit("accumulate", "loop", editor, node, node, new, ((node, new),), start)
 
 
-def everywhere(editor, name):
-    mine = editor.names[name]
-    if np.ndim(mine) >= 2:
-        yield "transpose", "", f"{name}.swapaxes(-1, -2)"
-    for other, value in editor.names.items():
-        if other != name and np.ndim(mine) and np.shape(value) == np.shape(mine):
-            yield "rename", "array", other
-
-
 def moves(editor):
     """Yield an Edit for each array factor that stands in another place than it does."""
     places = list(editor.statements())
@@ -141,8 +115,7 @@ def moved(editor, node, other, statement, words):
     """Yield an Edit for each tensor that a factor may belong to."""
     value = editor.value(parse(words))
     for name, place in editor.bindings().items() if value is not None else ():
-        if np.ndim(editor.names[name]) and fits(value, editor.names[name]):
+        if np.ndim(editor.names[name]) and broadcast(value, editor.names[name]) is not None:
             new = f"{name} * {words}"
-            yield Edit(
-                "move factor", "array", editor, statement, name, new, ((node, other),), (place, f"{name} = {new}")
-            )
+            inserted = (place, f"{name} = {new}")
+            yield Edit("move factor", "array", editor, statement, name, new, ((node, other),), inserted)

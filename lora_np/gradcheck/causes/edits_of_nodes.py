@@ -6,11 +6,13 @@ Each rule yields (kind, class of what it is done to, new node). What a kind mean
 import ast
 import functools
 import itertools
+import math
 
 import numpy as np
 
 from .editor import NUMBERS, parse
-from .edits_of_calls import REDUCTIONS, flip, of_call, reduced, with_reduced
+from .edits_of_calls import REDUCTIONS, flip, of_call, orders_of_factors
+from .suspect import broadcast
 
 WRAPS = ("np.exp({})", "np.log({})", "np.sqrt({})", "{}**2", "np.tanh({})")
 SLOPES = ("(1 - {})", "(1 - {}**2)", "{} * (1 - {})")
@@ -24,7 +26,7 @@ def changes(editor, node, statement, additions):
     yield from of_node(editor, node)
     atom = is_atom(editor, node)
     if atom:
-        yield from of_atom(editor, node, is_reduced(editor, node, statement))
+        yield from of_atom(editor, node)
     if not additions:
         return
     if is_scaled(editor, node):
@@ -33,29 +35,11 @@ def changes(editor, node, statement, additions):
         yield from wraps(editor, node)
     elif isinstance(node, (ast.BinOp, ast.Call, ast.Subscript)) and np.ndim(here := editor.value(node)):
         for other, value in editor.names.items():
-            if np.ndim(value) and bare(value) == bare(here) and not np.array_equal(value, here):
+            whole = math.prod(broadcast(value, here) or (0,))  # the same shape but for ones in front
+            if np.ndim(value) and np.size(value) == np.size(here) == whole and not np.array_equal(value, here):
                 yield "put a name", "array", parse(other)
-    if is_root(node, statement) or is_operand(editor, node, statement):
+    if is_root(node, statement) or is_operand(editor, node):
         yield from insertions(editor, node)
-
-
-def of_node(editor, node):
-    """Yield what may be wrong with a node of its type."""
-    of_type = {
-        ast.BinOp: of_operation,
-        ast.Call: of_call,
-        ast.Compare: of_comparison,
-        ast.Subscript: of_slice,
-        ast.Assign: of_statement,
-        ast.AugAssign: of_statement,
-        ast.Expr: of_expression,
-    }
-    if type(node) in of_type:
-        yield from of_type[type(node)](editor, node)
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        yield "flip sign", "", node.operand
-    elif isinstance(node, ast.Attribute) and node.attr == "T" and isinstance(node.ctx, ast.Load):
-        yield "transpose", "", node.value
 
 
 def size_read(editor, node):
@@ -74,20 +58,25 @@ def size_read(editor, node):
 
 
 def of_size(editor, node):
-    """Yield another axis of the same tensor, or the sizes unpacked in another order."""
+    """Yield another axis of the same tensor, that of another tensor, or the sizes unpacked in another order."""
     if isinstance(node, ast.Assign):
         names = node.targets[0].elts
         for k, m in itertools.combinations(range(len(names)), 2):
             order = [names[{k: m, m: k}.get(place, place)] for place in range(len(names))]
             yield "size", "", ast.Assign([ast.Tuple(order, ast.Store())], node.value)
         return
-    array = node.args[0] if isinstance(node, ast.Call) else node.value.value
-    for axis, size in enumerate(np.shape(editor.value(array))):
+    by_length = isinstance(node, ast.Call)
+    array, axis = (node.args[0], 0) if by_length else (node.value.value, editor.value(node.slice))
+    for other, size in enumerate(np.shape(editor.value(array))):
         if size != editor.value(node):
-            yield "size", "", parse(f"{ast.unparse(array)}.shape[{axis}]")
+            yield "size", "", parse(f"{ast.unparse(array)}.shape[{other}]")
+    for name, value in editor.names.items():
+        if -np.ndim(value) <= axis < np.ndim(value) and np.shape(value)[axis] != editor.value(node):
+            yield "size", "", parse(f"{name}.shape[{axis}]")
 
 
-def of_operation(editor, node):
+def of_node(editor, node):
+    """Yield what may be wrong with a node of its type, or of its operator's."""
     rules = {
         ast.Add: of_sum,
         ast.Sub: of_sum,
@@ -95,9 +84,27 @@ def of_operation(editor, node):
         ast.Div: of_quotient,
         ast.MatMult: of_matrices,
         ast.Pow: of_power,
+        ast.USub: of_minus,
+        ast.Call: of_call,
+        ast.Compare: of_comparison,
+        ast.Subscript: of_slice,
+        ast.Attribute: of_attribute,
+        ast.Assign: of_statement,
+        ast.AugAssign: of_statement,
+        ast.Expr: of_expression,
     }
-    if type(node.op) in rules:
-        yield from rules[type(node.op)](editor, node)
+    kind = type(node.op if isinstance(node, (ast.BinOp, ast.UnaryOp)) else node)
+    if kind in rules:
+        yield from rules[kind](editor, node)
+
+
+def of_minus(editor, node):
+    yield "flip sign", "", node.operand
+
+
+def of_attribute(editor, node):
+    if node.attr == "T" and isinstance(node.ctx, ast.Load):
+        yield "transpose", "", node.value
 
 
 def of_comparison(editor, node):
@@ -114,21 +121,18 @@ def of_slice(editor, node):
 
 
 def is_atom(editor, node):
-    return (
-        isinstance(node, (ast.Name, ast.Attribute, ast.Subscript))
-        and isinstance(node.ctx, ast.Load)
-        and ast.unparse(node) in editor.names
-    )
+    read = isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Load)
+    return read and ast.unparse(node) in editor.names
 
 
-def of_atom(editor, node, is_argument):
+def of_atom(editor, node):
     """Another tensor in the place of one, or its transpose."""
     words = ast.unparse(node)
     mine = editor.names[words]
     for other, value in editor.names.items():
-        if other != words and comparable(value, mine):
+        if other != words and np.ndim(value) == np.ndim(mine):
             yield "rename", "array" if np.ndim(value) else "constant", parse(other)
-    if np.ndim(mine) >= 2 and not is_argument:
+    if np.ndim(mine) >= 2 and not is_argument(editor, node):
         yield "transpose", "", flip(node)
 
 
@@ -146,41 +150,22 @@ def wraps(editor, node):
         yield "wrap", "slope", parse(slope.format(words, words))
 
 
-def bare(value):
-    """Return a shape without the ones in front, which change nothing in a product."""
-    shape = list(np.shape(value))
-    while shape and shape[0] == 1:
-        shape.pop(0)
-    return shape
+def is_operand(editor, node):
+    """Does it stand on a side of a product of matrices, in a sum, or is it an argument?"""
+    parent = editor.place[id(node)][0]
+    if isinstance(parent, ast.BinOp):
+        return isinstance(parent.op, (ast.MatMult, ast.Add, ast.Sub))
+    return is_argument(editor, node)
 
 
-def is_operand(editor, node, statement):
-    """Does it stand on a side of a product of matrices, below a reduction, or in a sum?"""
-    for parent in ast.walk(statement):
-        if (
-            isinstance(parent, ast.BinOp)
-            and isinstance(parent.op, (ast.MatMult, ast.Add, ast.Sub))
-            and node in (parent.left, parent.right)
-        ):
+def is_argument(editor, node):
+    """Is it an argument of a function, the array of a method such as sum or mean included?"""
+    parent, field, _ = editor.place[id(node)]
+    if isinstance(parent, ast.Attribute):
+        if parent.attr == "shape":
             return True
-        if isinstance(parent, ast.Call):
-            if isinstance(parent.func, ast.Attribute) and parent.func.attr in REDUCTIONS and parent.func.value is node:
-                return True
-            if node in parent.args:
-                return True
-    return False
-
-
-def is_reduced(editor, node, statement):
-    """Does it stand directly below a sum, a mean or a shape, or is it an argument of another function?"""
-    for parent in ast.walk(statement):
-        if isinstance(parent, ast.Attribute) and parent.attr == "shape" and parent.value is node:
-            return True
-        if isinstance(parent, ast.Call):
-            method = isinstance(parent.func, ast.Attribute) and parent.func.attr in REDUCTIONS
-            if node in parent.args or (method and parent.func.value is node):
-                return True
-    return False
+        return parent.attr in REDUCTIONS and editor.place[id(parent)][1] == "func"
+    return isinstance(parent, ast.Call) and field == "args"
 
 
 def of_sum(editor, node):
@@ -195,7 +180,7 @@ def way(editor, part):
     """Is a term a whole way from the variable to the output: a product of matrices, or a sum over other entries?"""
     value = editor.value(part)
     if value is not None and np.ndim(value) == 0:
-        return "constant"
+        return "term"
     matrices = any(isinstance(n, ast.MatMult) for n in ast.walk(part))
     sums = any(isinstance(n, ast.Attribute) and n.attr in REDUCTIONS for n in ast.walk(part))
     return "way" if matrices or sums or isinstance(part, ast.Name) else "term"
@@ -207,10 +192,6 @@ def of_product(editor, node):
         yield "drop factor", what, other
         yield "double factor", what, ast.BinOp(node, ast.Mult(), factor)
         yield "invert factor", what, ast.BinOp(other, ast.Div(), factor)
-
-        if is_reduction(other) and what in ("array", "mask"):
-            yield "move factor", "array", with_reduced(other, ast.BinOp(reduced(other), ast.Mult(), factor))
-
     factors = chain(node)
     for pair in itertools.combinations(range(len(factors)), 2) if 2 < len(factors) < 6 else ():
         rest = [factor for k, factor in enumerate(factors) if k not in pair]
@@ -231,21 +212,16 @@ def of_quotient(editor, node):
 
 def of_power(editor, node):
     if isinstance(editor.value(node.right), (int, float)):
+        what = "array" if np.ndim(editor.value(node.left)) else "constant"
         for power in (-2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2, 3):
-            yield (
-                "power",
-                "array" if np.ndim(editor.value(node.left)) else "constant",
-                ast.BinOp(node.left, ast.Pow(), ast.Constant(power)),
-            )
+            yield "power", what, ast.BinOp(node.left, ast.Pow(), ast.Constant(power))
         yield "power", "array", ast.Call(parse("np.abs"), [node.left], [])
 
 
 def of_matrices(editor, node):
-    yield "transpose", "", ast.BinOp(node.right, ast.MatMult(), node.left)
     yield "transpose", "", flip(node)
-    yield "transpose", "", ast.BinOp(flip(node.left), ast.MatMult(), node.right)
-    yield "transpose", "", ast.BinOp(node.left, ast.MatMult(), flip(node.right))
-    yield "transpose", "", ast.BinOp(flip(node.left), ast.MatMult(), flip(node.right))
+    for left, right in orders_of_factors(node.left, node.right):
+        yield "transpose", "", ast.BinOp(left, ast.MatMult(), right)
 
 
 def of_statement(editor, node):
@@ -262,37 +238,24 @@ def of_statement(editor, node):
     if isinstance(node, ast.AugAssign):
         if isinstance(node.op, (ast.Add, ast.Sub)):
             yield "drop term", way(editor, node.value), ast.Pass()
-            yield (
-                "flip sign",
-                "",
-                ast.AugAssign(target, ast.Sub() if isinstance(node.op, ast.Add) else ast.Add(), node.value),
-            )
+            other = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
+            yield "flip sign", "", ast.AugAssign(target, other, node.value)
         elif isinstance(node.op, (ast.Mult, ast.Div)):
             yield "drop factor", editor.kind_of(node.value), ast.Pass()
     elif isinstance(target, ast.Name):
-        what = "loop" if node in editor.in_loops else "way"
+        what = "loop" if any(node in ast.walk(loop) for loop in editor.loops()) else "way"
         yield "accumulate", what, ast.AugAssign(ast.Name(target.id, ast.Store()), ast.Add(), node.value)
 
 
 def of_expression(editor, node):
-    """A mask that is not applied; values for one place of which the last is kept, by `np.put_along_axis` say."""
+    """A mask that is not applied; values for one place of which the last is kept."""
     call = node.value
     names = [part for part in ast.walk(call) if isinstance(part, ast.Name) and editor.locals.get(part.id) is not None]
     if any(editor.kind_of(part) == "mask" for part in names):
         yield "drop step", "mask", ast.Pass()
-    if not isinstance(call, ast.Call) or len(call.args) < 3:
-        return
-    if ast.unparse(call.func) == "np.add.at":
-        array, index, values = map(ast.unparse, call.args[:3])
+    if isinstance(call, ast.Call) and ast.unparse(call.func) == "np.add.at" and len(call.args) == 3:
+        array, index, values = map(ast.unparse, call.args)
         yield "keep the last", "", parse(f"{array}[{index}] = {values}", "exec")
-    if not ast.unparse(call.func).endswith("put_along_axis"):
-        return
-    axis = call.args[3] if len(call.args) > 3 else next((k.value for k in call.keywords if k.arg == "axis"), None)
-    array, where, values = (ast.unparse(part) for part in call.args[:3])
-    if axis is not None:
-        axis = editor.value(axis) % np.ndim(editor.value(call.args[1]))
-        grid = f"*np.indices({where}.shape)[:{axis}], {where}, *np.indices({where}.shape)[{axis + 1}:]"
-        yield "accumulate", "loop", parse(f"np.add.at({array}, ({grid}), {values})", "exec")
 
 
 def ids(editor):
@@ -305,7 +268,7 @@ def insertions(editor, node):
     """Yield the node times, and divided by, the arrays at hand."""
     here = editor.value(node)
     for other, value in editor.names.items() if isinstance(here, NUMBERS) else ():
-        forms = [other] if np.ndim(value) and fits(value, here) else []
+        forms = [other] if np.ndim(value) and broadcast(value, here) is not None else []
         if np.ndim(value) == 1 and np.ndim(here) > 1 and len(value) == len(here):
             forms.append(f"{other}[:, {', '.join(['None'] * (np.ndim(here) - 1))}]")
         for form in forms:
@@ -333,16 +296,3 @@ def chain(node):
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         return [*chain(node.left), *chain(node.right)]
     return [node]
-
-
-def comparable(a, b):
-    return np.shape(a) == np.shape(b) or np.ndim(a) == np.ndim(b)
-
-
-def fits(value, here):
-    """Does a value broadcast with what is here?"""
-    try:
-        np.broadcast_shapes(np.shape(value), np.shape(here))
-        return True
-    except ValueError:
-        return False

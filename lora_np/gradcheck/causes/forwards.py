@@ -17,13 +17,14 @@ from ..verdict.calls import fresh
 from .editor import Edit, Editor, parse
 from .edits import AS_FAULT, ORDER, meaning
 from .edits_of_nodes import changes
-from .suspect import derivative
+from .repairs import best
+from .suspect import broadcast
 
 MOST_HOLDS = 30  # of which pairs are tried
 
 
 class Forwards:
-    """A rule: which step of the forward the learner's gradient takes for constant, or for another."""
+    """Which step of the forward the learner's gradient takes for constant, or for another."""
 
     def __init__(self, suspect, wrong):
         self.suspect, self.wrong, self.working = suspect, wrong, None
@@ -31,7 +32,7 @@ class Forwards:
     def search(self):
         """Find the edits of the forward that make the learner's gradients right, once for all of them."""
         self.working = []
-        arguments = {**fresh(self.suspect.inputs), **fresh(self.suspect.fixed)}
+        arguments = fresh(self.suspect.arguments())
         self.editor = Editor(self.suspect.forward)
         self.movers = {}
         for name, x in self.suspect.inputs.items():
@@ -85,7 +86,7 @@ class Forwards:
             for kind, what, new in changes(part, node, statement, additions=False):
                 cause = meaning(Edit(kind, what, part, statement, node, new, ()), AS_FAULT)
                 other = part.value(new) if cause and kind != "rename" and isinstance(new, ast.expr) else None
-                if is_number(other) and fits_in(other, value):
+                if is_number(other) and broadcast(other, value) == np.shape(value):
                     moving = ast.BinOp(new, ast.Sub(), parse(self.kept(part, other)))
                     mistaken = ast.BinOp(held, ast.Add(), moving)
                     yield cause, Edit(kind, what, part, statement, node, new, ((node, mistaken),))
@@ -96,19 +97,15 @@ class Forwards:
         part.scope[name] = value
         return name
 
-    def __call__(self, suspect, name):
+    def found(self, name):
+        """Yield (cause, words) for the steps where the learner's gradient parts from the forward."""
         if self.working is None:
             self.search()
-        fitting = [(-len(right), cause, edit) for cause, edit, right in self.working if name in right]
-        most = min((count for count, *_ in fitting), default=0)
-        for count, cause, edit in fitting:
-            if count == most:
-                place = "" if edit.old == edit.line else f", in `{edit.line}`"
-                if edit.kind == "hold":
-                    words = f"leaves out the way through `{edit.old}`, as if it were constant{place}"
-                else:
-                    words = f"is that of another forward, with `{edit.new}` in place of `{edit.old}`{place}"
-                yield derivative(suspect, name, cause), f"d{name} {words}"
+        for cause, kind, old, new, place in best(self.working, name):
+            words = f"is that of another forward, with `{new}` in place of `{old}`"
+            if kind == "hold":
+                words = f"leaves out the way through `{old}`, as if it were constant"
+            yield cause, words + (place and f",{place}")
 
 
 def pairs(holds):
@@ -116,17 +113,9 @@ def pairs(holds):
     for one, other in itertools.combinations(holds[:MOST_HOLDS], 2):
         same = one.editor is other.editor
         if same and other.before not in ast.walk(one.before) and one.before not in ast.walk(other.before):
-            words = f"{one.old}` and `{other.old}"
+            words = f"{one.words()[0]}` and `{other.words()[0]}"
             yield one._replace(place=words, before=words, nodes=(*one.nodes, *other.nodes))
 
 
 def is_number(value):
     return isinstance(value, (np.ndarray, np.floating, float)) and np.asarray(value).dtype.kind == "f"
-
-
-def fits_in(value, here):
-    """Can a value be added to what is here, without changing its shape?"""
-    try:
-        return np.broadcast_shapes(np.shape(value), np.shape(here)) == np.shape(here)
-    except ValueError:
-        return False

@@ -54,9 +54,7 @@ def mutants(case, seed=0):
             with np.errstate(all="ignore"):
                 function = edit.build()
                 grads = by_name(function(widened(doutput), widened(cache)), case.inputs)
-            fits = all(
-                np.shape(grads[name]) == np.shape(g) and np.isfinite(grads[name]).all() for name, g in right.items()
-            )
+            fits = all(np.shape(grads[name]) == right[name].shape and np.isfinite(grads[name]).all() for name in right)
         except Exception:
             continue
         wrong = tuple(name for name, g in right.items() if fits and not close(grads[name], g, 1e-4))
@@ -65,5 +63,6 @@ def mutants(case, seed=0):
             continue
         seen.append(numbers)
         cause = "wrong_derivative" if entrywise and cause != "mask_ignored" else cause
-        sentence = f"in `{edit.line}`, `{edit.new}` stands where `{edit.old}` belongs"
+        old, new, line = edit.words()
+        sentence = f"in `{line}`, `{new}` stands where `{old}` belongs"
         yield Mutant(case, function, edit.source(), wrong, cause, sentence)

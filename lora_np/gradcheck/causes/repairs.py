@@ -1,6 +1,7 @@
 """Which single change of the learner's own source makes the gradient right."""
 
 import ast
+import contextlib
 import fractions
 import itertools
 
@@ -19,53 +20,34 @@ class Repairs:
     """Which single edit of an author's function makes its results right: a rule of the diagnosis.
 
     Most edits are tried as they stand. Of a factor, one trial with 2 tells the value: the change of the result has to
-    be along what it lacks.
-
-    Parameters
-    ----------
-    given, wanted : dict of str to array
-        The results as they are, and as they should be, by name.
-    candidates : callable
-        Returns (cause, Edit) for all that may be tried.
-    run : callable
-        From an edited function to its results by name. It may raise.
-    refine : callable
-        From a name and a cause to what the cause is there.
+    be along what it lacks. `given` and `wanted` are the results as they are and as they should be, by name,
+    `candidates()` is all that may be tried, as (cause, Edit), and `run` goes from an edited function to its results.
     """
 
-    def __init__(self, given, wanted, candidates, run, refine=lambda name, cause: cause):
-        self.given, self.wanted, self.call, self.refine = given, wanted, run, refine
+    def __init__(self, given, wanted, candidates, run):
+        self.given, self.wanted, self.call = given, wanted, run
         self.right = {name for name in given if close(given[name], wanted[name])}
         self.wrong = given.keys() - self.right
         self.working = []
-        try:
-            self.candidates = list(candidates())
-        except Exception:  # the source cannot be read, or the function does not run twice
-            self.candidates = []
+        self.candidates = {False: [], True: []}  # late ones or not; each is tried once
+        with contextlib.suppress(Exception):  # the source cannot be read, or the function does not run twice
+            for cause, edit in candidates():
+                self.candidates[edit.kind in LATE].append((cause, edit))
 
-    def search(self, late):
-        """Try the candidates, kind by kind, until one kind makes all right: a rarer kind of slip would say less."""
-        for kind, group in itertools.groupby(self.candidates, key=lambda repair: repair[1].kind):
-            if (kind in LATE) == late and not any(self.wrong <= right for *_, right in self.working):
+    def found(self, name, late):
+        """Yield (cause, words) for what does another thing with the same tensors; `late`: what puts another one in."""
+        for _, group in itertools.groupby(self.candidates.pop(late, ()), key=lambda repair: repair[1].kind):
+            # Until one kind makes all right: a rarer kind of slip would say less.
+            if not any(self.wrong <= right for *_, right in self.working):
                 for cause, edit in group:
                     self.try_out(cause, edit)
-        self.candidates = [(cause, edit) for cause, edit in self.candidates if (edit.kind in LATE) != late]
-
-    def plain(self, name):
-        """Yield (cause, sentence) for what does another thing with the same tensors."""
-        self.search(late=False)
-        yield from self.fitting(name)
-
-    def rest(self, name):
-        """And for what puts another tensor in the place of one."""
-        self.search(late=True)
-        yield from self.fitting(name)
+        for cause, _, old, new, place in best(self.working, name):
+            words = f"without `{old}`" if new == "pass" else f"with `{new}` in place of `{old}`{place}"
+            yield cause, f"is right {words}"
 
     def try_out(self, cause, edit):
         results = self.run(edit)
-        if not results:
-            return
-        if edit.coefficient is None:
+        if edit.coefficient is None or not results:
             self.keep(cause, edit, results)
             return
         for value in dict.fromkeys(value for name in sorted(self.wrong) for value in self.factors(name, results)):
@@ -108,15 +90,14 @@ class Repairs:
         yield from (1 / (1 - share / 2),) if share != 2 else ()  # with one over it,
         yield from ((1 + 3 * share) ** 0.5,) if share > -1 / 3 else ()  # or with its square
 
-    def fitting(self, name):
-        found = [(-len(right), cause, edit) for cause, edit, right in self.working if name in right]
-        most = min((count for count, *_ in found), default=0)
-        for count, cause, edit in found:
-            if count == most:
-                place = "" if edit.old == edit.line else f" in `{edit.line}`"
-                words = f"with `{edit.new}` in place of `{edit.old}`{place}"
-                words = f"without `{edit.old}`" if edit.new == "pass" else words
-                yield self.refine(name, cause), f"is right {words}"
+
+def best(working, name):
+    """Yield (cause, kind, old, new, where) for those of the edits that work that make most right, and this result."""
+    most = max((len(right) for *_, right in working if name in right), default=0)
+    for cause, edit, right in working:
+        if name in right and len(right) == most:
+            old, new, line = edit.words()
+            yield cause, edit.kind, old, new, "" if old == line else f" in `{line}`"
 
 
 def solved(edit):

@@ -4,11 +4,12 @@ import contextlib
 import copy
 import inspect
 import io
+import itertools
 import warnings
 
 import numpy as np
 
-from ..verdict.calls import by_name, flat, freeze, fresh, is_scalar, widened
+from ..verdict.calls import by_name, flat, fresh, is_scalar, widened
 from ..verdict.oracles import numeric_gradients
 from ..verdict.snapshots import leaves
 
@@ -43,30 +44,34 @@ class Suspect:
         with np.errstate(all="ignore"):
             _, cache = self.forward(**fresh(inputs), **fresh(fixed))
             cache = copy.deepcopy(cache) if change is None else change(cache)
-            returned = freeze(self.backward(copy.deepcopy(self.doutput if doutput is None else doutput), cache))
+            returned = self.backward(copy.deepcopy(self.doutput if doutput is None else doutput), cache)
         found = by_name(returned, inputs)
         return {name: np.array(g, float) for name, g in found.items() if isinstance(g, (np.ndarray, float, np.number))}
 
     def truth(self, name):
         """Return the numerical gradient of one argument."""
         if name not in self.truths:
-            others = {other: x for other, x in self.arguments().items() if other != name}
-            variable = {name: self.inputs[name]}
-            with np.errstate(all="ignore"):
-                self.truths[name] = numeric_gradients(self.forward, variable, self.doutput, others)[name]
+            self.truths[name] = self.truth_at(name, {})
         return self.truths[name]
 
-    def elsewhere(self, changed):
-        """Return the inputs, and the fixed arguments, where some have other values."""
-        return tuple({name: changed.get(name, x) for name, x in values.items()} for values in (self.inputs, self.fixed))
+    def given_at(self, name, changed):
+        """Return the learner's gradient of an argument where some arguments have other values."""
+        inputs, fixed = ({x: changed.get(x, values[x]) for x in values} for values in (self.inputs, self.fixed))
+        return self.student(inputs, fixed)[name]
+
+    def truth_at(self, name, changed):
+        """Return the numerical gradient of an argument where some arguments have other values."""
+        others = {**self.arguments(), **changed}
+        variable = {name: others.pop(name)}
+        with np.errstate(all="ignore"):
+            return numeric_gradients(self.forward, variable, self.doutput, others)[name]
 
     def is_right(self, name, changed):
         """Is the learner's gradient of an argument right, and not zero, where others have other values?"""
         try:
-            given = self.student(*self.elsewhere(changed))[name]
+            return self.is_gradient(self.given_at(name, changed), name, changed)
         except Exception:
             return False
-        return self.is_gradient(given, name, changed)
 
     def is_gradient(self, given, name, changed=None, forward=None, doutput=None):
         """Is this the gradient of an argument, not zero, where others have other values, or that of another forward?
@@ -77,20 +82,18 @@ class Suspect:
         x, given = np.asarray(self.inputs[name]), np.asarray(given)
         if given.shape != x.shape or not given.any() or not np.isfinite(given).all():
             return False
-        step, rng = 1e-3 * (float(np.sqrt(np.mean(x * x))) or 1.0), np.random.default_rng(0)
+        step, rng = step_of(x), np.random.default_rng(0)
         for _ in range(DIRECTIONS):
             direction = rng.standard_normal(x.shape)
             slope, size = np.vdot(given, direction), np.linalg.norm(given) * np.linalg.norm(direction)
 
-            def at(k, direction=direction):
-                moved = x + k * step * direction
-                there = {**(changed or {}), name: moved if x.ndim else float(moved)}
+            def at(t, direction=direction):
+                there = {**(changed or {}), name: x + t * direction if x.ndim else float(x + t * direction)}
                 return self.weighed(forward or self.forward, there, doutput)
 
-            one, two = at(-1), at(1)
-            if not abs((two - one) / (2 * step) - slope) <= COARSE * size:
+            if not abs((at(step) - at(-step)) / (2 * step) - slope) <= COARSE * size:
                 return False
-            if not abs((at(-2) - 8 * one + 8 * two - at(2)) / (12 * step) - slope) <= FINE * size:
+            if not abs(central(at, step) - slope) <= FINE * size:
                 return False
         return True
 
@@ -103,14 +106,6 @@ class Suspect:
         except Exception:
             return float("nan")
 
-    def at(self, name, changed):
-        """Return the learner's gradient and the true one of an argument where some arguments have other values."""
-        inputs, fixed = self.elsewhere(changed)
-        others = {other: value for other, value in {**inputs, **fixed}.items() if other != name}
-        with np.errstate(all="ignore"):
-            truth = numeric_gradients(self.forward, {name: inputs[name]}, self.doutput, others)[name]
-        return self.student(inputs, fixed)[name], truth
-
     @property
     def upstream(self):
         """What the learner calls the upstream gradient."""
@@ -122,16 +117,16 @@ class Suspect:
     def arguments(self):
         return {**self.inputs, **self.fixed}
 
+    def cache(self):
+        return self.forward(**fresh(self.inputs), **fresh(self.fixed))[1]
+
     def tensors(self):
         """Return all arrays that a backward may use, by the name that a learner knows them by."""
         found = dict(self.arguments())
         found[self.upstream] = self.doutput
-        _, cache = self.forward(**fresh(self.inputs), **fresh(self.fixed))
         known = [x for x in found.values() if isinstance(x, np.ndarray)]
-        for path, leaf in leaves(cache, "cache"):
-            if isinstance(leaf, np.ndarray) and not any(
-                leaf.shape == x.shape and np.array_equal(leaf, x) for x in known
-            ):
+        for path, leaf in leaves(self.cache(), "cache"):
+            if isinstance(leaf, np.ndarray) and not any(np.array_equal(leaf, x) for x in known):
                 found[path.removeprefix("cache.")] = leaf
         return {name: x for name, x in found.items() if isinstance(x, np.ndarray) and x.dtype.kind == "f"}
 
@@ -140,15 +135,13 @@ class Suspect:
 
     def counts(self):
         """Return the numbers that a mean may divide by: lengths of axes, and integers in the cache."""
-        _, cache = self.forward(**fresh(self.inputs), **fresh(self.fixed))
         found = {}
-        arrays = {**self.arguments(), self.upstream: self.doutput}
-        for name, x in arrays.items():
+        for name, x in {**self.arguments(), self.upstream: self.doutput}.items():
             for axis, length in enumerate(np.shape(x)):
                 found.setdefault(length, f"the length of axis {axis} of {name}")
             if np.ndim(x) > 1:
                 found.setdefault(np.size(x), f"the number of entries of {name}")
-        for path, leaf in leaves(cache, "cache"):
+        for path, leaf in leaves(self.cache(), "cache"):
             if isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool):
                 found.setdefault(int(leaf), path.removeprefix("cache."))
         return {count: words for count, words in found.items() if count > 1}
@@ -163,22 +156,21 @@ class Suspect:
             doutput = unit.reshape(np.shape(self.doutput)) if np.ndim(self.doutput) else 1.0
             given[k] = self.student(self.inputs, self.fixed, doutput)[name].reshape(-1)
         x = np.array(self.inputs[name], float)
-        constant = {other: value for other, value in self.arguments().items() if other != name}
-        step = 1e-3 * (float(np.sqrt(np.mean(x * x))) or 1.0)
         for i in range(entries):
-            points = []
-            for k in (-2, -1, 1, 2):
+
+            def at(t, i=i):
                 moved = x.copy()
-                moved.reshape(-1)[i] += k * step
-                points.append(flat(self.forward(**fresh({**constant, name: moved if x.ndim else float(moved)}))[0]))
-            true[:, i] = (points[0] - 8 * points[1] + 8 * points[2] - points[3]) / (12 * step)
+                moved.reshape(-1)[i] += t
+                return flat(self.forward(**fresh({**self.arguments(), name: moved if x.ndim else float(moved)}))[0])
+
+            true[:, i] = central(at, step_of(x))
         return given, true
 
     def reached(self, name):
-        """Return the two Jacobians, and where each is not zero; None if they are too large, or one is none."""
+        """Return the two Jacobians, and where each is not zero. A ValueError: they are too large, or one is none."""
         found = self.jacobians(name) if self.linear else None
         if found is None:
-            return None
+            raise ValueError(f"there is no Jacobian of {name} to look at")
         smallest = 1e-7 * np.max(np.abs(found[1]), initial=1e-300)
         return *found, *(np.abs(J) > smallest for J in found)
 
@@ -189,11 +181,19 @@ class Suspect:
             return False
         if name not in self.entrywise:
             found = self.jacobians(name)
-            off = None if found is None else found[1] - np.diag(np.diag(found[1]))
-            diagonal = found is not None and not np.any(np.abs(off) > 1e-7 * np.max(np.abs(found[1])))
-            there = self.at(name, {name: -1.3 * x})[1]
+            diagonal = found is not None and close(np.diag(np.diag(found[1])), found[1], 1e-7)
+            there = self.truth_at(name, {name: -1.3 * x})
             self.entrywise[name] = diagonal and not close(self.truth(name), there, 1e-3)
         return self.entrywise[name]
+
+
+def step_of(x):
+    return 1e-3 * (float(np.sqrt(np.mean(x * x))) or 1.0)
+
+
+def central(at, step):
+    """Return the derivative at 0 from four points, of order 4."""
+    return (at(-2 * step) - 8 * at(-step) + 8 * at(step) - at(2 * step)) / (12 * step)
 
 
 def close(a, b, tolerance=ALIKE):
@@ -211,6 +211,20 @@ def ratio(given, truth):
         return None
     c = float(np.vdot(truth, given) / np.vdot(truth, truth))
     return c if c and abs(c - 1) > 1e-6 and close(given, c * truth) else None
+
+
+def orders(x):
+    """Yield the other orders that the axes of an array can have; of more than four axes there are too many."""
+    if x.ndim < 5:
+        yield from itertools.islice(itertools.permutations(range(x.ndim)), 1, None)
+
+
+def broadcast(a, b):
+    """Return the shape of two values together, None if they do not fit."""
+    try:
+        return np.broadcast_shapes(np.shape(a), np.shape(b))
+    except ValueError:
+        return None
 
 
 def derivative(suspect, name, cause):

@@ -1,13 +1,11 @@
 """Why the results of any function are wrong: the same rules as for a gradient, where what is right is known."""
 
-import itertools
-
 import numpy as np
 
 from . import named
 from .edits import repairs
 from .repairs import Repairs
-from .suspect import close, hushed, ratio
+from .suspect import close, hushed, orders
 
 
 def explain_values(function, arguments, wanted, call):
@@ -36,8 +34,8 @@ def explain_values(function, arguments, wanted, call):
         for name in wanted:
             if not close(given[name], wanted[name]):
                 seen = {}
-                for rule in (of_numbers(given, wanted), edits.plain, edits.rest):
-                    for cause, words in rule(name):
+                for rule in (of_numbers(name, given, wanted), edits.found(name, False), edits.found(name, True)):
+                    for cause, words in rule:
                         seen.setdefault(cause, words)
                     if seen:
                         break
@@ -45,22 +43,18 @@ def explain_values(function, arguments, wanted, call):
     return found
 
 
-def of_numbers(given, wanted):
-    """Return a rule that looks at the numbers alone."""
-
-    def rule(name):
-        mine, right = given[name], wanted[name]
-        for other, value in wanted.items():
-            if other != name and close(mine, value) and not close(value, right):
-                yield "swapped", f"holds what belongs in {other}: return them in the order that is asked for"
-        for order in itertools.permutations(range(mine.ndim)) if 1 < mine.ndim < 5 else ():
-            if order != tuple(range(mine.ndim)) and close(mine.transpose(order), right):
-                yield "transpose", f"is right but for its axes: transpose it to the order {order}"
-                return
-        if mine.shape != right.shape:
-            if mine.size == right.size and close(mine.reshape(right.shape), right):
-                yield "shape", f"has the right numbers in the shape {mine.shape}, expected {right.shape}"
-        elif ratio(mine, right) is not None and abs(ratio(mine, right) + 1) < 1e-6:
-            yield "sign", "has the wrong sign"
-
-    return rule
+def of_numbers(name, given, wanted):
+    """Yield (cause, words) for what the numbers alone tell."""
+    mine, right = given[name], wanted[name]
+    for other, value in wanted.items():
+        if other != name and close(mine, value) and not close(value, right):
+            yield "swapped", f"holds what belongs in {other}: return them in the order that is asked for"
+    for order in orders(mine):
+        if close(mine.transpose(order), right):
+            yield "transpose", f"is right but for its axes: transpose it to the order {order}"
+            return
+    if mine.shape != right.shape:
+        if mine.size == right.size and close(mine.reshape(right.shape), right):
+            yield "shape", f"has the right numbers in the shape {mine.shape}, expected {right.shape}"
+    elif close(mine, -right):
+        yield "sign", "has the wrong sign"

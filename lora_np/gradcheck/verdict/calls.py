@@ -65,16 +65,14 @@ def fresh(values):
     return {name: copied(value) for name, value in values.items()}
 
 
-def freeze(returned):
-    """Copy the gradients at once: the next call may write into the same buffers."""
-    if isinstance(returned, (tuple, list)):
-        return tuple(freeze(item) for item in returned)
-    return returned.copy() if isinstance(returned, np.ndarray) else returned
+def gradients_of(returned):
+    """Return the gradients that a backward returned as a tuple or list, also where it is just one."""
+    return returned if isinstance(returned, (tuple, list)) else (returned,)
 
 
 def by_name(returned, names):
     """Pair the gradients that a backward returned with the names of its inputs."""
-    return dict(zip(names, returned if isinstance(returned, (tuple, list)) else (returned,)))
+    return dict(zip(names, gradients_of(returned)))
 
 
 def widened(value):

@@ -60,21 +60,11 @@ class Subject(NamedTuple):
 
 
 class Comparison:
-    """Given derivatives beside the oracle's, with a tolerance for each.
-
-    Parameters
-    ----------
-    subject : Subject
-    given : ndarray of shape (n,)
-    slopes : Slopes
-    precision : Precision
-    twin : ndarray of shape (n,), optional
-        What the same backward gives in float64.
-    """
+    """Given derivatives, (n,), beside the oracle's; `twin` is what the same backward gives in float64."""
 
     def __init__(self, subject, given, slopes, precision, twin=None):
         self.subject, self.given, self.slopes = subject, given, slopes
-        exact, self.unit = _allowed(slopes, precision)
+        exact, unit = _allowed(slopes, precision)
         self.tolerance = exact + slopes.error
         self.distance = _distance(given, slopes)
         self.wrong = self.distance > self.tolerance
@@ -90,7 +80,8 @@ class Comparison:
         jumps = self.lost & (slopes.error > 10 * slopes.floor / STEP)
         self.zero = bool(np.all((size <= self.tolerance) & (np.abs(given) <= exact) & ~jumps))
         # Far off, an error is quoted relative to what is given: 1.0 says more than 5e+06.
-        self.unit = np.where(np.abs(given) > 100 * self.unit, np.abs(given), self.unit)
+        unit = np.where(np.abs(given) > 100 * unit, np.abs(given), unit)
+        self.quoted = self.distance / unit, self.tolerance / unit
 
     def _excuse(self, twin):
         """Pardon what is right in float64, and call it not resolved where float32 loses too much."""
@@ -101,25 +92,24 @@ class Comparison:
         self.tolerance = np.where(excused, np.maximum(self.tolerance, loss), self.tolerance)
 
     def verdict(self):
-        """Return a Row, a failure sentence or None, and a note or None."""
+        """Return a Row, a failure sentence or None, and a list of notes."""
         excess = self.distance / np.maximum(self.tolerance, TINY)
         if self.wrong.any():
             worst = _argmax(excess, self.wrong)
-            return self._row("wrong", worst), self._wrong(worst), None
+            return self._row("wrong", worst), self._wrong(worst), []
         if self.rounded.any():
             worst = _argmax(excess, self.rounded)
-            return self._row("not resolved", worst), self._rounded(worst), None
+            return self._row("not resolved", worst), self._rounded(worst), []
         if self.zero:
-            return self._row("vacuous", _argmax(excess)), None, self._vacuous()
+            return self._row("vacuous", _argmax(excess)), None, [self._vacuous()]
         if self.lost.any():
             worst = _argmax(self.slopes.error, self.lost)
-            return self._row("not resolved", worst), self._lost(worst), None
-        return self._row("ok", _argmax(excess)), None, None
+            return self._row("not resolved", worst), self._lost(worst), []
+        return self._row("ok", _argmax(excess)), None, []
 
     def _row(self, verdict, i):
-        argument, shape, where = self.subject.argument, self.subject.shape, self.subject.index(i)
-        error, tolerance = float(self.distance[i] / self.unit[i]), float(self.tolerance[i] / self.unit[i])
-        return Row(argument, shape, error, tolerance, verdict, where, *self._pair(i))
+        subject, (error, tolerance) = self.subject, (float(x[i]) for x in self.quoted)
+        return Row(subject.argument, subject.shape, error, tolerance, verdict, subject.index(i), *self._pair(i))
 
     def _pair(self, i):
         given = float(self.given[i])
@@ -129,7 +119,7 @@ class Comparison:
         yours, numeric = distinct(*self._pair(i))
         if self.slopes.low[i] < self.slopes.high[i]:
             numeric = f"between {self.slopes.low[i]:.4g} and {self.slopes.high[i]:.4g} (a kink)"
-        error, tolerance = self.distance[i] / self.unit[i], self.tolerance[i] / self.unit[i]
+        error, tolerance = (x[i] for x in self.quoted)
         off = f"(difference {error:.1e} of its scale, tolerance {tolerance:.0e})"
         return self._sentence("wrong", self.wrong, i, f"yours {yours}, numeric {numeric} {off}")
 

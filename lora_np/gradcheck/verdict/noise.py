@@ -9,26 +9,13 @@ DEVIATIONS = 5  # noise is taken as five standard deviations, since thousands of
 
 
 def noise_level(evaluate, values, start):
-    """Measure the rounding in each output.
+    """Measure the rounding in each of the outputs `start`, (K,), that `evaluate` gives at `values`.
 
     Over close and evenly spaced points a smooth function has fourth differences of order spacing^4, so what they show
     is noise; for white noise their mean square is 70 times its variance (More & Wild 2011, "Estimating computational
     noise"). A wide spacing can show curvature or a kink instead; a narrow one can be finer than the noise itself, so
-    that the output mostly stands still, which says nothing. Hence the median of three.
-
-    Parameters
-    ----------
-    evaluate : callable
-        From a dict of float64 inputs to all outputs as one vector.
-    values : dict
-        The inputs.
-    start : ndarray of shape (K,)
-        The outputs at these inputs.
-
-    Returns
-    -------
-    ndarray of shape (K,)
-        Never less than the last digit of the output.
+    that the output mostly stands still, which says nothing. Hence the median of three, and never less than the last
+    digit of the output.
     """
     rng = np.random.default_rng(0)
     # Relative changes leave zeros alone, and with them every kink that is hit exactly.

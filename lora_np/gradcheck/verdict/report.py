@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+HEAD = ("gradient of", "shape", "error", "tolerance", "verdict")
+
 
 class Row(NamedTuple):
     """One gradient's verdict. Error and tolerance are those of its worst entry, relative to that entry's scale."""
@@ -61,22 +63,18 @@ class Report:
         return self.ok  # so that `assert check(...)` means what it says
 
     def __str__(self):
-        sentences = [sentence for found in self.failures.values() for sentence in found]
-        paragraphs = [self._headline(), _table(self.rows, worst=not self.ok)]
-        paragraphs += ["\n".join(sentences)] if sentences else []
-        paragraphs += ["\n".join(self._causes(sentences))] if self.diagnosis else []
-        paragraphs += ["\n".join(f"note: {note}" for note in self.notes)] if self.notes else []
-        return "\n\n".join(paragraphs)
+        below = ["\n".join(lines) for lines in self._sentences() if lines]
+        return "\n\n".join([self._headline(), _table(self.rows, worst=not self.ok), *below])
 
     __repr__ = __str__
 
-    def _causes(self, said):
-        """Return a line for the likeliest cause of each failure, without a sentence that was said already."""
-        first = {}
-        for diagnosis in self.diagnosis:
-            first.setdefault(diagnosis.argument, diagnosis)
-        for _, cause, group, sentence in first.values():
-            yield f"likely cause: {group}, {cause}" + ("" if sentence in said else f": {sentence}")
+    def _sentences(self):
+        """Return three lists: what fails, the likeliest cause of each failure, and the notes."""
+        said, first = [sentence for found in self.failures.values() for sentence in found], {}
+        for argument, cause, group, sentence in self.diagnosis:
+            repeated = sentence in said
+            first.setdefault(argument, f"likely cause: {group}, {cause}" + ("" if repeated else f": {sentence}"))
+        return said, list(first.values()), [f"note: {note}" for note in self.notes]
 
     def _repr_html_(self):
         """Show the report in a notebook: the table with a colour for each verdict, then the sentences."""
@@ -86,11 +84,9 @@ class Report:
             cells = (row.argument, row.shape, _short(row.error), _short(row.tolerance))
             verdict = f'<td style="color:{colour[row.verdict]};font-weight:bold">{row.verdict}</td>'
             lines.append("".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + verdict)
-        head = "".join(f"<th>{name}</th>" for name in ("gradient of", "shape", "error", "tolerance", "verdict"))
+        head = "".join(f"<th>{name}</th>" for name in HEAD)
         table = f"<table><tr>{head}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-        said = [sentence for found in self.failures.values() for sentence in found]
-        sentences = [*said, *self._causes(said), *(f"note: {note}" for note in self.notes)]
-        below = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
+        below = "".join(f"<p>{html.escape(line)}</p>" for lines in self._sentences() for line in lines)
         return f"<p><b>{html.escape(self._headline())}</b></p>{table}{below}"
 
     def plot(self):
@@ -119,13 +115,13 @@ class Report:
             points.plot(ends, ends, color="0.7", linewidth=1)
             points.plot(numeric.reshape(-1), given.reshape(-1), "o", color="#0072b2", markersize=3)
             points.set(xlabel=f"numerical d{name}", ylabel="yours", title=f"d{name}")
-            error = np.abs(given - numeric)
-            error = error.reshape(error.shape[0], -1) if error.ndim > 1 else error.reshape(1, -1)
+            error = np.atleast_2d(np.abs(given - numeric))
+            error = error.reshape(len(error), -1)
             largest = max(error.max(), 1e-7 * np.abs(numeric).max())  # rounding is not to shine
             drawn = image.imshow(error, cmap="viridis", aspect="auto", vmin=0.0, vmax=largest or 1.0)
             image.set(title=f"error of d{name}", xlabel="column", ylabel="row")
-            image.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-            image.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            for axis in (image.xaxis, image.yaxis):
+                axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             figure.colorbar(drawn, ax=image)
         return figure
 
@@ -141,7 +137,7 @@ class Report:
 
 def _table(rows, worst):
     """Lay the rows out in columns; the worst entries are shown only where there is something to look for."""
-    lines = [("gradient of", "shape", "error", "tolerance", "verdict", *(("worst at", "yours", "numeric") * worst))]
+    lines = [(*HEAD, *(("worst at", "yours", "numeric") * worst))]
     for row in rows:
         cells = [row.argument, str(row.shape), _short(row.error), _short(row.tolerance), row.verdict]
         if worst and row.given is not None and (row.verdict == "not resolved" or row.error > row.tolerance):

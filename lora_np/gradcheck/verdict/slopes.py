@@ -70,22 +70,11 @@ class _Rung(NamedTuple):
 
 
 def slopes_along(move, outputs, sizes, rtol=1e-7):
-    """Differentiate sum(upstream * outputs) along several lines.
+    """Differentiate sum(upstream * outputs) along n lines: the Slopes.
 
-    Parameters
-    ----------
-    move : callable
-        ``move(i, t)`` returns all outputs as one vector after line ``i`` moved by ``t``, a float or an imaginary
-        number. It may raise.
-    outputs : Outputs
-    sizes : ndarray of shape (n,)
-        The natural size of the variable that each line moves.
-    rtol : float
-        The tolerance, relative to the scale, that the derivatives will be held against.
-
-    Returns
-    -------
-    Slopes
+    `move(i, t)` returns all outputs as one vector after line i moved by t, a float or an imaginary number; it may
+    raise. `sizes` are the natural sizes of what the lines move, and `rtol` is the tolerance, relative to the scale,
+    that the derivatives will be held against.
     """
     # A power of two: x + h and x - h are then exact, and no rounding of the points enters the quotient.
     steps = 2.0 ** np.round(np.log2(STEP * sizes))

@@ -24,11 +24,12 @@ def leaves(value, path="", parents=()):
     if numbers or value is None or isinstance(value, (Number, str, bytes)):
         yield path, value
     elif id(value) not in parents and not isinstance(value, (type, ModuleType)):  # a structure may contain itself
-        for name, child in _children(value):
+        for name, child in children(value):
             yield from leaves(child, path + name, (*parents, id(value)))
 
 
-def _children(value):
+def children(value):
+    """Return (how it is got at, child) for what is in a tuple, list, dict, array of objects, or object."""
     if isinstance(value, dict):
         return [(f"[{key!r}]", child) for key, child in value.items()]
     if hasattr(value, "_fields"):

@@ -34,13 +34,10 @@ def gpt(
 
     Parameters
     ----------
-    config : dict
-        The words of Hugging Face's config.json, with `model_type`: n_embd, ...
     lm_head : bool
         Whether the output is logits over the words, or hidden rows.
-    rng : numpy.random.Generator, optional
-        Draws the matrices; without it they are NaN, for a file's to take their place.
-    dtype : numpy dtype
+    config, rng, dtype
+        As for `bert`.
     """
     make = GPT2.maker(config, rng, dtype)
     d = config["n_embd"]

@@ -38,13 +38,11 @@ def vit(
     Parameters
     ----------
     config : dict
-        The words of Hugging Face's config.json, with `model_type`: hidden_size, ... With `"class_token": False`, our
-        word, there is none, and a classifier reads the mean of the patches.
+        As for `bert`. With `"class_token": False`, our word, there is none, and a classifier reads the patches' mean.
     labels : int, optional
         Number of classes of a classifier; None: no classifier.
-    rng : numpy.random.Generator, optional
-        Draws the matrices; without it they are NaN, for a file's to take their place.
-    dtype : numpy dtype
+    rng, dtype
+        As for `bert`.
     """
     make = VIT.maker(config, rng, dtype, labels)
     d = config["hidden_size"]
@@ -57,11 +55,10 @@ def vit(
         hf="embeddings",
     )
     layer = tuple(vit_block(make, config, f"encoder.layer.{k}") for k in range(config["num_hidden_layers"]))
-    head = None
-    if labels:
-        head = ClassifierHead(None, make.linear(d, labels, "classifier"), "first" if class_token else "mean")
-    prefix = VIT.prefix if labels else ""
-    return freeze(Transformer(embeddings, layer, make.norm(d, "layernorm"), head, dict(config), prefix))
+    pooling = "first" if class_token else "mean"
+    head = ClassifierHead(None, make.linear(d, labels, "classifier"), pooling) if labels else None
+    norm = make.norm(d, "layernorm")
+    return freeze(Transformer(embeddings, layer, norm, head, dict(config), VIT.prefix if labels else ""))
 
 
 def as_convolution(config, shape):

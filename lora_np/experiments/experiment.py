@@ -16,18 +16,8 @@ from lora_np.adapt.methods import inject, merge
 from lora_np.datasets.named import load_data
 from lora_np.datasets.tokenizers import PatchTokenizer, copy_tokenizer, load_tokenizer
 from lora_np.experiments.recipe import Recipe
-from lora_np.experiments.record import (
-    CHECKPOINT,
-    METRICS,
-    RUN,
-    Checkpoint,
-    check_origins,
-    holds_run,
-    origins,
-    read_recipe,
-    versions,
-)
-from lora_np.files import folder_bytes, write_json
+from lora_np.experiments.record import Checkpoint, check_folder, check_origins, origins, versions, write_run
+from lora_np.files import folder_bytes
 from lora_np.files.claim import claimed
 from lora_np.formats.huggingface import save_model
 from lora_np.formats.peft import load_adapter, save_adapter
@@ -38,16 +28,11 @@ from lora_np.model.transformer import Transformer
 from lora_np.model.tree import count_parameters, freeze, unfreeze
 from lora_np.model.variants import with_dropout, with_head
 from lora_np.train.backends.threads import worker_pool
-from lora_np.train.checkpoints import check_run
-from lora_np.train.evaluate import accuracy, predict, wilson_interval
+from lora_np.train.evaluate import accuracy, measured, predict
 from lora_np.train.features import features, head_alone, is_fixed_below_head
 from lora_np.train.loop import NonFiniteLoss, Training
 from lora_np.train.memory import bytes_by_kind
 from lora_np.train.purposes import Purpose
-
-
-class RunThere(ValueError):
-    """The folder of a new run holds one already."""
 
 
 class Observer:
@@ -120,84 +105,69 @@ def run(recipe: Recipe, folder, observer: Observer | None = None, resume: bool =
     OSError
         If the folder cannot be written.
     """
-    observer, folder = observer or Observer(), Path(folder)
+    observer, folder, started = observer or Observer(), Path(folder), time.perf_counter()
     check_source(recipe.model)
-    with claimed(folder, observer.note):  # before anything is fetched for nothing
-        if resume:
-            check_run(folder / RUN, read_recipe(folder).identity(), recipe.identity())
-            if (folder / METRICS).exists():
-                (folder / CHECKPOINT).unlink(missing_ok=True)  # killed just before it was removed
-                raise ValueError(
-                    f"the run in {folder} is complete; there is nothing to resume. Its results are in"
-                    f" {folder / METRICS}."
-                )
-        elif holds_run(folder):
-            raise RunThere(f"{folder} holds a run already; choose another folder, or go on with it by resume=True.")
-        return work(recipe, folder, observer, resume)
-
-
-def work(recipe, folder, observer, resume):
-    """Do a run in a folder that is held."""
-    started = time.perf_counter()
-    experiment = load(recipe, folder)
-    recipe, data, tokens = experiment.recipe, experiment.data, experiment.tokens
-    base, model, plan = experiment.base, experiment.model, recipe.plan()
-    stands_on = origins(recipe, data, tokens, base)
-    if resume and (text := check_origins(folder, stands_on)):
-        observer.note(text)
-    observer.loaded(experiment)
-    report = checked_gradients(model, tokens["train"][:4], recipe.seed, observer)
-    if not resume:
-        write_json(folder / RUN, {**recipe.options(), "origins": stands_on, "versions": versions()})
-    with worker_pool(recipe.workers) as pool:
+    with claimed(folder, observer.note), worker_pool(recipe.workers) as pool:  # before anything is fetched for nothing
+        check_folder(recipe, folder, resume)
+        experiment = load(recipe, folder)
+        recipe, data, tokens = experiment.recipe, experiment.data, experiment.tokens
+        base, model = experiment.base, experiment.model
+        stands_on = origins(recipe, data, tokens, base)
+        if resume and (text := check_origins(folder, stands_on)):
+            observer.note(text)
+        observer.loaded(experiment)
+        report = checked_gradients(model, tokens["train"][:4], recipe.seed, observer)
+        if not resume:
+            write_run(folder, recipe, stands_on)
         trained, rows = model, tokens
         if is_fixed_below_head(model):
             observer.computing_features(experiment)
             rows = {name: features(model, tokens[name], pool) for name in ("train", "dev")}
             trained = head_alone(model)
-        training = Training(trained, rows["train"], data["train"].labels, plan)
-        held = bytes_of_a_step(training)
+        training = Training(trained, rows["train"], data["train"].labels, recipe)
+        batch = training.batch(0)
+        share = batch[: max(1, len(batch) // recipe.shares)]
+        held = bytes_by_kind(trained, training.optimiser, share, recipe.max_tokens)
         observer.ready(training, held)
 
         def on_dev(model, rows):
             return accuracy(predict(model, rows, pool), data["dev"].labels)
 
         checkpoint = Checkpoint(folder, {**recipe.identity(), **stands_on})
-        history = checkpoint.load(training) if resume else None
         if resume:
+            checkpoint.load(training)
             observer.resumed(training)
-        if history is None:
-            history = {"loss": [], "lr": [], "dev": [], "dev_before": on_dev(base, tokens["dev"])}
-        if not train(training, recipe.workers, history, checkpoint, observer, lambda: on_dev(trained, rows["dev"])):
+        history = checkpoint.history
+        if history["dev_before"] is None:
+            history["dev_before"] = on_dev(base, tokens["dev"])
+        if not train(training, recipe.workers, checkpoint, observer, lambda: on_dev(trained, rows["dev"])):
             return None
         logits = {"before": predict(base, tokens["test"], pool), "after": predict(model, tokens["test"], pool)}
-        results = dict(reached(experiment, logits, observer, pool))
-    observer.predicted(experiment, logits, history)
-    total, trainable = count_parameters(model)
-    record = {
-        "options": recipe.options(),
-        "parameters": {"total": total, "trainable": trainable},
-        "gradient_check": {"arrays": len(report.rows), "largest_error": float(report.max_error)},
-        **results,
-        "memory_bytes": held,
-        "history": history,
-        "seconds": round(time.perf_counter() - started, 2),
-        "versions": versions(),
-    }
-    write_json(folder / METRICS, record)
-    checkpoint.path.unlink(missing_ok=True)  # the run is complete: nothing to resume
-    observer.finished(record)
-    return record
+        results = reached(experiment, logits, observer, pool)
+        observer.predicted(experiment, logits, history)
+        record = {
+            "options": recipe.options(),
+            "parameters": count_parameters(model)._asdict(),
+            "gradient_check": {"arrays": len(report.rows), "largest_error": float(report.max_error)},
+            **results,
+            "memory_bytes": held,
+            "history": history,
+            "seconds": round(time.perf_counter() - started, 2),
+            "versions": versions(),
+        }
+        checkpoint.complete(record)
+        observer.finished(record)
+        return record
 
 
 def load(recipe, folder):
     """Return the Experiment of a recipe."""
     data = dict(zip(("train", "dev", "test"), load_data(recipe.data)))
     tokenizer = load_tokenizer(recipe.model)
-    if isinstance(tokenizer, PatchTokenizer) != (recipe.kind == "images"):
-        reads, holds = ("images", "texts") if isinstance(tokenizer, PatchTokenizer) else ("texts", "images")
+    reads = "images" if isinstance(tokenizer, PatchTokenizer) else "texts"
+    if reads != recipe.kind:
         raise ValueError(
-            f"the model {recipe.model} reads {reads}, but {recipe.data} holds {holds}; choose others by"
+            f"the model {recipe.model} reads {reads}, but {recipe.data} holds {recipe.kind}; choose others by"
             f" {recipe.spelled('data')}."
         )
     truncated, trained_length = 0, None
@@ -239,19 +209,13 @@ def checked_gradients(model, sequences, seed, observer):
     return report
 
 
-def bytes_of_a_step(training):
-    """Return the bytes that a step holds, by kind, as its first batch has it."""
-    plan, sequences = training.plan, training.batch(0)
-    share = sequences[: max(1, len(sequences) // plan.shares)]
-    return bytes_by_kind(training.model, training.optimiser, share, plan.max_tokens)
-
-
-def train(training, workers, history, checkpoint, observer, dev_accuracy):
+def train(training, workers, checkpoint, observer, dev_accuracy):
     """Take the steps and complete the history; return whether all of them were taken."""
+    history = checkpoint.history
 
-    def measure(step):
-        if step.ends_epoch and [number for number, _ in history["dev"][-1:]] != [step.number]:
-            history["dev"].append([step.number, dev_accuracy()])
+    def measure():  # once after each epoch
+        if len(history["dev"]) < training.done // training.steps_per_epoch:
+            history["dev"].append([training.done, dev_accuracy()])
 
     with observer.training(training):
         try:
@@ -261,16 +225,16 @@ def train(training, workers, history, checkpoint, observer, dev_accuracy):
                 last = step.number == training.total
                 try:
                     observer.stepped(step)
-                    measure(step)
+                    measure()
                     if step.ends_epoch:
                         observer.ended_epoch(training, history)
                     stop = observer.stop_asked()
                 except Exception:  # nobody reads any more what is printed, say
-                    measure(step)
-                    checkpoint.save(training, history)
+                    measure()
+                    checkpoint.save(training)
                     raise
                 if stop or last or checkpoint.is_due():
-                    checkpoint.save(training, history)
+                    checkpoint.save(training)
                 if stop and not last:
                     observer.stopped(training)
                     return False
@@ -282,30 +246,31 @@ def train(training, workers, history, checkpoint, observer, dev_accuracy):
 
 
 def reached(experiment, logits, observer, pool):
-    """Yield the entries of the record that tell what was reached on the test data; save the adapter or the model."""
+    """Save the adapter or the model; return the entries of the record that tell what was reached on the test data."""
+    results = {}
 
     def found(name, value):
+        results[name] = value
         observer.found(name, value)
-        return name, value
 
     recipe, base, model, test = experiment.recipe, experiment.base, experiment.model, experiment.data["test"]
     for when in ("before", "after"):
-        share = accuracy(logits[when], test.labels)
-        yield found(when, {"accuracy": share, "interval": list(wilson_interval(share, len(test)))})
+        found(when, measured(logits[when], test.labels))
     if recipe.model == "digits":
         home = load_data("digits")[2]
         tokens = list(load_tokenizer("digits")(home.inputs))
         on, off = (accuracy(predict(m, tokens, pool), home.labels) for m in (model, base))
-        yield found("upright", {"adapted": on, "base": off})
+        found("upright", {"adapted": on, "base": off})
     if recipe.method == "lora":
         folder = experiment.folder / "adapter"
         save_adapter(model, folder, recipe.model)
         whole = folder_bytes(model_folder(recipe.model), "model.safetensors", "config.json")
-        yield found("bytes", {"adapter": folder_bytes(folder), "model": whole})
+        found("bytes", {"adapter": folder_bytes(folder), "model": whole})
         merged = predict(merge(load_adapter(base, folder)), experiment.tokens["test"], pool)
-        yield found("merge_difference", float(np.abs(merged - logits["after"]).max()))
+        found("merge_difference", float(np.abs(merged - logits["after"]).max()))
     else:
         folder = experiment.folder / "model"
         save_model(model, folder)
         copy_tokenizer(recipe.model, folder)
-        yield found("bytes", {"model": folder_bytes(folder)})
+        found("bytes", {"model": folder_bytes(folder)})
+    return results
