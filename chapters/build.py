@@ -10,6 +10,9 @@ python chapters/build.py --nbgrader DIR [NN ...]
                                              write a course for nbgrader: its configuration, and of each chapter what
                                              is graded, once its own solutions have passed its own tests; --points FILE
                                              says what an exercise is worth
+python chapters/build.py --slides DIR [NN ...]
+                                             write chapters as slides, DIR/NN_name.slides.html, from the notebooks
+                                             that were built; needs nbconvert
 
 In a source, `# %% exercise="name"` marks the cell of an exercise: its line `from lora_np.course.exercises.name import
 name` becomes the solution that this file holds or, where it is handed out, a stub or the code that is to be mended.
@@ -418,12 +421,38 @@ def write_course(folder, paths, points=POINTS):
         shutil.copyfile(HERE / config.name, config)
 
 
+def slides(path):
+    """Return a chapter as slides: each heading a slide, what follows it below; exercises as they are handed out."""
+    handed = {cell.id: cell.source for cell in exercises(path).cells}
+    book = nbformat.read(HERE / f"{path.stem}.ipynb", as_version=4)
+    for number, cell in enumerate(book.cells):
+        cell.source = handed.get(cell.id, cell.source)
+        heading = cell.cell_type == "markdown" and cell.source.startswith("#")
+        kind = "slide" if heading else "-" if cell.source.startswith("*") else "subslide"  # a picture keeps its caption
+        if number < 2 or cell.id.startswith("check-") or "setup" in cell.metadata.get("tags", ()):
+            kind = "skip"
+        cell.metadata["slideshow"] = {"slide_type": kind}
+    return book
+
+
+def write_slides(folder, paths):
+    """Write the slides of chapters, as HTML."""
+    try:
+        from nbconvert import SlidesExporter  # noqa: PLC0415 - for slides alone
+    except ImportError as error:
+        raise ValueError("slides need nbconvert; run: pip install nbconvert") from error
+    for path in paths:
+        text, _ = SlidesExporter(reveal_scroll=True, reveal_number="c/t").from_notebook_node(slides(path))
+        written(folder / f"{path.stem}.slides.html", text.encode())
+
+
 def main():
     parser = argparse.ArgumentParser(description="Make the notebooks from chapters/src.")
     parser.add_argument("chapters", nargs="*", help="numbers such as 05; without, all")
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--check", action="store_true", help="compare with the committed notebooks, write nothing")
     task.add_argument("--nbgrader", type=Path, metavar="DIR", help="write a course for nbgrader there")
+    task.add_argument("--slides", type=Path, metavar="DIR", help="write the chapters as slides there, in HTML")
     parser.add_argument("--execute", action="store_true", help="with --check: compare text outputs, too")
     parser.add_argument("--points", type=Path, metavar="FILE", help="with --nbgrader: points of a level or an exercise")
     parser.add_argument(
@@ -454,6 +483,9 @@ def make(paths, options):
         raise SystemExit("\n".join([*found, "run python chapters/build.py"]) if found else 0)
     if options.nbgrader:
         write_course(options.nbgrader, paths, points_of(options.points) if options.points else POINTS)
+        return
+    if options.slides:
+        write_slides(options.slides, paths)
         return
     for path in paths:
         book = executed(lesson(path))
