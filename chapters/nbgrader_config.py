@@ -16,7 +16,8 @@ class JudgedAlone(NbGraderPreprocessor):
 
         code = [cell for cell in nb.cells if cell.cell_type == "code"]
         names = [self.tested(cell) for cell in code]
-        found = judged_alone([(name, cell.source) for name, cell in zip(names, code)])
+        folder = resources["metadata"]["path"]  # of the notebook
+        found = judged_alone([(name, cell.source) for name, cell in zip(names, code)], folder)
         for name, cell in zip(names, code):
             if found.get(name) and not any(output.output_type == "error" for output in cell.outputs):
                 words = f"judged alone, it is not right: {found[name]}"

@@ -24,24 +24,26 @@ from lora_np.course.exercise import all_exercises, find
 from lora_np.course.judging import PACKAGE, check
 
 GUARDED = ("lora_np", "numpy", "builtins")
+START = "import sys; sys.path[:] = [*sys.path[1:], {!r}]; from lora_np.course.alone import main; main()"
 CELL = "<cell {}>"
 NEVER = "it was never reached: a cell before it ends the program, or runs too long"
 CHANGED = "a cell before it has changed {}, by which answers are judged; take that out"
 CALLS = "it calls {}, the library's own function for this; write it yourself"
 
 
-def judged_alone(cells, seconds=600):
+def judged_alone(cells, folder=".", seconds=600):
     """Return {exercise: "", or why it is not right} of a notebook's code cells.
 
-    Of each cell come the exercise that it tests, "" if it is no test, and its text.
+    Of each cell come the exercise that it tests, "" if it is no test, and its text. They run in the notebook's folder.
     """
     key = secrets.token_hex()
     own = {"LORA_NP_ANSWERS": "", "NBGRADER_EXECUTION": "autograde", "MPLBACKEND": "agg"}
-    command = [sys.executable, "-m", "lora_np.course.alone"]
-    settings = {"env": {**os.environ, **own}, "input": json.dumps([key, cells]).encode(), "timeout": seconds}
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as told:
+    command = [sys.executable, "-c", START.format(os.path.dirname(PACKAGE))]
+    settings = {"env": {**os.environ, **own}, "timeout": seconds}
+    settings["input"] = json.dumps([key, cells, os.path.abspath(folder)]).encode()
+    with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryFile() as told:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(command, cwd=folder, stdout=told, stderr=subprocess.DEVNULL, **settings)
+            subprocess.run(command, cwd=empty, stdout=told, stderr=subprocess.DEVNULL, **settings)
         told.seek(0)
         lines = told.read().decode(errors="replace").split("\n")
     verdicts = dict(json.loads(line.removeprefix(key)) for line in lines if line.startswith(key))
@@ -94,13 +96,15 @@ def judged(name, function):
 
 
 def main():
-    key, cells = json.loads(sys.stdin.read())
+    key, cells, folder = json.loads(sys.stdin.read())
     report = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for module in pkgutil.walk_packages([PACKAGE], "lora_np."):
         if module.name.split(".")[1] in ("course", "gradcheck", "ops", "model"):
             importlib.import_module(module.name)
     known, before, judge, altered = all_exercises(), state(), judged, ""
+    os.chdir(folder)
+    sys.path.append(folder)
     sys.modules["__main__"] = notebook = types.ModuleType("__main__")
     for number, (name, text) in enumerate(cells):
         if name:
@@ -119,7 +123,3 @@ def run(text, name, names):
     linecache.cache[name] = len(text), None, text.splitlines(True), name
     with contextlib.suppress(BaseException):
         exec(compile(text, name, "exec"), names)
-
-
-if __name__ == "__main__":
-    main()

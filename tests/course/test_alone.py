@@ -62,12 +62,14 @@ def test_whoever_calls_the_librarys_own_is_not_right():
     assert found == {name: words.format(name) for name in LIBRARY}
 
 
-def test_a_right_answer_is_right_and_a_wrong_one_is_told():
+def test_a_right_answer_is_right_and_a_wrong_one_is_told(tmp_path):
+    (tmp_path / "mine.py").write_text("def bits():\n    return 52\n")
+    (tmp_path / "numpy.py").write_text("raise SystemExit")
     magic = "%matplotlib inline\n!true\n" + RIGHT.replace("52", "bits()")
-    book = [("", SETUP), ("", "1 / 0"), ("", "def bits():\n    return 52"), ("", magic), ("choose_step", "")]
+    book = [("", SETUP), ("", "1 / 0"), ("", "from mine import bits"), ("", magic), ("choose_step", "")]
     book += [("", "def gelu_forward(x):\n    raise NotImplementedError"), ("gelu_forward", "")]
     book += [("linear_forward", "")]
-    found = judged_alone(book)
+    found = judged_alone(book, tmp_path)
     assert found["choose_step"] == "" and found["gelu_forward"].startswith("it is still to be written")
     assert found["linear_forward"] == "check needs the function itself, not NoneType; leave out the ()."
 
