@@ -24,7 +24,7 @@ from lora_np.course.exercise import all_exercises, find
 from lora_np.course.judging import PACKAGE, check
 
 GUARDED = ("lora_np", "numpy", "builtins")
-START = "import sys; sys.path[:] = [*sys.path[1:], {!r}]; from lora_np.course.alone import main; main()"
+START = "import sys; sys.path[:] = [*filter(None, sys.path), {!r}]; from lora_np.course.alone import main; main()"
 CELL = "<cell {}>"
 NEVER = "it was never reached: a cell before it ends the program, or runs too long"
 CHANGED = "a cell before it has changed {}, by which answers are judged; take that out"
