@@ -386,8 +386,9 @@ plt.show()
 # fall, full first. Right: the accuracy on dev. The head and BitFit stop between 50 and 65 %; LoRA and full fine-tuning
 # end close together, above 90 %.*
 #
-# BitFit does no better here than the head alone. A bias shifts what a map gives, and turns nothing. On texts, with larger
-# models and little data, its authors found it close to full fine-tuning. Which rival is near depends on the task.
+# BitFit does no better here than the head alone. A bias shifts what a map gives, and turns nothing. On texts, with
+# larger models and little data, its authors found it close to full fine-tuning. Which rival is near depends on the
+# task.
 #
 # Now the test images, which were held out of training:
 

@@ -433,29 +433,30 @@ SAME = 1e-9
 def stages(assembled, mine, theirs):
     """Yield the stages in the order in which the library comes through them."""
     operations = {path: place_of(node)[1:] for path, node in walk(assembled.model)} | {LOSS: ("cross_entropy",)}
-    mine, theirs = (
-        {(path, way): arrays_of(way, result) for (path, way), result in log.items()} for log in (mine, theirs)
-    )
-    largest = max(np.max(np.abs(array)) for arrays in theirs.values() for array in arrays)
+    mine, theirs = ({key: arrays_of(key[1], result) for key, result in log.items()} for log in (mine, theirs))
+    largest = max(np.max(np.abs(array)) for arrays in theirs.values() for array in arrays.values())
     for (path, way), wanted in theirs.items():
         exercises = [f"{name}_{way}" for name in operations[path]]
         run = next((name for name in exercises[::-1] if assembled.whose.get(name) == YOURS), "")
-        errors = [0.0]
-        given = mine.get((path, way), [])
-        if [np.shape(a) for a in given] != [np.shape(a) for a in wanted]:
-            errors = [np.inf]
-        for a, b in zip(given, wanted):
-            size = max(np.max(np.abs(b), initial=0), 1e-6 * largest)  # a key's bias has a gradient of roundings alone
-            errors.append(np.max(np.abs(a - b), initial=0) / size)
-        yield Stage(path or "the model", way, run, float(max(errors)))
+        given = mine.get((path, way), {})
+        errors = [distance(given.get(name), array, largest) for name, array in wanted.items()]
+        yield Stage(path or "the model", way, run, max(errors, default=0.0))
+
+
+def distance(given, wanted, largest):
+    """Return the largest difference relative to the largest number that is wanted, inf where there is another shape."""
+    if np.shape(given) != np.shape(wanted):
+        return np.inf
+    size = max(np.max(np.abs(wanted), initial=0), 1e-6 * largest)  # a key's bias has a gradient of roundings alone
+    return float(np.max(np.abs(given - wanted), initial=0) / size)
 
 
 def arrays_of(way, result):
-    """Return the arrays of what a node returned: its output; or its dx, and its gradients by name."""
+    """Return the arrays of what a node returned, by name: its output; or its dx, and the gradients below it."""
     if way == FORWARD:
-        return [result[0]]
+        return {"output": result[0]}
     dx, grads = result if isinstance(result, tuple) else (None, result)
-    return [*([] if dx is None else [dx]), *flatten(grads).values()]
+    return {**({} if dx is None else {"dx": dx}), **flatten(grads)}
 
 
 class Comparison(NamedTuple):

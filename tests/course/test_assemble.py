@@ -8,6 +8,7 @@ import tiny
 
 import lora_np as lnp
 from lora_np.course import assembled as home
+from lora_np.course import kept
 from lora_np.course.assembled import assemble
 from lora_np.course.exercise import all_exercises, find
 from lora_np.course.models import frozen_model, patch_rows
@@ -234,3 +235,20 @@ def test_a_model_without_such_operations_runs_the_rest(name):
 def test_what_cannot_be_assembled_is_said(arguments, words):
     with pytest.raises((TypeError, ValueError), match=words):
         assemble(*arguments)
+
+
+@pytest.mark.parametrize("name", ["digits", pytest.param("minilm", marks=pytest.mark.download)])
+def test_at_the_end_of_the_course_both_models_run_on_the_kept_answers_alone(name, tmp_path, monkeypatch):
+    """As a learner has them: texts in a file, each checked again; every operation of the model is theirs."""
+    answers = tmp_path / "my_answers.py"
+    answers.write_text(kept.document({name: kept.text_of(find(name).solution) for name in all_exercises()}))
+    monkeypatch.setenv(kept.VARIABLE, str(answers))
+    base, inputs = lnp.load_pretrained(name), lnp.load_data("digits")[2].inputs[:8]
+    if name == "minilm":
+        base, inputs = lnp.with_head(base, 2, "mean", np.random.default_rng(0)), ["a good film", "not bad", "too long"]
+    lora = lnp.inject(base, lnp.LoRAConfig(r=2, target_modules="all-linear"), np.random.default_rng(1))
+    mine = assemble(lora)
+    assert set(mine.whose.values()) == {home.YOURS} and len(mine.whose) == 21
+    batch = lnp.Batch.of(lnp.load_tokenizer(name)(inputs))
+    comparison = mine.compare(batch, np.arange(len(inputs)) % 2)
+    assert comparison.first is None and len(comparison.stages) >= 100
