@@ -591,9 +591,9 @@ lnp.course.check("never_trained", never_trained)
 # %% [markdown]
 # <details><summary>Why? Think first.</summary>
 #
-# The bias of `key` adds the same vector `b` to every key. So it adds the product of `q` and `b` to all scores of a
-# query `q`: the same number to the whole row. The softmax does not see that. No output moves, so there is no gradient.
-# The bias of `query` is different: it adds the product of `b` and `k`, another number for each key `k`.
+# The bias of `key` adds the same vector b to every key. So it adds q·b to all scores of a query q: the same number to
+# the whole row. The softmax does not see that. No output moves, so there is no gradient. The bias of `query` is
+# different: it adds b·k, another number for each key k.
 #
 # </details>
 
