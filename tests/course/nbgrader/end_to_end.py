@@ -35,8 +35,9 @@ def nbgrader(folder, *arguments):
 
 
 def solution_lines(cells):
-    """Return the lines that a solution has and nothing that is handed out: short ones stand in hints, too."""
-    handed_out = "\n".join(build.handed_out(cell.source) for cell in cells)
+    """Return the lines that a solution has and nothing that is handed out, nor a hint."""
+    hints = [hint for cell in cells for hint in build.find(cell.metadata["exercise"]).hints]
+    handed_out = "\n".join([build.handed_out(cell.source) for cell in cells] + hints)
     lines = {line.strip() for cell in cells for line in build.solved(cell.source).split("\n")}
     return [line for line in lines if len(line) > 25 and line not in handed_out]
 
