@@ -347,7 +347,7 @@ PLANS = {  # {plan: {when: its parts}}, a part a chapter: whole, or from an exer
         "week 8": [(8,)],
     },
     "one_day": {
-        "9:00": [(1, None, "rank_for_error"), (3, None, "numerical_gradient")],
+        "9:00": [(1, None, "rank_for_error"), (3, None, "choose_step")],
         "11:00": [(5,)],
         "13:30": [(6, None, "train")],
         "15:30": [(7,)],
