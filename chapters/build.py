@@ -15,10 +15,10 @@ python chapters/build.py --slides DIR [NN ...]
                                              that were built; needs nbconvert
 
 In a source, `# %% exercise="name"` marks the cell of an exercise: its line `from lora_np.course.exercises.name import
-name` becomes the solution that this file holds or, where it is handed out, a stub or the code that is to be mended.
-`{{name}}` in a text becomes the level and the time, and the hints follow the text. `# %% check="name"` marks the cell
-that checks it, and `# %% tags=["setup"]` what the exercises need to run: with these cells, the text before each
-exercise, and its check as a test, a chapter is graded.
+name` becomes the solution that this file holds or, where it is handed out, a stub. `{{name}}` in a text becomes the
+level and the time, and the hints follow the text. `# %% check="name"` marks the cell that checks it, and
+`# %% tags=["setup"]` what the exercises need to run: with these cells, the text before each exercise, and its check as
+a test, a chapter is graded.
 """
 
 import argparse
@@ -49,7 +49,6 @@ from lora_np.files import read_json  # noqa: E402
 
 HINT = "\n\n<details><summary>Hint {number}</summary>\n\n{words}\n\n</details>"
 STUB = '# YOUR CODE HERE\nraise NotImplementedError("replace this line")'
-MEND = "# The code to be mended: take out the line above."
 POINTS = {"easy": 1, "medium": 2, "hard": 3}
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -72,9 +71,7 @@ import subprocess
 
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+{address}"], check=True)"""
 WRITTEN = ["BEGIN SOLUTION", "END SOLUTION"]
-MENDED = [*WRITTEN, "BEGIN GIVEN", "END GIVEN"]
-MARK = r"\n *# (?:BEGIN|END) (?:SOLUTION|GIVEN)(?=\n|$)"
-GIVEN = re.compile(r"\n *# BEGIN GIVEN\n(.*?)\n *# END GIVEN", re.DOTALL)
+MARK = r"\n *# (?:BEGIN|END) SOLUTION(?=\n|$)"
 
 
 def repository():
@@ -120,9 +117,6 @@ def fill(cell):
         exercise = find(name)
         head, body = exercise.parts_of(name)
         text = f"{head}\n    # BEGIN SOLUTION\n{body}\n    # END SOLUTION"
-        if exercise.given:
-            given = "\n".join(f"    #| {line[4:]}" for line in exercise.given.split("\n"))
-            text += f"\n    # BEGIN GIVEN\n{given}\n    # END GIVEN"
         cell.source = line.sub(lambda _: text, cell.source)
 
 
@@ -131,13 +125,13 @@ def faults(cells):
     exercised, checked = [], []
     for cell in cells:
         name, check = (str(cell.metadata.get(key, "")) for key in ("exercise", "check"))
-        marks = re.findall("(?:BEGIN|END) (?:SOLUTION|GIVEN)", cell.source)
+        marks = re.findall("(?:BEGIN|END) SOLUTION", cell.source)
         if marks and not name and cell.cell_type == "code":
             yield f"a cell has the mark {marks[0]} but no exercise=, so that its solution would be handed out; name it"
         if name:
-            if marks not in (WRITTEN, MENDED) or len(re.findall(MARK, cell.source)) != len(marks):
-                words = "expected # BEGIN SOLUTION and # END SOLUTION, then perhaps # BEGIN GIVEN and # END GIVEN"
-                yield f"the exercise {name} has the marks {marks}; {words}, each on a line of its own below the first"
+            if marks != WRITTEN or len(re.findall(MARK, cell.source)) != len(marks):
+                words = "expected # BEGIN SOLUTION and # END SOLUTION, each on a line of its own below the first"
+                yield f"the exercise {name} has the marks {marks}; {words}"
             try:
                 find(name)
             except ValueError as error:
@@ -166,32 +160,19 @@ def calls(source, name):
 
 
 def solved(source):
-    """Return the code of an exercise with its solution, without the marks and without what is handed out."""
-    return re.sub(MARK, "", GIVEN.sub("", source))
-
-
-def given(source):
-    """Return the code that is handed out in place of a solution, None where that is a stub."""
-    found = GIVEN.search(source)
-    return re.sub(r"^( *)#\| ?", r"\1", found[1], flags=re.MULTILINE) if found else None
+    """Return the code of an exercise with its solution, without the marks."""
+    return re.sub(MARK, "", source)
 
 
 def handed_out(source):
     """Return the code of an exercise as the learner gets it."""
     indent = re.search(r"\n( *)# BEGIN SOLUTION", source)[1]
-    lines = given(source) or "\n".join(indent + line for line in STUB.split("\n"))
-    source = GIVEN.sub("", source)
+    lines = "\n".join(indent + line for line in STUB.split("\n"))
     return re.sub(r"\n *# BEGIN SOLUTION\n.*# END SOLUTION", lambda _: "\n" + lines, source, flags=re.DOTALL)
 
 
 def for_nbgrader(source):
-    """Return the code of an exercise with nbgrader's own marks.
-
-    Code to be mended follows the solution, which returns before it. nbgrader puts the stub in the solution's place.
-    """
-    if lines := given(source):
-        indent = re.match(" *", lines)[0]
-        source = GIVEN.sub(lambda _: f"\n{indent}{MEND}\n{lines}", source)
+    """Return the code of an exercise with nbgrader's own marks; nbgrader puts the stub in the solution's place."""
     return re.sub("# (BEGIN|END) SOLUTION", r"### \1 SOLUTION", source)
 
 

@@ -8,11 +8,12 @@
 #
 # - derive a gradient by asking one question: if I nudge this entry, what moves, and by how much?
 # - write the backward of a linear map, GELU, layer norm, softmax, attention and cross entropy;
+# - recognise a check that passes because it cannot fail, and find the bug in a backward of somebody else;
 # - derive some yourself: RMSNorm, the MLP, the attention layer with its three ways;
 # - join them to the backward of a whole transformer block, with its two residual paths;
 # - get every gradient of the pretrained model by your own code, and prove it.
 #
-# **Needs:** chapters 2 and 3. **Time:** about 270 minutes, in two or three sittings; every exercise can be skipped.
+# **Needs:** chapters 2 and 3. **Time:** about 330 minutes, in three or four sittings; every exercise can be skipped.
 # **Difficulty:** hard, but each step is small.
 #
 # It answers a part of question 3 of the course: the step "gradients". What you derive for the linear map is what
@@ -26,6 +27,7 @@ import numpy as np
 
 import lora_np as lnp
 from lora_np import ops
+from lora_np.gradcheck import check, numeric_gradients
 from lora_np.model.attention import heads_backward
 from lora_np.ops.cross_entropy import CrossEntropyCache
 
@@ -204,6 +206,245 @@ plt.show()
 #
 # The dashed line is what you get when you forget one path. It has the right values far to the left, far to the right,
 # and at zero. So it looks plausible, and it is wrong nearly everywhere in between.
+
+# %% [markdown]
+# ## A check that cannot fail
+#
+# Chapter 3 judges a backward by comparing it with numerical derivatives. The comparison is made at some inputs, with
+# some upstream gradient. Who chooses them? Here is a linear map whose $db$ takes the first row of $dy$ alone. With
+# *one* row of inputs, that is the sum over all rows.
+
+
+# %%
+def passes(forward, backward, inputs, upstream, fixed=None):
+    """Compare each gradient with the numerical one."""
+    fixed = fixed or {}
+    given = backward(upstream, forward(**inputs, **fixed)[1])
+    given = given if isinstance(given, tuple) else (given,)
+    numeric = numeric_gradients(forward, inputs, upstream, fixed)
+    pairs = zip(given, numeric.values())
+    return all(np.allclose(g, n, rtol=1e-7, atol=1e-8) for g, n in pairs)
+
+
+def first_row(dy, cache):  # takes db from the first row alone
+    dx, dW, _ = ops.linear_backward(dy, cache)
+    return dx, dW, dy[0]
+
+
+x, W, b = rng.standard_normal((5, 3)), rng.standard_normal((3, 3)), np.ones(3)
+dy = rng.standard_normal((5, 3))
+print("one row:  ", passes(ops.linear_forward, first_row, {"x": x[:1], "W": W, "b": b}, dy[:1]))
+print("five rows:", passes(ops.linear_forward, first_row, {"x": x, "W": W, "b": b}, dy))
+
+# %% [markdown]
+# The first comparison is sharp, to seven digits, and says nothing. Such a point is **unlucky**. Five more wrong
+# backwards, each of which passes somewhere:
+
+
+# %%
+def not_transposed(dy, cache):  # W where its transpose belongs
+    _, dW, db = ops.linear_backward(dy, cache)
+    return dy @ cache.W, dW, db
+
+
+def one_path(dy, cache):  # GELU, the first path only
+    return dy * cache.cdf
+
+
+def last_use(dy, cache):  # a row of the table that is used twice keeps one dy
+    dtable = np.zeros(cache.shape)
+    dtable[cache.ids] = dy
+    return dtable
+
+
+def squares_forward(x):  # a loss: the mean of the squares
+    return (x**2).mean(), x
+
+
+def no_upstream(dloss, x):  # ignores what comes from above
+    return 2 * x / x.size
+
+
+# %%
+def centre_forward(x):  # takes the mean away from each row
+    return x - x.mean(axis=1, keepdims=True), None
+
+
+def no_influence(dy, cache):  # claims that x moves nothing
+    return np.zeros_like(dy)
+
+
+# %% [markdown]
+# And their unlucky points. None of them is exotic.
+#
+# | wrong backward | what is wrong | unlucky point | why it hides |
+# | --- | --- | --- | --- |
+# | `first_row` | db lacks the sum | one row | a sum of one |
+# | `not_transposed` | W in place of its transpose | W is the identity | it is its own transpose |
+# | `one_path` | the second path is missing | x = 0 | that path has the factor x |
+# | `last_use` | a use overwrites another | no id stands twice | there is nothing to add up |
+# | `no_upstream` | upstream ignored | upstream 1.0 | training never passes anything else |
+# | `no_influence` | dx = 0 | upstream all ones | the entries of a centred row add up to 0, whatever x is |
+#
+# (`ops.embedding_forward` takes a row of a table for each id. So a table's row may be used several times.)
+
+# %%
+one, eye, ids = np.ones((5, 3)), np.eye(3), np.array([2, 0, 1])
+linear = {"x": x, "W": W, "b": b}
+twice = np.array([2, 0, 2])
+trials = [  # forward, wrong backward; inputs, upstream, what is fixed: unlucky, then ordinary
+    (ops.linear_forward, first_row, (linear | {"x": x[:1]}, dy[:1], {}), (linear, dy, {})),
+    (ops.linear_forward, not_transposed, (linear | {"W": eye}, dy, {}), (linear, dy, {})),
+    (ops.gelu_forward, one_path, ({"x": 0 * x}, dy, {}), ({"x": x}, dy, {})),
+    (
+        ops.embedding_forward,
+        last_use,
+        ({"table": W}, dy[:3], {"ids": ids}),
+        ({"table": W}, dy[:3], {"ids": twice}),
+    ),
+    (squares_forward, no_upstream, ({"x": x}, 1.0, {}), ({"x": x}, 0.7, {})),
+    (centre_forward, no_influence, ({"x": x}, one, {}), ({"x": x}, dy, {})),
+]
+print(f"{'wrong backward':16} {'unlucky':8} {'ordinary':8}")
+for forward, wrong, *points in trials:
+    verdicts = ["passes" if passes(forward, wrong, *point) else "caught" for point in points]
+    print(f"{wrong.__name__:16} {verdicts[0]:8} {verdicts[1]:8}")
+    assert verdicts == ["passes", "caught"]
+
+# %% [markdown]
+# How far from such a point is far enough? Move away from three of them by $t$: x is $t$ times a random x, W is the
+# identity plus $t$ times a random matrix, the upstream is $1 + t$.
+
+
+# %%
+def off(wrong, right):
+    return np.abs(wrong - right).max() / np.abs(right).max()
+
+
+distances, random = np.logspace(-9, 0, 40), rng.standard_normal((3, 3))
+errors = {"one_path": [], "not_transposed": [], "no_upstream": []}
+for t in distances:
+    _, c = ops.gelu_forward(t * x)
+    errors["one_path"].append(off(one_path(dy, c), ops.gelu_backward(dy, c)))
+    _, c = ops.linear_forward(x, eye + t * random, b)
+    right = ops.linear_backward(dy, c)[0]
+    errors["not_transposed"].append(off(not_transposed(dy, c)[0], right))
+    errors["no_upstream"].append(off(no_upstream(1 + t, x), (1 + t) * 2 * x / x.size))
+for (name, found), style in zip(errors.items(), ("-", "--", "-.")):
+    plt.loglog(distances, found, style, label=name)
+plt.axhline(1e-7, color="black", linestyle=":")
+plt.gca().set(xlabel="distance t from the unlucky point", ylabel="error of the gradient")
+plt.legend()
+plt.show()
+assert all(min(np.array(found)[distances > 1e-3]) > 1e-4 for found in errors.values())
+
+# %% [markdown]
+# *Three nearly straight lines on logarithmic axes, close together, rise from the lower left to the upper right; they
+# cross the dotted line at 1e-7 where t is near 1e-7.*
+#
+# The error grows as the distance does. A thousandth is far enough: the error is then more than a thousand times above
+# the tolerance. So a point is unlucky only if you are *on* it. But people are on it all the time: it is where
+# parameters start.
+#
+# Hence a list to check by:
+#
+# - upstream random, not ones;
+# - every parameter random: nothing that is 0 or 1, no identity;
+# - all sizes different and above 1, so that a transposed array cannot fit by chance;
+# - masks on, ids repeated, some rows left out: whatever the code has a branch for.
+#
+# `lora_np.gradcheck.check` draws the upstream itself. And where an input is special in a way that it knows, it moves
+# away and looks again. Now it is given the unlucky inputs:
+
+# %%
+for forward, wrong, (inputs, _, fixed), _ in trials:
+    report = check(forward, wrong, inputs, fixed)
+    print(f"{wrong.__name__:16} {'passes' if report.ok else 'caught'}")
+
+report = check(ops.gelu_forward, one_path, {"x": 0 * x})
+print("one_path:", report.failures["x"][0].split(";")[0])
+
+# %% [markdown]
+# Two pass even so. Which ids are drawn, and that your matrix need not be the identity, nobody can know but you. So give
+# a check ordinary inputs.
+
+# %% [markdown]
+# ## Find the bug
+#
+# `lnp.course.bug(level, seed)` hands out an operation that is no exercise of this course. Its forward is right, its
+# backward is not. You need no derivation, only the two rules and a judge. A good order of work:
+#
+# 1. Which gradients are wrong, which are right? A right one clears the lines that it passed through.
+# 2. At which special values does it become right? Set an input to 0 or to 1, one at a time.
+# 3. Only then read the code.
+#
+# One together:
+
+# %%
+task = lnp.course.bug(1, seed=24)
+print(task)
+
+# %%
+report = check(task.forward, task.backward, task.inputs, task.fixed)
+print("wrong:", [*report.failures], "of", [*task.inputs])
+
+zero = task.inputs | {"gate": np.zeros_like(task.inputs["gate"])}
+dy = rng.standard_normal(zero["gate"].shape)
+print("right where gate = 0:", passes(task.forward, task.backward, zero, dy))
+assert [*report.failures] == ["gate"] and passes(task.forward, task.backward, zero, dy)
+
+# %% [markdown]
+# `dup` is right, so `gate` and `sig` are in order, and `dswish` or `dgate` is not. Where `gate` is 0, all is right: so
+# something is missing that has `gate` as a factor. Now the code. The forward uses `gate` twice, as GELU does its $x$:
+# as a factor, and inside the sigmoid. And `dgate` has the first path alone. The other goes through the sigmoid
+# $\sigma$, whose derivative is $\sigma (1 - \sigma)$:
+
+
+# %%
+def mended(dy, cache):
+    gate, up, sig = cache
+    dswish = dy * up
+    dgate = dswish * (sig + gate * sig * (1 - sig))
+    return dgate, dy * gate * sig
+
+
+assert task.check(mended)
+
+# %% [markdown]
+# ### Three for you (about 10 minutes each)
+#
+# Copy the text into a new cell, mend the backward, and hand it to `task.check`. It says what is wrong, and not why.
+# `print(task.reveal())` is the solution. First, one slip:
+
+# %%
+task = lnp.course.bug(1, seed=6)
+print(task)
+
+# %%
+task.check(task.backward)  # put yours in its place
+
+# %% [markdown]
+# Level 2: a slip that hides at an unlucky point. `task.unlucky` holds the inputs there, and what is fixed.
+
+# %%
+task = lnp.course.bug(2, seed=0)
+print(task)
+
+# %%
+task.check(task.backward)  # put yours in its place
+
+# %% [markdown]
+# Level 3: two slips, or one that an upstream gradient of ones would hide. Mend what the check names, and check again.
+
+# %%
+task = lnp.course.bug(3, seed=7)
+print(task)
+
+# %%
+task.check(task.backward)  # put yours in its place
+
+# %% [markdown]
+# More of them? Each seed is another task, and each level has more than sixty.
 
 # %% [markdown]
 # ## The MLP: three backwards in a row
@@ -672,7 +913,7 @@ assert 0.4 < ratio < 5
 #   output, the backward multiplies zero by NaN, and NaN reaches the shared weights. `ops.attention_forward` refuses
 #   such a mask.
 # - **DeepSpeed** (pull request 692): a layer norm kernel read gamma and beta at the wrong index in its backward, and so
-#   computed wrong gradients of gamma. Gammas that are all equal hide such a bug: see chapter 3.
+#   computed wrong gradients of gamma. Gammas that are all equal hide such a bug, as the unlucky points above do.
 #
 # ## Further questions
 #

@@ -129,11 +129,6 @@ class Exercise:
         end = node.body[0].end_lineno if ast.get_docstring(node) is not None else node.body[0].lineno - 1
         return "\n".join(lines[node.lineno - 1 : end]), "\n".join(lines[end : node.end_lineno])
 
-    @property
-    def given(self):
-        """The code that is handed out to be mended, None where there is none."""
-        return self.parts_of("given")[1] if "given" in self.functions else None
-
     @functools.cached_property
     def module(self):
         """The file, run."""
@@ -160,15 +155,21 @@ class Exercise:
     def slips(self):
         return slips_of(self.module.SLIPS)
 
-    def edited(self, edits):
-        """Return the solution with its text changed, None if a text to change is not there."""
+    def text_with(self, edits):
+        """Return the solution's text, changed, None if a text to change is not there."""
         head, body = self.parts_of(self.name)
         for old, new in edits:
             if old not in body:
                 return None
             body = body.replace(old, new)
+        return f"{head}\n{body}"
+
+    def edited(self, edits):
+        """Return the solution with its text changed, None if a text to change is not there."""
+        if (text := self.text_with(edits)) is None:
+            return None
         scope = {**vars(self.module), "__name__": "a slip"}
-        exec(compile(f"{head}\n{body}", f"<a slip in {self.name}>", "exec"), scope)
+        exec(compile(text, f"<a slip in {self.name}>", "exec"), scope)
         return scope[self.name]
 
 

@@ -56,13 +56,6 @@ class Case:
         """Return the Finding that explains the fault, None if there is none."""
         if self.fault.kind == "none":
             return self.branch()
-        found = self.first_reason()
-        cause = found and found.cause(self.exercise)
-        if cause and self.exercise.given:  # the place is for the learner to find
-            return Finding("diagnosis", self.output, {"cause": cause})
-        return found
-
-    def first_reason(self):
         broken = self.report and not self.report.failures.keys() <= self.trial.inputs.keys()
         if self.forward is not None or broken:  # with a cache of one's own, or a rule that comes before any number
             return self.of_gradient()

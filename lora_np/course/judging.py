@@ -201,9 +201,13 @@ def of_cache(given, right):
     """A cache is the author's own affair, unless it is called what the solution's is called."""
     if type(given) is type(right) and hasattr(right, "_fields"):
         for field, mine, value in zip(right._fields, given, right):
-            nothing = mine is None or value is None
-            plain = nothing or not isinstance(value, (np.ndarray, Number))
-            if mine != value if plain else difference(field, mine, value):
+            if mine is None or value is None:
+                wrong = mine is not value
+            elif isinstance(value, (np.ndarray, Number)):
+                wrong = difference(field, mine, value)
+            else:
+                wrong = isinstance(mine, np.ndarray) or mine != value
+            if wrong:
                 return Finding("cache", "cache", {"field": field})
     return None
 

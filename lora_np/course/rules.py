@@ -60,7 +60,7 @@ def register(path: str | Path) -> Exercise:
 
 def faults(exercise):
     """Yield what is wrong with an exercise's file, a sentence each: a test needs what the ones before it ask."""
-    last = faults_of_branches, faults_of_slips, faults_of_given
+    last = faults_of_branches, faults_of_slips
     for tests in (faults_of_form,), (faults_of_draws,), (faults_of_solution,), last:
         found = [sentence for test in tests for sentence in test(exercise)]
         yield from found
@@ -168,11 +168,3 @@ def fault_of_slip(exercise, slip, calls, right):
 def is_wrong(exercise, function, number):
     """Is an answer wrong on a trial?"""
     return fault_of(exercise, function, Trial.of(exercise, number)) is not None
-
-
-def faults_of_given(exercise):
-    """Code that is handed out to be mended has to be wrong."""
-    if exercise.given is None:
-        return
-    if not any(is_wrong(exercise, exercise.module.given, number) for number in range(exercise.trials)):
-        yield "the code that is to be mended, given, is right"

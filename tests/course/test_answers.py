@@ -122,6 +122,19 @@ def test_a_pair_may_have_a_cache_of_its_own():
     assert verdict.output == "y"
 
 
+def test_a_cache_that_holds_an_array_where_there_is_none_is_told_so():
+    def with_ones(Q, K, V, visible, mask):
+        O, cache = ops.attention_forward(Q, K, V, visible, mask)
+        return O, cache._replace(mask=np.ones_like(cache.P) if mask is None else mask)
+
+    def without(Q, K, V, visible, mask):
+        O, cache = ops.attention_forward(Q, K, V, visible, mask)
+        return O, cache._replace(mask=None)
+
+    for answer in (with_ones, without):
+        assert "cache.mask is not what the backward expects" in str(lnp.course.check("attention_forward", answer))
+
+
 def test_a_merge_that_does_not_refuse_a_plain_model_is_told_so(capsys):
     def merge(model):
         return lnp.merge(model) if model.adapter is not None else model

@@ -23,20 +23,10 @@ SOURCE = '''def double(x):
     y = x + x
     return y
     # END SOLUTION'''
-BUG = """def double(x):
-    # BEGIN SOLUTION
-    return 2 * x
-    # END SOLUTION
-    # BEGIN GIVEN
-    #| y = 3 * x
-    #| if y:
-    #|     return y
-    # END GIVEN"""
 
 
 def test_a_lesson_has_the_solution_without_marks():
     assert build.solved(SOURCE) == 'def double(x):\n    """Return 2 x."""\n    y = x + x\n    return y'
-    assert build.solved(BUG) == "def double(x):\n    return 2 * x"
 
 
 def test_a_learner_gets_a_stub():
@@ -44,18 +34,8 @@ def test_a_learner_gets_a_stub():
     assert build.handed_out(SOURCE) == f'def double(x):\n    """Return 2 x."""\n{stub}'
 
 
-def test_or_the_code_with_the_bug():
-    assert build.handed_out(BUG) == "def double(x):\n    y = 3 * x\n    if y:\n        return y"
-
-
 def test_nbgrader_gets_its_own_marks():
     assert "### BEGIN SOLUTION\n    y = x + x" in build.for_nbgrader(SOURCE)
-
-
-def test_and_the_code_with_the_bug_behind_the_solution():
-    marked = "    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION\n"
-    assert build.for_nbgrader(BUG).startswith(f"def double(x):\n{marked}    # The code to be mended")
-    assert build.for_nbgrader(BUG).endswith("\n    y = 3 * x\n    if y:\n        return y")
 
 
 ADDRESS = "https://github.com/someone/lora_np"

@@ -7,6 +7,13 @@ from lora_np.gradcheck import CAUSES
 RIGHT, NOT_RIGHT = "right.", "not right yet."
 HINT = "hint {number}: {words}"
 NOT_KEPT = "but its text is not kept for the next chapter: {reason}"
+BUGS = {
+    1: "The forward is right. The backward has one slip. Mend it, and call task.check with yours.",
+    2: "The forward is right. The backward has one slip. Its author compared it where {point}, and all agreed there.",
+    3: "The forward is right. The backward has one slip or two. Mend it, and call task.check with yours.",
+}
+BUG_SHOWN = "the whole report: print(lnp.gradcheck.check(task.forward, yours, task.inputs, task.fixed))"
+HIDES = "This hides where {point}."
 NEXT_HINT = "a hint: lnp.course.check({name!r}, {name}, hint={hint})"
 
 
