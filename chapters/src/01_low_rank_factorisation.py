@@ -132,6 +132,63 @@ print("what is missing has size", np.linalg.norm(W - first).round(3))
 # NumPy returns $V$ transposed: the vectors $v_k$ are the *rows* of `Vt`.
 
 # %% [markdown]
+# ### A matrix that also turns
+#
+# That $W$ was symmetric, and so a special case: the directions that went in came out again. Most matrices turn, too:
+#
+# $$ M = \begin{pmatrix} 0.6 & 0 \\ 0.8 & 1 \end{pmatrix}. $$
+#
+# As everywhere in this course a vector is a row, and $x$ becomes $x M$. By hand: $(1, 3)$ becomes $(3, 3)$, and
+# $(3, -1)$ becomes $(1, -1)$. The two stand at right angles before, and at right angles after. But both have turned.
+# They had the same length, $\sqrt{10}$. Now the first is three times as long as the second, $\sqrt{18}$ against
+# $\sqrt 2$. So $s_1 = \sqrt{18 / 10} = 1.342$ and $s_2 = \sqrt{2 / 10} = 0.447$.
+#
+# <details><summary>Before you look: the vectors of length one end on a circle. What does M make of it?</summary>
+#
+# An ellipse. Its longest radius is s_1 long and lies along v_1, its shortest is s_2 long and lies along v_2. Of all
+# pairs at right angles, u_1 and u_2 are the only ones, but for their signs, that M leaves at right angles.
+#
+# </details>
+
+# %%
+M = np.array([[0.6, 0.0], [0.8, 1.0]])
+u = np.array([[1.0, 3.0], [3.0, -1.0]]) / np.sqrt(10)  # one vector a row
+print("lengths after M  ", np.linalg.norm(u @ M, axis=1))
+print("singular values  ", np.linalg.svd(M, compute_uv=False))
+
+# %%
+turn = np.radians(np.arange(361))
+circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)  # (361, 2)
+colours = "tab:blue", "tab:orange"
+figure, axes = plt.subplots(1, 2, figsize=(8, 4), layout="constrained", sharey=True)
+for ax, factor, names in (
+    (axes[0], np.eye(2), ("$u_1$", "$u_2$")),
+    (axes[1], M, ("$s_1 v_1$", "$s_2 v_2$")),
+):
+    ax.plot(*(circle @ factor).T, color="black")
+    for end in factor:  # where the two axes go
+        look = {"arrowstyle": "-|>", "color": "0.6"}
+        ax.annotate("", end, (0, 0), arrowprops=look)
+    for end, name, colour in zip(u @ factor, names, colours):
+        look = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.5}
+        ax.annotate("", end, (0, 0), arrowprops=look)
+        place = end * (1 + 0.28 / np.linalg.norm(end))
+        ax.text(*place, name, color=colour, ha="center", va="center", fontsize=12)
+    ax.set(aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
+axes[0].set_title("before: $x$")
+axes[1].set_title(r"after: $x\,M$")
+plt.show()
+
+# %% [markdown]
+# *Left the unit circle with two arrows at right angles, u1 and u2. Right the ellipse that the matrix makes of it: the
+# blue arrow has become its longest radius, the orange one its shortest, still at right angles. The thin grey pair along
+# the axes has lost its right angle.*
+#
+# So the SVD says of any matrix: there are directions $u_k$, at right angles, that come out as $s_k$ times $v_k$, at
+# right angles again. The piece $s_k\, u_k v_k^T$ takes what $x$ has of $u_k$, and lays $s_k$ times as much along $v_k$.
+# Leave out the second piece, and the ellipse becomes flat: a line along $v_1$.
+
+# %% [markdown]
 # ## Why nothing is better
 #
 # The size of a matrix here is the **Frobenius norm**, the root of the sum of its squares. The pieces are at right

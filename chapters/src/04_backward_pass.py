@@ -475,6 +475,23 @@ lnp.course.check("mlp_backward", mlp_backward)
 # $$c = x - \text{mean}(x), \qquad \sigma^{-1} = \left(\text{mean}(c^2) + \varepsilon\right)^{-1/2}, \qquad
 # \hat x = c\, \sigma^{-1}, \qquad y = \gamma\, \hat x + \beta.$$
 #
+# <details><summary>Before you look: how many ways lead from x to y?</summary>
+#
+# Four. From x to c there are two: directly, and by the mean. From c to xhat there are two again: directly, and by the
+# spread of the row. Two times two.
+#
+# </details>
+
+# %%
+lnp.course.draw_paths("layer_norm", x=np.zeros((4, 6)))  # any shape (N, d)
+
+# %% [markdown]
+# *The graph of layer norm, four times. In each panel one way from y back to x is lit by thick orange arrows: straight
+# on; by the mean; by the spread; by both. The title says what this way adds to the gradient of x.*
+#
+# A grey arrow goes forward, an orange one back. Rule 1 multiplies along the orange arrows, and rule 2 adds up the four
+# panels. Nobody walks the four ways one by one: from $y$ backwards, each box is visited once, and adds what arrives.
+#
 # Go back step by step.
 #
 # 1. $\beta$ and $\gamma$ serve all rows, so add over rows: $d\beta = \sum_n dy$, $d\gamma = \sum_n dy\, \hat x$.
@@ -485,7 +502,7 @@ lnp.course.check("mlp_backward", mlp_backward)
 #    and so moves $\sigma^{-1} = (\sigma^2)^{-1/2}$ by $-\tfrac12 \sigma^{-3} \cdot 2 c_i / d = -\sigma^{-3} c_i / d$.
 #    Multiply the two, and put in $c = \hat x\, \sigma$: $-\sigma^{-1}\, \hat x_i\, \text{mean}(d\hat x\, \hat x)$.
 # 4. A nudge of $x_i$ moves $c_i$ by 1, and every entry of $c$ by $-1/d$ through the mean. So $dx$ is $dc$ less the mean
-#    of $dc$. (The term from 3 has mean zero already, as $\hat x$ has.)
+#    of $dc$. (The term from 3 has mean zero already, as $\hat x$ has. So the fourth way brings nothing.)
 #
 # Together
 #
@@ -543,8 +560,22 @@ lnp.course.check("rms_norm_backward", rms_norm_backward)
 # %% [markdown]
 # ## Softmax
 #
-# One row of scores $S$ becomes probabilities $P_u = e^{S_u} / \sum_v e^{S_v}$. Nudge one score $S_v$. Its own
-# probability rises, and *all* others fall, because the sum in the denominator grew:
+# One row of scores $S$ becomes probabilities $P_u = e^{S_u} / \sum_v e^{S_v}$.
+#
+# <details><summary>Before you look: how many ways lead from S to P?</summary>
+#
+# Two. The exponential goes into the numerator of its own entry, and into the sum, which divides all entries of the row.
+#
+# </details>
+
+# %%
+lnp.course.draw_paths("softmax", S=np.zeros((2, 3)))
+
+# %% [markdown]
+# *The graph of softmax, twice. The first way from P back to S passes the exponential alone, the second goes by the sum
+# of the row.*
+#
+# Nudge one score $S_v$. Its own probability rises, and *all* others fall, because the sum in the denominator grew:
 #
 # $$\frac{\partial P_u}{\partial S_v} = P_u\, [u = v] - P_u P_v.$$
 #
@@ -574,23 +605,37 @@ lnp.course.check("softmax_backward", softmax_backward)
 # Layer norm and softmax are relatives: in both, every output of a row depends on every input of the row. To see it,
 # draw the whole table of derivatives for one row of six entries: row $u$, column $v$ holds $\partial y_u / \partial
 # x_v$. A backward multiplies by the transpose of this table, without ever building it.
+#
+# <details><summary>Before you look: which sign do the entries have, on the diagonal and off it?</summary>
+#
+# Softmax: positive on the diagonal, negative everywhere else, for a score that rises takes from all others. Layer norm:
+# mostly so, too, as the mean takes from all. But where two entries lie far out on different sides of the mean, one that
+# rises makes the spread larger, and so pulls the other up, towards zero. This can be more than the mean takes.
+#
+# </details>
 
 # %%
-x = rng.standard_normal((1, 6))
+x = 3 * rng.standard_normal((1, 6))
 P = np.exp(x) / np.exp(x).sum()
 _, cache = ops.layer_norm_forward(x, np.ones(6), np.zeros(6), 1e-12)
 norm = np.concatenate([layer_norm_backward(one[None], cache)[0] for one in np.eye(6)])
 tables = {"layer norm (gamma = 1)": norm, "softmax": np.diag(P[0]) - P.T @ P}
-figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.2))
+limit = max(np.abs(table).max() for table in tables.values())
+figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.7), sharey=True)
 for axis, (name, table) in zip(axes, tables.items()):
-    figure.colorbar(axis.imshow(table, cmap="viridis"), ax=axis, shrink=0.9)
+    image = axis.imshow(table, cmap="RdBu", vmin=-limit, vmax=limit)
     axis.set(title=name, xlabel="input", ylabel="output")
+    for (u, v), entry in np.ndenumerate(table):
+        look = {"color": "white" if abs(entry) > 0.6 * limit else "black", "fontsize": 8}
+        axis.text(v, u, f"{entry:+.2f}", ha="center", va="center", **look)
     assert np.abs(table.sum(axis=1)).max() < 1e-12  # a constant added to all inputs moves no output
+figure.colorbar(image, ax=axes)
 plt.show()
 
 # %% [markdown]
-# *Two six by six tables of derivatives: in both the largest entries stand on the diagonal, and the entries off it are
-# mostly negative, hardly any of them zero.*
+# *Two six by six tables of derivatives, blue where positive and red where negative, with the same limits. Both have a
+# positive diagonal. Off it all of softmax is negative, and most of layer norm, but for two pairs of entries. Softmax is
+# paler: none of its derivatives is above a quarter.*
 #
 # A formula with the diagonal alone would be a natural mistake: each output would answer to its own input only, and
 # every other path would be lost.
@@ -603,6 +648,21 @@ plt.show()
 # $$S = Q K^T / \sqrt{d_k}, \qquad P = \text{softmax}(S), \qquad D = P \odot \text{mask}, \qquad O = D V.$$
 #
 # The mask is dropout on the weights. There is nothing new here: two matrix products and a softmax.
+#
+# <details><summary>Before you look: which of Q, K and V has the shortest way to O?</summary>
+#
+# V: one product. Q and K take four steps. They meet in S, and go on together from there: so three of the four steps
+# have to be gone back once only, for both.
+#
+# </details>
+
+# %%
+Q, V = np.zeros((2, 3, 4, 5)), np.zeros((2, 3, 6, 7))  # n 2, h 3, T 4, U 6
+lnp.course.draw_paths("attention", Q=Q, V=V)
+
+# %% [markdown]
+# *The graph of attention, three times: one step from O back to V; from O by D, P and S back to Q; the same way as far
+# as S, and then to K.*
 #
 # Step by step, back from $O$:
 #
@@ -738,6 +798,21 @@ lnp.course.check("cross_entropy_backward", cross_entropy_backward)
 # The block of our model (pre-norm) is
 #
 # $$a = \text{attention}(\text{norm}_1(x)), \quad h = x + a, \quad m = \text{mlp}(\text{norm}_2(h)), \quad y = h + m.$$
+#
+# <details><summary>Before you look: how many ways lead from x to y? And through the four blocks of our model?</summary>
+#
+# Four: past the attention or through it, and then past the MLP or through it. Four blocks in a row have four times four
+# times four times four of them, that is 256. A backward visits each box once all the same: where ways meet, it adds,
+# and goes on with the sum.
+#
+# </details>
+
+# %%
+lnp.course.draw_paths("block", x=np.zeros((10, 64)))  # two images of 5 tokens
+
+# %% [markdown]
+# *The graph of a pre-norm block, four times: from y past both parts back to x, through the MLP only, through the
+# attention only, and through both. All boxes have the same shape.*
 #
 # Go back from $y$. There are two forks, and rule 2 is the whole art:
 #

@@ -262,6 +262,68 @@ assert np.abs(dB - 1.7 * A2.T @ G).max() < 1e-12
 print("dA = s G B^T and dB = s A^T G: largest difference below 1e-12")
 
 # %% [markdown]
+# ### What one step does to the weight
+#
+# Full fine-tuning moves the weight by $-\eta\, G$, with $\eta$ the learning rate. What does LoRA move it by? One step
+# makes $A - \eta\, dA$ of $A$, and $B - \eta\, dB$ of $B$. Multiply out:
+#
+# $$s\,(A - \eta\, dA)(B - \eta\, dB) = s A B - \eta\, s\,(A\, dB + dA\, B) + \eta^2 s\, dA\, dB.$$
+#
+# Put in $dB = s A^T G$ and $dA = s\, G B^T$. To first order in $\eta$, $s A B$ moves by
+#
+# $$-\eta\; s^2 \left( A A^T G + G B^T B \right).$$
+#
+# This is $G$, seen through the two windows. $A A^T G$ has only columns that $A$ can make, and $G B^T B$ only rows that
+# $B$ can make. Each is of rank $r$ at most. (And $s$ counts twice: doubling it makes the step four times as large.)
+#
+# A check: what the formula leaves out must shrink with $\eta^2$.
+
+# %%
+seen = A2 @ A2.T @ G + G @ B2.T @ B2
+for eta in (1e-2, 1e-3, 1e-4):
+    moved = 1.7 * (A2 - eta * dA) @ (B2 - eta * dB) - 1.7 * A2 @ B2
+    rest = np.abs(moved + eta * 1.7**2 * seen).max()
+    print(f"eta {eta:.0e}: moved by {np.abs(moved).max():.1e}, left out {rest:.1e}")
+
+# %% [markdown]
+# <details><summary>Before you look: the columns of A are the columns 3 and 4 of the identity, the rows of B its rows 6
+# and 7. Which entries of G does the step see?</summary>
+#
+# The rows 3 and 4 of G, through A, and its columns 6 and 7, through B: a cross. The four entries where they meet
+# count twice. All others may be as large as they like: this step does not see them.
+#
+# </details>
+
+# %%
+draw = np.random.default_rng(2)
+G3, unit = draw.standard_normal((12, 16)), np.eye(16)
+slanted = [np.linalg.qr(draw.standard_normal((n, 2)))[0] for n in G3.shape]
+pairs = {
+    "along the axes": (unit[:12, 3:5], unit[6:8]),
+    "in any direction": (slanted[0], slanted[1].T),
+}
+titles = ("$G$", "$A A^T G$", "$G B^T B$", "the sum", "seen by neither")
+fig, axes = plt.subplots(2, 5, figsize=(9.6, 3.3), layout="constrained")
+for row, (name, (A3, B3)) in zip(axes, pairs.items()):
+    left, right = A3 @ A3.T @ G3, G3 @ B3.T @ B3
+    rest = G3 - left - right + A3 @ A3.T @ right
+    for ax, title, part in zip(row, titles, (G3, left, right, left + right, rest)):
+        image = ax.imshow(part, cmap="RdBu", vmin=-3, vmax=3)
+        ax.set(xticks=[], yticks=[], title=title)
+    row[0].set_ylabel(name)
+    assert max(np.abs(A3.T @ rest).max(), np.abs(rest @ B3.T).max()) < 1e-12
+fig.colorbar(image, ax=axes)
+plt.show()
+
+# %% [markdown]
+# *Two rows of five tables: G; what A sees of it; what B sees; the sum; the rest. Above, with A and B along the axes, A
+# sees two rows, B two columns, and the sum is a cross, which the rest lacks. Below, with A and B in any direction, both
+# parts lie thinly over the whole table.*
+#
+# At the start of LoRA $B$ is zero. Then the second window is shut, and the first step sees $A A^T G$ alone. But the
+# windows move: $A$ and $B$ change with each step. So what is not seen now may be seen later.
+
+# %% [markdown]
 # ## Count it
 #
 # How much does that save? Do not guess: let the arrays count. This kind of array behaves as any other, but notes

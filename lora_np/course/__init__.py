@@ -4,7 +4,8 @@
 
 `check(name, backward, forward=mine)` checks a pair with a cache of one's own; `check(name, function, hint=1)` shows a
 hint; `exercises()` lists all exercises, and which have been solved; `assemble(model)` puts the right answers into a
-model; `bug(level, seed)` hands out a wrong backward, to be mended; `register(path)` takes a teacher's own exercise.
+model; `bug(level, seed)` hands out a wrong backward, to be mended; `draw_paths("softmax")` draws the ways through an
+operation; `register(path)` takes a teacher's own exercise.
 """
 
 import lora_np.course.exercises  # noqa: F401 - the folder, before a function takes its name
@@ -12,11 +13,24 @@ from lora_np.course.assembled import Assembled, assemble
 from lora_np.course.bugs import Task, bug
 from lora_np.course.exercise import Exercise, all_exercises
 from lora_np.course.judging import check
+from lora_np.course.pictures import draw_paths
 from lora_np.course.progress import solved
 from lora_np.course.rules import register
 from lora_np.course.verdict import Verdict
 
-__all__ = ["Assembled", "Exercise", "Listing", "Task", "Verdict", "assemble", "bug", "check", "exercises", "register"]
+__all__ = [
+    "Assembled",
+    "Exercise",
+    "Listing",
+    "Task",
+    "Verdict",
+    "assemble",
+    "bug",
+    "check",
+    "draw_paths",
+    "exercises",
+    "register",
+]
 
 
 class Listing(tuple):

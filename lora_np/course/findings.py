@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from numbers import Number
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,44 @@ CAUSE = {  # of what is a cause by itself
     "side by side": "shape",
 }
 
+LARGEST = 64  # of an excerpt: more rows or columns are no small picture
+HUGE = 1e300  # its numbers have differences, too
+
+
+class Excerpt(NamedTuple):
+    """The matrix in a wrong result that holds its worst entry, to be drawn; a vector is a matrix of one row."""
+
+    given: np.ndarray
+    expected: np.ndarray
+    off: np.ndarray  # where they differ
+    first: tuple  # the index of this matrix in the whole result
+    worst: tuple  # the index of the worst entry in this matrix
+
+    @classmethod
+    def of(cls, given, expected, off, at):
+        """Return the excerpt around an index, None where there is nothing to look at, or too much."""
+        if np.size(given) < 2 or not off[at]:
+            return None
+        first = at[:-2]
+        given, expected, off = (np.atleast_2d(np.asarray(array)[first]) for array in (given, expected, off))
+        if max(off.shape) > LARGEST or max(np.abs(given).max(), np.abs(expected).max()) > HUGE:
+            return None
+        return cls(given.astype(float), expected.astype(float), off, first, (0, *at[len(first) :])[-2:])
+
+    @property
+    def apart(self):
+        """How far the entries are apart, and zero for those that are near enough."""
+        return np.where(self.off, np.abs(self.given - self.expected), 0.0)
+
+    @property
+    def limits(self):
+        both = np.stack([self.given, self.expected])
+        return both.min(), both.max()
+
+    def name_of(self, name):
+        """Return the name of the result with the index of this matrix in it."""
+        return f"{name}[{', '.join(map(str, self.first))}]" if self.first else name
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -35,11 +74,14 @@ class Finding:
         The result, or the argument, that it is about.
     values : dict
         What its sentence tells.
+    excerpt : Excerpt or None
+        Of numbers that differ: what can be drawn.
     """
 
     kind: str
     argument: str | None = None
     values: dict = field(default_factory=dict)
+    excerpt: Excerpt | None = field(default=None, compare=False, repr=False)
 
     def cause(self, exercise):
         """Return one of `lora_np.gradcheck.CAUSES`, or None."""
@@ -88,4 +130,5 @@ def difference(name, given, right, tolerance=None):
         return Finding("number", name, {"given": mine[()], "expected": wanted[()]})
     at = np.unravel_index(np.argmax(np.abs(mine - wanted)), mine.shape)
     numbers = {"given": mine[at], "expected": wanted[at], "at": tuple(map(int, at))}
-    return Finding("entries", name, {**numbers, "count": int(off.sum()), "of": mine.size})
+    numbers |= {"count": int(off.sum()), "of": mine.size}
+    return Finding("entries", name, numbers, Excerpt.of(mine, wanted, off, at))

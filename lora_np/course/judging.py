@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lora_np.course.blocks import show
 from lora_np.course.exercise import OWN_SEED, Trial, all_exercises, find
 from lora_np.course.explain import explained
-from lora_np.course.findings import Finding, Wrong, difference
+from lora_np.course.findings import Excerpt, Finding, Wrong, difference
 from lora_np.course.kept import NotKept, keep, kept
 from lora_np.course.progress import remember
 from lora_np.course.verdict import Verdict
@@ -59,8 +60,8 @@ def check(name: str, function: Callable, forward: Callable | None = None, hint: 
     Returns
     -------
     Verdict
-        Printed already; `.ok`, `.output`, `.cause` and `.hint` are there for programs, and `.function` is what a
-        notebook goes on with.
+        Printed already, numbers that differ as a picture as well; `.ok`, `.output`, `.cause` and `.hint` are there for
+        programs, and `.function` is what a notebook goes on with.
 
     Raises
     ------
@@ -97,6 +98,9 @@ def check(name: str, function: Callable, forward: Callable | None = None, hint: 
         except NotKept as reason:
             verdict.more = en.NOT_KEPT.format(reason=reason)
     print(verdict)
+    for finding in verdict.findings:
+        if finding.excerpt is not None:
+            show(finding.argument, finding.excerpt)
     return verdict
 
 
@@ -242,7 +246,19 @@ def verify_gradients(exercise, function, trial, forward):
                 raise Wrong(Finding("dtype", f"d{name}", {"given": kind, "expected": trial.dtype}))
     for argument, sentences in report.failures.items():
         output = f"d{argument}" if argument in trial.inputs else argument
-        raise Wrong(Finding("gradient", output, {"words": sentences[0]}), report=report)
+        excerpt = of_gradient(report, argument, trial.dtype)
+        raise Wrong(Finding("gradient", output, {"words": sentences[0]}, excerpt), report=report)
+
+
+def of_gradient(report, argument, dtype):
+    """Return the excerpt of a wrong gradient beside the numerical one, None if they were not compared by entries."""
+    row = next((row for row in report.rows if row.argument == argument), None)
+    if argument not in report.pairs or row is None or row.where is None:
+        return None
+    given, numeric = report.pairs[argument]
+    apart = np.abs(given - numeric)
+    rounding = np.finfo(dtype).eps ** 0.5 * max(np.max(np.abs(numeric)), np.max(apart))
+    return Excerpt.of(given, numeric, apart > rounding, row.where)
 
 
 def refuses(function, arguments, words):

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 import string
 import warnings
 from pathlib import Path
@@ -40,6 +41,7 @@ def test_each_kind_has_a_sentence_and_each_sentence_a_kind():
         own = kinds_made(exercise.path)
         assert own <= en.SENTENCES.keys() | exercise.kinds.keys(), exercise.name
         text = "\n".join(map(ast.unparse, exercise.functions.values()))
+        text += inspect.getsource(exercise.judge).replace('"', "'") if exercise.judge else ""  # one may serve several
         for kind in exercise.kinds.keys() - {"outputs"}:
             assert repr(kind) in text, (exercise.name, kind)
         for cause, _ in exercise.kinds.values():

@@ -5,6 +5,9 @@ import numpy as np
 from lora_np.gradcheck import CAUSES
 
 RIGHT, NOT_RIGHT = "right.", "not right yet."
+YOURS, EXPECTED, DIFFERENCE = "yours", "expected", "difference"
+SCALE = "{name}: a blank is {low:.3g}, {full} is {high:.3g}; of the difference, a blank is none, {full} is {most:.2g}"
+PART = "{name}, rows {rows}, columns {columns}"
 HINT = "hint {number}: {words}"
 NOT_KEPT = "but its text is not kept for the next chapter: {reason}"
 BUGS = {
