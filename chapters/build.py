@@ -8,7 +8,11 @@ python chapters/build.py --check --execute   the same, and run the lessons: each
                                              but for cells with the tag `measured`
 python chapters/build.py --nbgrader DIR [NN ...]
                                              write a course for nbgrader: its configuration, and of each chapter what
-                                             is graded, once its own solutions have passed its own tests
+                                             is graded, once its own solutions have passed its own tests; --points FILE
+                                             says what an exercise is worth
+python chapters/build.py --slides DIR [NN ...]
+                                             write chapters as slides, DIR/NN_name.slides.html, from the notebooks
+                                             that were built; needs nbconvert
 
 In a source, `# %% exercise="name"` marks the cell of an exercise: its line `from lora_np.course.exercises.name import
 name` becomes the solution that this file holds or, where it is handed out, a stub. `{{name}}` in a text becomes the
@@ -24,6 +28,7 @@ import copy
 import hashlib
 import os
 import re
+import shutil
 import struct
 import sys
 import tempfile
@@ -40,6 +45,7 @@ sys.path.insert(0, str(HERE.parent))  # this checkout, whatever is installed
 from lora_np.course import register  # noqa: E402
 from lora_np.course.exercise import all_exercises, find  # noqa: E402
 from lora_np.course.kept import document, text_of  # noqa: E402
+from lora_np.files import read_json  # noqa: E402
 
 HINT = "\n\n<details><summary>Hint {number}</summary>\n\n{words}\n\n</details>"
 STUB = '# YOUR CODE HERE\nraise NotImplementedError("replace this line")'
@@ -66,12 +72,6 @@ import subprocess
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+{address}"], check=True)"""
 WRITTEN = ["BEGIN SOLUTION", "END SOLUTION"]
 MARK = r"\n *# (?:BEGIN|END) SOLUTION(?=\n|$)"
-COURSE_CONFIG = """\
-c = get_config()  # noqa: F821 - nbgrader provides it
-c.CourseDirectory.course_id = "lora_np"
-c.ClearSolutions.code_stub = {{"python": {stub!r}}}
-c.ExecutePreprocessor.timeout = 600
-"""
 
 
 def repository():
@@ -244,7 +244,18 @@ def tags(cell):
     return {"tags": list(cell.metadata["tags"])} if cell.metadata.get("tags") else {}
 
 
-def grading(path):
+def points_of(path):
+    """Return POINTS, changed by a teacher's file: {"hard": 5, "linear_forward": 2}, a level or an exercise a line."""
+    given = read_json(path)
+    for name, points in given.items():
+        if name not in POINTS:
+            find(name)
+        if type(points) not in (int, float) or not 0 <= points < float("inf"):
+            raise ValueError(f"{path}: {name} has {points!r} points; expected a number, 0 or more")
+    return {**POINTS, **given}
+
+
+def grading(path, points=POINTS):
     """Return nbgrader's source of a chapter: what its exercises need, and of each the text, the code and the test.
 
     Nothing else is executed for each submission, and nothing leads to the chapter with its solutions.
@@ -258,8 +269,8 @@ def grading(path):
             cells.append(code(for_nbgrader(cell.source), role=name, nbgrader=graded(name, solution=True)))
         elif name := cell.metadata.get("check"):
             test = f"verdict = {cell.source.strip()}\nassert verdict.ok, verdict.sentences[0]"
-            points = POINTS[find(name).level]
-            cells.append(code(test, role=f"test-{name}", nbgrader=graded(f"test-{name}", points=points)))
+            worth = graded(f"test-{name}", points=points.get(name, points[find(name).level]))
+            cells.append(code(test, role=f"test-{name}", nbgrader=worth))
         elif "setup" in cell.metadata.get("tags", ()):
             cells.append(code(cell.source, **tags(cell), nbgrader=graded(f"setup-{len(cells)}")))
         text = markdown(cell.source) if cell.cell_type == "markdown" else None
@@ -305,9 +316,9 @@ def answered_before(book, folder):
     return folder / "my_answers.py"
 
 
-def proven(path):
+def proven(path, points=POINTS):
     """Return nbgrader's source of a chapter if its own solutions pass its own tests, else raise a ValueError."""
-    book = grading(path)
+    book = grading(path, points)
     try:
         executed(copy.deepcopy(book))
     except CellExecutionError as error:
@@ -377,11 +388,11 @@ def differences(path, execute):
                     yield f"{name}: cell {k + 1} gives {outputs_of(new)!r}, committed is {outputs_of(old)!r}"
 
 
-def write_course(folder, paths):
+def write_course(folder, paths, points=POINTS):
     """Write a course for nbgrader, all of it or nothing; a notebook that somebody has changed is not replaced."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; name a folder for the course")
-    books = {folder / "source" / path.stem / f"{path.stem}.ipynb": proven(path) for path in paths}
+    books = {folder / "source" / path.stem / f"{path.stem}.ipynb": proven(path, points) for path in paths}
     for target, book in books.items():
         if target.exists() and nbformat.read(target, as_version=4) != book:
             raise ValueError(f"{target} is there already, but with other cells; move it away, or name another folder")
@@ -389,7 +400,32 @@ def write_course(folder, paths):
         written(target, book)
     config = folder / "nbgrader_config.py"
     if not config.exists():
-        config.write_text(COURSE_CONFIG.format(stub=STUB), encoding="utf-8")
+        shutil.copyfile(HERE / config.name, config)
+
+
+def slides(path):
+    """Return a chapter as slides: each heading a slide, what follows it below; exercises as they are handed out."""
+    handed = {cell.id: cell.source for cell in exercises(path).cells}
+    book = nbformat.read(HERE / f"{path.stem}.ipynb", as_version=4)
+    for number, cell in enumerate(book.cells):
+        cell.source = handed.get(cell.id, cell.source)
+        heading = cell.cell_type == "markdown" and cell.source.startswith("#")
+        kind = "slide" if heading else "-" if cell.source.startswith("*") else "subslide"  # a picture keeps its caption
+        if number < 2 or cell.id.startswith("check-") or "setup" in cell.metadata.get("tags", ()):
+            kind = "skip"
+        cell.metadata["slideshow"] = {"slide_type": kind}
+    return book
+
+
+def write_slides(folder, paths):
+    """Write the slides of chapters, as HTML."""
+    try:
+        from nbconvert import SlidesExporter  # noqa: PLC0415 - for slides alone
+    except ImportError as error:
+        raise ValueError("slides need nbconvert; run: pip install nbconvert") from error
+    for path in paths:
+        text, _ = SlidesExporter(reveal_scroll=True, reveal_number="c/t").from_notebook_node(slides(path))
+        written(folder / f"{path.stem}.slides.html", text.encode())
 
 
 def main():
@@ -398,7 +434,9 @@ def main():
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--check", action="store_true", help="compare with the committed notebooks, write nothing")
     task.add_argument("--nbgrader", type=Path, metavar="DIR", help="write a course for nbgrader there")
+    task.add_argument("--slides", type=Path, metavar="DIR", help="write the chapters as slides there, in HTML")
     parser.add_argument("--execute", action="store_true", help="with --check: compare text outputs, too")
+    parser.add_argument("--points", type=Path, metavar="FILE", help="with --nbgrader: points of a level or an exercise")
     parser.add_argument(
         "--exercise", action="append", default=[], metavar="FILE", help="of your own, not in lora_np/course/exercises"
     )
@@ -408,6 +446,8 @@ def main():
         parser.error(f"there is no chapter {', '.join(unknown)}; there are {', '.join(known)}")
     if options.execute and not options.check:
         parser.error("--execute belongs to --check; without --check, the lessons are always executed")
+    if options.points and not options.nbgrader:
+        parser.error("--points belongs to --nbgrader")
     try:
         for path in options.exercise:
             register(path)
@@ -424,7 +464,10 @@ def make(paths, options):
         found = [sentence for path in paths for sentence in differences(path, options.execute)]
         raise SystemExit("\n".join([*found, "run python chapters/build.py"]) if found else 0)
     if options.nbgrader:
-        write_course(options.nbgrader, paths)
+        write_course(options.nbgrader, paths, points_of(options.points) if options.points else POINTS)
+        return
+    if options.slides:
+        write_slides(options.slides, paths)
         return
     for path in paths:
         book = executed(lesson(path))

@@ -140,6 +140,15 @@ def test_every_guide_is_reached_from_the_readme():
     assert {ROOT / path for path in linked} == set(readme.GUIDES)
 
 
+@pytest.mark.parametrize("plan", ["four_weeks", "eight_weeks"])
+def test_a_plan_of_weeks_has_each_exercise_once(plan):
+    parts = [part for week in readme.PLANS[plan].values() for part in week]
+    assert [chapter for chapter, *_ in parts] == sorted(chapter for chapter, *_ in parts)
+    exercised = sum(readme.part(*part)[1] for part in parts)
+    assert exercised == sum(minutes for found in readme.exercises().values() for _, minutes, *_ in found)
+    assert readme.times().keys() == readme.exercises().keys()
+
+
 def test_what_the_readme_shows_of_a_check_is_what_its_example_prints():
     """The example itself is run by tests/gradcheck/test_diagnosis.py."""
     shown = [fence.content for fence in fences(readme.README) if fence.info == "text"]

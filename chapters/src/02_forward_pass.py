@@ -683,8 +683,37 @@ assert min(mistakes["divided_by_d_minus_1"][1], mistakes["other_gelu"][1]) > 0.9
 # %% [markdown]
 # ## Further questions
 #
-# 1. Leave out `embeddings.position`. What accuracy is left? What happens to the logits if you also shuffle the patches
-#    of each image?
-# 2. The class token gathers the answer. What if you classify the mean of the four patch rows instead, without any
-#    training?
-# 3. From which number of tokens on does attention cost more than the linear maps, in a model of the size of BERT-base?
+# Try each before you open its answer. Figures are those of one run; yours will be near.
+#
+# **1.** Leave out `embeddings.position`. What accuracy is left? What happens to the logits if you also shuffle the
+# patches of each image?
+#
+# <details><summary>An answer</summary>
+#
+# With the table set to zeros, 45 % of the upright test images are still read rightly. And now the order of the patches
+# is nothing to the model: shuffled, the logits are the same but for rounding (7e-6 at most). Attention is a weighted
+# mean, and a mean does not know the order of its terms. Only the position rows told the patches apart. With them, the
+# same shuffled images give 44 %.
+#
+# </details>
+#
+# **2.** The class token gathers the answer. What if you classify the mean of the four patch rows instead, without any
+# training?
+#
+# <details><summary>An answer</summary>
+#
+# 67 % of the test images, where the class token gives 98.8 %. One patch row alone gives 37 to 60 %, the mean of all
+# five rows 85 %. Nobody trained these rows for the classifier. But all rows pass through the same blocks and look at
+# each other, so much of the answer stands in them as well.
+#
+# </details>
+#
+# **3.** From which number of tokens on does attention cost more than the linear maps, in a model of the size of
+# BERT-base?
+#
+# <details><summary>An answer</summary>
+#
+# A block's linear maps cost T (4 d^2 + 2 d * 4 d) = 12 T d^2, attention costs 2 T^2 d. They are equal at T = 6 d =
+# 4,608 tokens. BERT reads 512 at most, and there the linear maps cost nine times as much as attention.
+#
+# </details>

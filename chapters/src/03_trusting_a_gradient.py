@@ -508,6 +508,38 @@ print(check(share_forward, both_ways, {"x": rng.uniform(1, 2, (3, 4))}))
 #
 # ## Further questions
 #
-# - ReLU has a kink at 0. What do forward, backward and central differences say there, and what should a check do?
-# - The direction $V$ was random. Can you build a wrong gradient that a *given* direction does not see?
-# - Dropout draws random numbers. How can a forward with dropout be checked at all?
+# Try each before you open its answer. Figures are those of one run; yours will be near.
+#
+# **1.** ReLU has a kink at 0. What do forward, backward and central differences say there, and what should a check do?
+#
+# <details><summary>An answer</summary>
+#
+# Forward says 1, backward 0, central 1/2, for every step h. None of them is wrong: there is no derivative at 0, and
+# each value from 0 to 1 is a fair convention (a *subgradient*). So a check should look at both sides. Where the slopes
+# differ it should say so, and take any value between them. `check` does: a ReLU's backward may return 0, 1/2 or 1 at 0;
+# if it returns 7, the report says "numeric between 0 and ... (a kink)". In practice random inputs hardly ever hit a
+# kink. But a step that is too large *crosses* one: another reason for a small h.
+#
+# </details>
+#
+# **2.** The direction $V$ was random. Can you build a wrong gradient that a *given* direction does not see?
+#
+# <details><summary>An answer</summary>
+#
+# Yes: add anything that is at right angles to V. Take a random N, and `E = N - V * (N * V).sum() / (V * V).sum()`. Then
+# `(E * V).sum()` is 0, so dW + E has the same slope along V. For a dW of 64 x 256 such a gradient was wrong by 100 % of
+# its size, and the slopes agreed to 4e-16. A second direction saw it at once. So draw V *after* the gradient is
+# written: nobody can be at right angles to a direction that is not chosen yet, except with probability 0.
+#
+# </details>
+#
+# **3.** Dropout draws random numbers. How can a forward with dropout be checked at all?
+#
+# <details><summary>An answer</summary>
+#
+# Draw the mask once, outside, and hand it in as a fixed argument. Then the forward is an ordinary function of its
+# inputs: the same call gives the same output. That is why the operations of this course take a `mask` and never draw
+# one. (Setting the generator's seed anew inside each call works, too, but hides the draw in the function.) And take a
+# mask that has zeros and ones *divided by 1 - p*, not all ones: else a backward that forgets the mask passes.
+#
+# </details>

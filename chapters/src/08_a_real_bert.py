@@ -619,6 +619,38 @@ assert adapter_bytes < 0.4e6
 #
 # ## Further questions
 #
-# 1. Train with 500 sentences instead of 4,000. Does LoRA still beat the head?
-# 2. Print the sentences where the model is most confident, and wrong. Would you have known better?
-# 3. Train an adapter on tweets, and test it on film reviews. Does it lose as much as the other way round?
+# Try each before you open its answer. Figures are those of one run; yours will be near.
+#
+# **1.** Train with 500 sentences instead of 4,000. Does LoRA still beat the head?
+#
+# <details><summary>An answer</summary>
+#
+# Yes, by less. The head (twenty epochs) is right on 69.3 % of the test sentences, LoRA after one epoch of 16 steps on
+# 75.1 %, after four epochs on 76.8 %. (With 4,000 sentences it was 75.6 and 84.2 %.) Paired, 152 sentences are read
+# rightly by LoRA (one epoch) alone and 94 by the head alone: p = 3e-4. Few examples hurt both ways of training, and
+# LoRA does not need thousands to be ahead here.
+#
+# </details>
+#
+# **2.** Print the sentences where the model is most confident, and wrong. Would you have known better?
+#
+# <details><summary>An answer</summary>
+#
+# Often, yes. Of the 235 sentences on which one run was surer than 95 %, it was wrong on two: "An intriguing near miss."
+# (it says positive) and "The vistas are sweeping and the acting is far from painful." (it says negative). A little less
+# sure: "Represents something very close to the nadir of the thriller/horror genre." (it says positive). Words pull:
+# *intriguing* up, *painful* down. *Miss* and *far from* turn them round, and it does not see that. Others are hard for
+# people, too: "A documentary to make the stones weep ... as shameful as it is scary." was rated positive.
+#
+# </details>
+#
+# **3.** Train an adapter on tweets, and test it on film reviews. Does it lose as much as the other way round?
+#
+# <details><summary>An answer</summary>
+#
+# No. From tweets to films, one run: 94.0 % on tweets, 68.8 % on film reviews. That is 25 points less, but 19 more than
+# always saying the more frequent class (50.4 %). From films to tweets: 84.2 % on films, 68.8 % on tweets, where always
+# saying *positive* gives 69.3 %. So the second falls by 15 points only, and to nothing. Compare with the dullest rival,
+# not with the other number.
+#
+# </details>

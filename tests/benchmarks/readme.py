@@ -7,6 +7,7 @@ python tests/benchmarks/readme.py --block NAME     print a block of the README o
 A marker never begins a line: CommonMark would read an HTML block there, and tear the sentence in two.
 """
 
+import ast
 import itertools
 import json
 import re
@@ -307,6 +308,86 @@ def rivals_table():
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def exercises():
+    """Return {chapter: [(place, minutes, level, name)]} in order, as the exercises' files say."""
+    found = {}
+    for path in (ROOT / "lora_np" / "course" / "exercises").glob("[!_]*.py"):
+        line = r'^CHAPTER, PLACE, MINUTES, LEVEL = (\d+), (\d+), (\d+), "(\w+)"$'
+        chapter, place, minutes, level = re.search(line, path.read_text(encoding="utf-8"), re.MULTILINE).groups()
+        found.setdefault(int(chapter), []).append((int(place), int(minutes), level, path.stem))
+    return {chapter: sorted(found[chapter]) for chapter in sorted(found)}
+
+
+def times():
+    """Return {chapter: minutes} as the chapters themselves say."""
+    found = {}
+    for path in sorted((ROOT / "chapters" / "src").glob("[0-9][0-9]_*.py")):
+        said = re.search(r"\*\*Time:?\*\*(?:\n#|\s|about)*(\d+) minutes", path.read_text(encoding="utf-8"))
+        if not said:
+            raise SystemExit(f"{path.relative_to(ROOT)} says no time; expected **Time** about 60 minutes")
+        found[int(path.stem[:2])] = int(said[1])
+    return found
+
+
+PLANS = {  # {plan: {when: its parts}}, a part a chapter: whole, or from an exercise on, or up to one
+    "four_weeks": {
+        "week 1": [(1,), (2,)],
+        "week 2": [(3,), (4, None, "rms_norm_backward")],
+        "week 3": [(4, "softmax_backward", None), (5,)],
+        "week 4": [(6,), (7,), (8,)],
+    },
+    "eight_weeks": {
+        "week 1": [(1,)],
+        "week 2": [(2,)],
+        "week 3": [(3,)],
+        "week 4": [(4, None, "rms_norm_backward")],
+        "week 5": [(4, "softmax_backward", None)],
+        "week 6": [(5,), (6, None, "inject")],
+        "week 7": [(6, "train", None), (7,)],
+        "week 8": [(8,)],
+    },
+    "one_day": {
+        "9:00": [(1, None, "rank_for_error"), (3, None, "choose_step")],
+        "11:00": [(5,)],
+        "13:30": [(6, None, "train")],
+        "15:30": [(7,)],
+    },
+}
+
+
+def part(chapter, first=None, last=None):
+    """Return what a part is called, the minutes of its exercises, and its share of the chapter's time."""
+    names = [name for *_, name in exercises()[chapter]]
+    start, end = names.index(first) if first else 0, names.index(last) + 1 if last else len(names)
+    minutes = [minutes for _, minutes, *_ in exercises()[chapter]]
+    words = f" from `{first}` on" if first else f" to `{last}`" if last else ""
+    share = times()[chapter] * sum(minutes[start:end]) / sum(minutes)
+    return f"{chapter}{words}", sum(minutes[start:end]), 5 * round(share / 5)
+
+
+def plan_table(plan):
+    rows = [("when", "chapters", "exercises, minutes", "with reading, minutes"), ("---", "---", "---:", "---:")]
+    for when, parts in PLANS[plan].items():
+        words, exercised, whole = zip(*(part(*one) for one in parts))
+        rows.append((when, ", ".join(words), str(sum(exercised)), str(sum(whole))))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def minutes_table():
+    """Return what each chapter takes, and what its exercises are worth."""
+    build = (ROOT / "chapters" / "build.py").read_text(encoding="utf-8")
+    worth = ast.literal_eval(re.search(r"^POINTS = (.*)$", build, re.MULTILINE)[1])
+    rows = [("chapter", "minutes", "of these exercises", "exercises", "points")]
+    rows.append(("---", *["---:"] * 4))
+    for chapter, found in exercises().items():
+        points = sum(worth[level] for _, _, level, _ in found)
+        minutes = sum(minutes for _, minutes, *_ in found)
+        rows.append(tuple(map(str, (chapter, times()[chapter], minutes, len(found), points))))
+    total = [sum(int(row[k]) for row in rows[2:]) for k in range(1, 5)]
+    rows.append(("together", *(f"{number:,}" for number in total)))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def values():
     """Return the figures that a page may quote, by the name of their marker."""
     lora = RECORD["runs"]["lora digits-mixed"]
@@ -336,6 +417,9 @@ def values():
         "reviews_memory": f"{REVIEWS['cost']['full']['peak_bytes'] / REVIEWS['cost']['lora']['peak_bytes']:.1f}",
         **checked(),
         **speed(),
+        "minutes": "\n" + minutes_table() + "\n",
+        **{f"minutes_{chapter}": str(minutes) for chapter, minutes in times().items()},
+        **{plan: "\n" + plan_table(plan) + "\n" for plan in PLANS},
         "answers_wrong": f"{ANSWERS['rejected']} of {ANSWERS['wrong']}",
         "answers_right": f"{ANSWERS['accepted']} of {ANSWERS['right']}",
         "answers_cause": f"{100 * ANSWERS['cause'] / ANSWERS['labelled']:.0f}",

@@ -165,3 +165,21 @@ def test_ids_are_the_same_in_every_build_and_unique():
     cells = [[build.code("x = 1"), build.code("x = 1"), build.code("y", role="double")] for _ in range(2)]
     ids = [[cell.id for cell in build.notebook(book).cells] for book in cells]
     assert ids[0] == ids[1] and len(set(ids[0])) == 3 and ids[0][2] == "double"
+
+
+def test_slides_begin_at_headings_and_show_no_solution():
+    path = build.sources(["5"])[0]
+    cells = build.slides(path).cells
+    kinds = [cell.metadata["slideshow"]["slide_type"] for cell in cells]
+    headings = [cell.source.startswith("#") and cell.cell_type == "markdown" for cell in cells]
+    assert [kind == "slide" for kind in kinds] == headings and headings.count(True) > 10
+    shown = "".join(cell.source for cell, kind in zip(cells, kinds) if kind != "skip")
+    assert "YOUR CODE HERE" in shown and "course.check(" not in shown and "importlib" not in shown
+    assert find("lora_linear_backward").parts_of("lora_linear_backward")[1].strip() not in shown
+    assert {"-", "subslide"} < set(kinds) and any(cell.get("outputs") for cell in cells)
+
+
+def test_slides_are_pages_of_their_own(tmp_path):
+    pytest.importorskip("nbconvert", reason="slides need nbconvert")
+    build.write_slides(tmp_path, build.sources(["5"]))
+    assert "<section" in (tmp_path / "05_the_lora_layer.slides.html").read_text(encoding="utf-8")

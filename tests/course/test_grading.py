@@ -230,3 +230,28 @@ def test_a_course_cannot_be_written_into_a_file(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="file is a file; name a folder"):
         build.main()
     assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("given, points", [({}, 1), ({"easy": 5}, 5), ({"easy": 5, "choose_step": 0.5}, 0.5)])
+def test_a_teachers_points_are_those_of_the_tests(given, points, tmp_path):
+    (tmp_path / "points.json").write_text(json.dumps(given))
+    book = build.grading(chapter(tmp_path, CHAPTER), build.points_of(tmp_path / "points.json"))
+    assert [c.metadata.nbgrader.points for c in book.cells if "points" in c.metadata.get("nbgrader", {})] == [points]
+
+
+@pytest.mark.parametrize("text, words", [
+    ("[1]", "points.json holds a list"),
+    ("{", "points.json"),
+    ('{"eazy": 1}', "there is no exercise 'eazy'; did you mean"),
+    ('{"easy": "1"}', "points.json: easy has '1' points; expected a number, 0 or more"),
+    ('{"easy": -1}', "points.json: easy has -1 points"),
+    ('{"easy": true}', "points.json: easy has True points"),
+])  # fmt: skip
+def test_what_are_no_points_is_said(text, words, tmp_path):
+    (tmp_path / "points.json").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        build.points_of(tmp_path / "points.json")
+
+
+def test_the_configuration_of_a_course_puts_the_stub_of_the_exercises():
+    assert repr(build.STUB) in (build.HERE / "nbgrader_config.py").read_text(encoding="utf-8")

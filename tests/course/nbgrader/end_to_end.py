@@ -1,8 +1,9 @@
-"""Hand chapters out with nbgrader, hand in four answers, grade them: python tests/course/nbgrader/end_to_end.py [NN]
+"""Hand chapters out with nbgrader, hand in five answers, grade them: python tests/course/nbgrader/end_to_end.py [NN]
 
 In an environment with lora_np and requirements.txt beside this file; nothing is fetched. It exits with 1 if a score is
 not what it must be: everything as handed out 0, the first exercise alone its points, everything solved all points, and
-nothing for functions that end the program; or if something that a student gets leads to the solutions.
+nothing for functions that end the program or for a cell that puts another `check` in place of the judge; or if
+something that a student gets leads to the solutions.
 """
 
 import copy
@@ -34,8 +35,9 @@ def nbgrader(folder, *arguments):
 
 
 def solution_lines(cells):
-    """Return the lines that a solution has and nothing that is handed out: short ones stand in hints, too."""
-    handed_out = "\n".join(build.handed_out(cell.source) for cell in cells)
+    """Return the lines that a solution has and nothing that is handed out, nor a hint."""
+    hints = [hint for cell in cells for hint in build.find(cell.metadata["exercise"]).hints]
+    handed_out = "\n".join([build.handed_out(cell.source) for cell in cells] + hints)
     lines = {line.strip() for cell in cells for line in build.solved(cell.source).split("\n")}
     return [line for line in lines if len(line) > 25 and line not in handed_out]
 
@@ -56,7 +58,9 @@ def graded_rightly(folder, source):
     answers = {cell.metadata["exercise"]: build.solved(cell.source) for cell in cells}
     first = next(iter(answers))
     leaving = {name: re.match(r"def .*?:\n", text)[0] + "    exit()" for name, text in answers.items()}
+    cheat = f"lnp.course.check = lambda *a: type('Verdict', (), {{'ok': True}})\n{build.handed_out(cells[0].source)}"
     handed_in = {"nothing": {}, "first": {first: answers[first]}, "all": answers, "leaving": leaving}
+    handed_in["cheating"] = {first: cheat}
     for student, given in handed_in.items():
         book = copy.deepcopy(release)
         for cell in book.cells:
@@ -71,7 +75,7 @@ def graded_rightly(folder, source):
         scores = {
             row["student_id"]: float(row["raw_score"]) for row in csv.DictReader(file) if row["assignment"] == stem
         }
-    expected = {"nothing": 0, "first": points[first], "all": sum(points.values()), "leaving": 0}
+    expected = {"nothing": 0, "first": points[first], "all": sum(points.values()), "leaving": 0, "cheating": 0}
     pages = {student: read_by(student, folder, stem) for student in handed_in}
     texts = {"release": "\n".join(cell.source for cell in release.cells), "nothing": pages["nothing"][1]}
     checks = {
@@ -81,6 +85,7 @@ def graded_rightly(folder, source):
         "no solution": not any(line in text for text in texts.values() for line in solution_lines(cells)),
         "a solution is seen": all(line in pages["all"][1] for line in solution_lines(cells)),  # else nothing is tried
         "a sentence for a stub": "it is still to be written" in pages["nothing"][1],
+        "a sentence for a cheat": "has changed lora_np.course.check" in pages["cheating"][1],
         "a sentence for exit()": pages["leaving"][1].count("AssertionError: it ends the whole program") == len(answers),
     }
     wrong = [name for name, right in checks.items() if not right]
