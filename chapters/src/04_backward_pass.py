@@ -624,7 +624,7 @@ lnp.course.check("softmax_backward", softmax_backward)
 # </details>
 
 # %%
-x = 3 * rng.standard_normal((1, 6))
+x = np.array([[2.0, -2.2, 0.3, 0.9, -0.4, 1.1]])
 P = np.exp(x) / np.exp(x).sum()
 _, cache = ops.layer_norm_forward(x, np.ones(6), np.zeros(6), 1e-12)
 norm = np.concatenate([layer_norm_backward(one[None], cache)[0] for one in np.eye(6)])
