@@ -30,7 +30,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import lora_np as lnp
-from lora_np import compress
 from lora_np.model.tree import with_arrays
 from lora_np.train.loop import Plan, Training
 
@@ -256,8 +255,8 @@ lnp.course.check("low_rank_approximation", low_rank_approximation)
 # %% [markdown]
 # ## An image is a matrix, too
 #
-# Here is a handwritten digit of 8 x 8 pixels, and its best approximations. (The chapter goes on with the course's own
-# function, so nothing depends on your answer.)
+# Here is a handwritten digit of 8 x 8 pixels, and its best approximations. (`lnp.course.check(...)` tries your
+# function, and its `.function` is yours if it is right, else the course's own. So the notebook goes on either way.)
 
 # %% [markdown]
 # <details><summary>Before you look: the image has 8 x 8 = 64 pixels. From which rank on will you know the digit, and
@@ -272,7 +271,7 @@ lnp.course.check("low_rank_approximation", low_rank_approximation)
 image = lnp.load_data("digits")[0].inputs[5].astype(np.float64)
 figure, axes = plt.subplots(1, 5, figsize=(9, 2.4), layout="constrained")
 for ax, r in zip(axes, (1, 2, 3, 4, 8)):
-    A, B = compress.low_rank_approximation(image, r)
+    A, B = low_rank_approximation(image, r)
     lost = np.linalg.norm(image - A @ B) / np.linalg.norm(image)
     ax.imshow(A @ B, cmap="gray_r", vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[], title=f"rank {r}", xlabel=f"error {100 * lost:.0f} %\n{A.size + B.size} numbers")
@@ -327,7 +326,7 @@ for name in names[:6]:
     W = weights[name]
     noise = rng.standard_normal(W.shape)
     for label, M in ((name[8:], W), ("  random numbers", noise)):
-        needed = [compress.rank_for_error(M, e) for e in (0.5, 0.2, 0.1)]
+        needed = [rank_for_error(M, e) for e in (0.5, 0.2, 0.1)]
         print(f"{label:28}", *(f"{r:5d}" for r in needed))
         assert needed[2] > 45
 
@@ -462,7 +461,7 @@ plt.show()
 
 # %% tags=["measured"]
 def cut(M, r):
-    A, B = compress.low_rank_approximation(M, r)
+    A, B = low_rank_approximation(M, r)
     return A @ B
 
 
@@ -490,7 +489,7 @@ plt.show()
 
 # %% [markdown]
 # *Accuracy over the rank, for the two cuts. The update cut starts above the base and is near its full height at rank
-# 16. The weight cut stays near 10 %, that is near chance, up to rank 8, and comes within sight of it only at rank 32.*
+# 16. The weight cut stays near 10 %, that is near chance, up to rank 8, and comes near full height only at rank 32.*
 #
 # At rank 8 the update cut still answers about four of five right. The weight cut is hardly better than guessing.
 # This is the reason for the formula of LoRA:

@@ -226,7 +226,7 @@ lnp.course.check("gelu_forward", gelu_forward)
 
 # %%
 z = np.linspace(-4, 4, 401)
-exact, cdf = gelu_forward(z)[0], 0.5 * (1 + ops.erf(z / 2**0.5))
+exact, cdf = gelu_forward(z)[0], ops.gelu_forward(z)[1].cdf  # yours; Phi, as the library keeps it
 figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
 ax.plot(z, exact, color="tab:blue", label="gelu(x)")
 ax.plot(z, cdf, color="tab:orange", label="Phi(x), the share that passes")
@@ -287,6 +287,23 @@ safe = np.exp(scores - scores.max())
 print("safe: ", safe / safe.sum())
 
 # %% [markdown]
+# ### Exercise 4: `attention_forward` ({{attention_forward}})
+#
+# Write `attention_forward(Q, K, V, visible=None, mask=None)`. It returns O and the cache
+# `AttentionCache(Q, K, V, P, mask)`, with `P` before dropout.
+#
+# The shapes may be more general than in our model: T queries may look at U keys, and values may have another size than
+# keys. `Q` is (n, h, T, d_k), `K` (n, h, U, d_k), `V` (n, h, U, d_v), `P` (n, h, T, U). `visible` has the shape of P or
+# broadcasts to it. d_k is the last size of Q; for its root, take `** 0.5` again.
+
+
+# %% exercise="attention_forward"
+from lora_np.course.exercises.attention_forward import attention_forward
+
+# %% check="attention_forward"
+lnp.course.check("attention_forward", attention_forward)
+
+# %% [markdown]
 # ### A ritual: with and without the root
 #
 # Whoever writes an attention prints two numbers first: how large the scores are, and how large the greatest share of a
@@ -309,23 +326,6 @@ for d_k in (4, 16, 64, 256):
 # With the root the two numbers stay, whatever $d_k$ is. Without it the scores grow as $\sqrt{d_k}$, and soon one key
 # takes nearly the whole row. Such a row is hard to train: where a share is almost 1 or almost 0, a small change of the
 # scores hardly moves it, so hardly any gradient comes back (chapter 4).
-
-# %% [markdown]
-# ### Exercise 4: `attention_forward` ({{attention_forward}})
-#
-# Write `attention_forward(Q, K, V, visible=None, mask=None)`. It returns O and the cache
-# `AttentionCache(Q, K, V, P, mask)`, with `P` before dropout.
-#
-# The shapes may be more general than in our model: T queries may look at U keys, and values may have another size than
-# keys. `Q` is (n, h, T, d_k), `K` (n, h, U, d_k), `V` (n, h, U, d_v), `P` (n, h, T, U). `visible` has the shape of P or
-# broadcasts to it. d_k is the last size of Q; for its root, take `** 0.5` again.
-
-
-# %% exercise="attention_forward"
-from lora_np.course.exercises.attention_forward import attention_forward
-
-# %% check="attention_forward"
-lnp.course.check("attention_forward", attention_forward)
 
 # %% [markdown]
 # Our example, and the same with the future hidden. With $n = h = 1$ the arrays are $(1, 1, 2, 1)$.
@@ -537,8 +537,9 @@ print(f"{100 * share:.1f} % of the {len(test)} test images are read rightly")
 assert share > 0.975
 
 # %% [markdown]
-# And number by number: at each of the model's nodes, what does your code give, and what does the library's? Both run in
-# float64, so that hardly anything is lost to rounding. If a node differed, the first one would be named.
+# And number by number: a *stage* is what one part of the model gives. What does your code give there, and what the
+# library's? Both run in float64, so that hardly anything is lost to rounding. If a stage differed, the first one would
+# be named.
 
 # %% tags=["measured"]
 comparison = mine.compare(lnp.Batch.of(tokens(test.inputs[:20])))
@@ -577,8 +578,8 @@ print(f"the {len(weights)} matrices hold {held:.0f} % of the parameters")
 # %% [markdown]
 # ## Mistakes that raise no error
 #
-# Each of these has the right shapes. We put them into the model one by one, and look at the logits and at the
-# accuracy. `rebuild` makes a copy of the model in which some parts are replaced.
+# Each of these has the right shapes. We put three of them into the model, one by one, and look at the logits and at the
+# accuracy; the fourth is shown on a small array. `rebuild` makes a copy of the model in which some parts are replaced.
 
 
 # %% tags=["measured"]
@@ -628,10 +629,10 @@ assert min(mistakes["divided_by_d_minus_1"][1], mistakes["other_gelu"][1]) > 0.9
 # %% [markdown]
 # ## What you built
 #
-# - `linear_forward`, `layer_norm_forward`, `gelu_forward` and `attention_forward` are in `lora_np.ops`. They give the
-#   same numbers, but for rounding, and say so when shapes do not fit. Their code is another where that is faster: rows
-#   are summed by a matrix product, results are written over arrays that nobody needs any more, and float32 has its own
-#   erf. Read yours first, and theirs beside it.
+# - `linear_forward`, `layer_norm_forward`, `gelu_forward` and `attention_forward` are in `lora_np.ops`. These give the
+#   same numbers as yours, but for rounding, and name the shapes that do not fit. Where something else is faster, their
+#   code differs: rows are summed by a matrix product, results are written over arrays that nobody needs any more, and
+#   float32 has its own erf. Read yours first, and theirs beside it.
 # - `block_forward` is `PreNormBlock.forward` in `lora_np.model.blocks`.
 # - The whole is `Transformer.forward` in `lora_np.model.transformer`.
 

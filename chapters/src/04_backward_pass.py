@@ -8,10 +8,10 @@
 #
 # - derive a gradient by asking one question: if I nudge this entry, what moves, and by how much?
 # - write the backward of a linear map, GELU, layer norm, softmax, attention and cross entropy;
-# - recognise a check that passes because it cannot fail, and find the bug in a backward of somebody else;
+# - recognise a check that passes because it cannot fail, and find the bug in somebody else's backward;
 # - derive some yourself: RMSNorm, the MLP, the attention layer with its three ways;
 # - join them to the backward of a whole transformer block, with its two residual paths;
-# - get every gradient of the pretrained model by your own code, and prove it.
+# - get every gradient of the pretrained model by your own code, and check it.
 #
 # **Needs:** chapters 2 and 3. **Time:** about 330 minutes, in three or four sittings; every exercise can be skipped.
 # **Difficulty:** hard, but each step is small.
@@ -116,9 +116,9 @@ plt.show()
 # - A backward takes the gradient of the output (the *upstream* gradient) and the cache. It returns the gradients of the
 #   inputs. It changes neither of the two.
 #
-# Each exercise is checked against numerical derivatives, as in chapter 3, and on six draws. If your forward of chapter
-# 2 keeps something else than the cache that is described here, your backward may read that: the two are then checked
-# together.
+# Each exercise is checked on six draws: the backward of an operation against numerical derivatives, as in chapter 3,
+# the others against the course's own solution. The verdict says which. If your forward of chapter 2 keeps something
+# else than the cache that is described here, your backward may read that: the two are then checked together.
 
 # %% [markdown]
 # ## Linear map
@@ -210,8 +210,8 @@ plt.legend()
 plt.show()
 
 # %% [markdown]
-# *GELU follows zero on the left and x on the right; its derivative dips below zero near x = -1.5 and rises above one
-# near x = 1.5, whereas the first path alone climbs smoothly from zero to one.*
+# *GELU follows zero on the left and x on the right; its derivative is lowest near x = -1.4, below zero, and highest
+# near x = 1.4, above one, whereas the first path alone climbs smoothly from zero to one.*
 #
 # The dashed line is what you get when you forget one path. It has the right values far to the left, far to the right,
 # and at zero. So it looks plausible, and it is wrong nearly everywhere in between.
@@ -352,8 +352,8 @@ assert all(min(np.array(found)[distances > 1e-3]) > 1e-4 for found in errors.val
 # cross the dotted line at 1e-7 where t is near 1e-7.*
 #
 # The error grows as the distance does. A thousandth is far enough: the error is then more than a thousand times above
-# the tolerance. So a point is unlucky only if you are *on* it. But people are on it all the time: it is where
-# parameters start.
+# the tolerance. So a check is fooled only on such a point, or within about 1e-7 of it. But people are on it all the
+# time: it is where parameters start.
 #
 # Hence a list to check by:
 #
@@ -374,8 +374,8 @@ report = check(ops.gelu_forward, one_path, {"x": 0 * x})
 print("one_path:", report.failures["x"][0].split(";")[0])
 
 # %% [markdown]
-# Two pass even so. Which ids are drawn, and that your matrix need not be the identity, nobody can know but you. So give
-# a check ordinary inputs.
+# Two pass even so. Only you know that ids may repeat, and that your matrix need not be the identity. So give a check
+# ordinary inputs.
 
 # %% [markdown]
 # ## Find the bug
@@ -453,7 +453,7 @@ print(task)
 task.check(task.backward)  # put yours in its place
 
 # %% [markdown]
-# More of them? Each seed is another task, and each level has more than sixty.
+# More of them? Each seed is another text; after some dozens a fault comes again, in other names.
 
 # %% [markdown]
 # ## The MLP: three backwards in a row
@@ -467,7 +467,7 @@ task.check(task.backward)  # put yours in its place
 # ### Exercise: `mlp_backward` ({{mlp_backward}})
 #
 # Return `(dx, grads)`, with `grads = {"up": ..., "down": ...}`. The cache is `(c_up, c_gelu, c_down)`. `c_gelu` is the
-# `GeluCache(x, cdf)` of the exercise before, and `ops.gelu_backward` reads it.
+# `GeluCache(x, cdf)` of the exercise `gelu_backward`, and `ops.gelu_backward` reads it.
 
 
 # %% exercise="mlp_backward"
@@ -517,8 +517,9 @@ lnp.course.draw_paths("layer_norm", x=np.zeros((4, 6)))  # any shape (N, d)
 #
 # $$dx = \sigma^{-1} \left( d\hat x - \text{mean}(d\hat x) - \hat x\; \text{mean}(d\hat x\, \hat x) \right).$$
 #
-# By hand: a row of two entries, $x = (1, 3)$. Then $c = (-1, 1)$ and $\hat x = (-1, 1)$. *Any* two different numbers in
-# this order become $(-1, 1)$. So a small nudge moves nothing, and $dx$ must be zero whatever $dy$ is:
+# By hand: a row of two entries, $x = (1, 3)$. Then $c = (-1, 1)$ and $\hat x = (-1, 1)$. Any two numbers, the smaller
+# first, become $(-1, 1)$, but for $\varepsilon$. So a small nudge moves nothing, and $dx$ must be zero whatever $dy$
+# is:
 
 # %%
 _, cache = ops.layer_norm_forward(np.array([[1.0, 3.0]]), np.ones(2), np.zeros(2), 1e-12)
@@ -552,7 +553,8 @@ lnp.course.check("layer_norm_backward", layer_norm_backward)
 #
 # By hand, $\gamma = 1$: $x = (3, 4)$ has the root mean square $\sqrt{12.5} = 3.54$. A longer $x$ in the same direction
 # gives the same $y$, but for $\varepsilon$. So a nudge along $x$ moves nothing, and $dx$ is at right angles to $x$,
-# whatever $dy$ is. Use it to test yours, with a tiny $\varepsilon$.
+# whatever $dy$ is. Use it to test yours: run the three lines on `x = [[3, 4]]` with a tiny `eps`, hand `(xhat,
+# inverse_rms, gamma)` to your function, and `(dx * x).sum()` must be about 0.
 #
 # ### Exercise: `rms_norm_backward` ({{rms_norm_backward}})
 #
@@ -618,8 +620,9 @@ lnp.course.check("softmax_backward", softmax_backward)
 # <details><summary>Before you look: which sign do the entries have, on the diagonal and off it?</summary>
 #
 # Softmax: positive on the diagonal, negative everywhere else, for a score that rises takes from all others. Layer norm:
-# mostly so, too, as the mean takes from all. But where two entries lie far out on different sides of the mean, one that
-# rises makes the spread larger, and so pulls the other up, towards zero. This can be more than the mean takes.
+# mostly so, too, as the mean takes from all. But each entry also moves the spread. Where two entries lie on different
+# sides of the mean, far enough out, this raises the other by more than the mean takes: where the product of the two,
+# normalised, is below -1.
 #
 # </details>
 
@@ -735,10 +738,10 @@ assert np.all(received[np.triu_indices(6, 1)] == 0)
 # Around the operation stand four linear maps. In the forward of chapter 2, $x$ went into `query`, `key` and `value`;
 # the heads attended; `output` mixed what they found. Draw the arrows, and go back along each.
 #
-# Two tools. `attention.query.backward(dQ, c_query)` returns a pair, as every node's does. And
-# `heads_backward(dO, c_heads, attention, "QKV")`, of `lora_np.model.attention`, does what you did in the exercise
-# before, for each group of the batch: it cuts the rows into heads, goes back through attention, puts the heads side by
-# side again, and returns `dQ, dK, dV` as rows (N, d). It takes the node, which knows how many heads there are.
+# Two tools. `attention.query.backward(dQ, c_query)` returns a pair, as every node's does. And `heads_backward(dO,
+# c_heads, attention, "QKV")`, of `lora_np.model.attention`, cuts the rows of each group into heads, goes back through
+# attention as you did in the exercise before, and puts the heads side by side again. It returns `dQ, dK, dV` as rows
+# (N, d); `"QKV"` says that all three are wanted. It takes the node, which knows how many heads there are.
 #
 # ### Exercise: `attention_layer_backward` ({{attention_layer_backward}})
 #
@@ -766,8 +769,9 @@ lnp.course.check("attention_layer_backward", attention_layer_backward)
 # ### Exercise: `cross_entropy_forward` ({{cross_entropy_forward}})
 #
 # Return the loss, the mean over the rows that count, and the cache `CrossEntropyCache(p, q, divisor)`. A label of -100
-# marks a row that does not count; one always counts. `p` are the probabilities (N, L) of all rows, those that do not
-# count too. `q` (N, L) is 1 at the label of each row that counts and 0 elsewhere. `divisor` is how many rows count.
+# marks a row that does not count; at least one row always counts. `p` are the probabilities (N, L) of all rows, those
+# that do not count too. `q` (N, L) is 1 at the label of each row that counts and 0 elsewhere. `divisor` is how many
+# rows count.
 
 
 # %% exercise="cross_entropy_forward"
@@ -789,9 +793,8 @@ lnp.course.check("cross_entropy_forward", cross_entropy_forward)
 # $$dz_i = -\sum_j q_j \left([i = j] - p_i\right) = p_i - q_i.$$
 #
 # All logarithms are gone. What is left is the probability that was given, minus the one that was asked for. For a
-# batch, each row is then divided by the number of rows that count, and a row that is ignored gets zero. By hand:
-# $z = (0, \ln 3)$, label 0. $p = (\tfrac14, \tfrac34)$, the loss is $\ln 4 = 1.386$, and
-# $dz = (-\tfrac34, \tfrac34)$: push the first logit up, the second down.
+# batch, each row is then divided by the number of rows that count, and a row that is ignored gets zero. With the
+# example above, $dz = (-\tfrac34, \tfrac34)$: a step against it pushes the first logit up, the second down.
 
 # %%
 loss, cache = ops.cross_entropy_forward(np.array([[0.0, np.log(3.0)]]), np.array([0]))
@@ -850,8 +853,8 @@ lnp.course.draw_paths("block", x=np.zeros((10, 64)))  # two images of 5 tokens
 # ### Exercise: `block_backward` ({{block_backward}})
 #
 # Return `(dx, grads)`, with `grads` a dict with the keys `"mlp"`, `"norm2"`, `"attention"` and `"norm1"`. The cache is
-# `(c_norm1, c_attention, c_drop1, c_norm2, c_mlp, c_drop2)`, one entry for each step of the forward. There is no
-# dropout here: leave `c_drop1` and `c_drop2` alone.
+# that of the library's block, `(c_norm1, c_attention, c_drop1, c_norm2, c_mlp, c_drop2)`: with two entries for dropout
+# that your forward of chapter 2 need not have. There is no dropout here: leave `c_drop1` and `c_drop2` alone.
 
 
 # %% exercise="block_backward"
@@ -883,8 +886,8 @@ print(comparison)
 assert comparison.first is None
 
 # %% [markdown]
-# But perhaps the library is wrong, too. So the proof, for your model: each of its 72 arrays, against numerical
-# derivatives along random directions, on two images.
+# But perhaps the library is wrong, too. So the check of chapter 3, for your model: the gradients of its 72 arrays
+# against numerical derivatives along random directions, on two images.
 
 # %%
 report = lnp.check_model(mine.model, lnp.Batch.of(tokens(dev.inputs[:2])))
@@ -901,7 +904,8 @@ assert report.ok, report
 #
 # Every parameter of your model has a gradient now, and some training loops give each the same care. But there are
 # arrays in this model whose gradient is zero: for every image, every label and every loss, and whatever numbers the
-# other arrays hold. They stay as they were made, for ever. Which?
+# other arrays hold. No loss can teach them anything. (If such an array moves in training all the same, it is by
+# rounding, which AdamW's quotient makes large, or by weight decay.) Which are they?
 #
 # ### Exercise: `never_trained` ({{never_trained}})
 #
@@ -910,10 +914,10 @@ assert report.ok, report
 # why, and go by the names.
 #
 # For a trial: `lnp.astype(model, np.float64)` is a copy in which zero, but for rounding, is far from any real gradient.
-# Images can be random: `lnp.Batch.of(rng.standard_normal((2, n, P)))` holds two of `n` patches of `P` numbers, with
-# `P = len(model.embeddings.projection.W)` and `n = len(model.embeddings.position.table) - 1`, as one row is the class
-# token's. Take a random upstream gradient. And mind LoRA: its `B` starts at zero, so that `dA` is zero in the first
-# step, and only then.
+# Images can be random: `lnp.Batch.of(rng.standard_normal((2, n, P)))` holds two of `n` patches of `P` numbers, with `P
+# = len(model.embeddings.projection.W)` and `n = len(model.embeddings.position.table) - 1`, as one row is the class
+# token's. Take a random upstream gradient. And mind adapters (chapter 5): an array that starts at zero can make
+# another's gradient zero in the first step, and only then.
 
 
 # %% exercise="never_trained"
@@ -934,10 +938,9 @@ lnp.course.check("never_trained", never_trained)
 # %% [markdown]
 # ## What a gradient is good for
 #
-# Take 100 turned and inverted digits, which this model reads badly. One forward, one backward of your model, and every
-# parameter has
-# its gradient $g$. Now move all parameters a little against it: $\theta - \eta\, g$. To first order the loss must fall
-# by $\eta\, |g|^2$, the sum over all entries. Does it?
+# Take 100 digits, most of them turned or inverted, which this model reads badly. One forward, one backward of your
+# model, and every parameter has its gradient $g$. Now move all parameters a little against it: $\theta - \eta\, g$. To
+# first order the loss must fall by $\eta\, |g|^2$, the sum over all entries. Does it?
 
 
 # %%
@@ -987,7 +990,7 @@ assert 0.4 < ratio < 5
 # %% [markdown]
 # ## A ritual: gradient norms, layer by layer
 #
-# When a network does not learn, practitioners look at one number a layer first: the norm of its gradient. Beside it
+# When a network does not learn, practitioners first look at one number a layer: the norm of its gradient. Beside it
 # stands the norm relative to that of the weights, which says how far a step of a given size would move the layer. You
 # have all gradients of the model already:
 
@@ -1004,10 +1007,10 @@ for part in ("embeddings", "layer.0", "layer.1", "layer.2", "layer.3", "head"):
     print(f"{part:12} {size:8.2f} {size / norm_of(part, lnp.parameters(precise)):12.2f}")
 
 # %% [markdown]
-# The six gradients are within a factor of four. They do not fade on the way down. They even grow a little, as each
-# block adds its own part to what the straight way brings. What should make you look closer: a layer whose norm is a
-# thousand times smaller than its neighbour's (it hardly learns), a thousand times larger (it soon breaks), exactly
-# zero (it is cut off), or NaN.
+# The six gradients are within a factor of four. They do not fade on the way down. They grow, as each block adds its own
+# part to what the straight way brings. What should make you look closer: a layer whose norm is a thousand times smaller
+# than its neighbour's (it hardly learns), a thousand times larger (it soon breaks), exactly zero (it is cut off), or
+# NaN.
 
 # %% [markdown]
 # ## What you built
@@ -1031,7 +1034,8 @@ for part in ("embeddings", "layer.0", "layer.1", "layer.2", "layer.3", "head"):
 #   output, the backward multiplies zero by NaN, and NaN reaches the shared weights. `ops.attention_forward` refuses
 #   such a mask.
 # - **DeepSpeed** (pull request 692): a layer norm kernel read gamma and beta at the wrong index in its backward, and so
-#   computed wrong gradients of gamma. Gammas that are all equal hide such a bug, as the unlucky points above do.
+#   computed wrong gradients of gamma. Gammas that are all equal hide such a bug, as the unlucky points above hide
+#   theirs.
 #
 # ## Can you say it?
 #
@@ -1068,9 +1072,9 @@ for part in ("embeddings", "layer.0", "layer.1", "layer.2", "layer.3", "head"):
 #
 # All of them: the block is a function of x. In the digits model the cache of a block is about 14 times as large as x.
 # Whoever keeps x alone runs the forward of the block again in the backward. A step then costs two forwards and one
-# backward; the backward is about twice a forward, so it is about a third more. This is *gradient checkpointing*. A
-# middle way keeps what is dear to compute (outputs of linear maps) and computes again what is cheap: xhat from x, mean
-# and deviation, GELU's output from its input.
+# backward; the backward is one to two times a forward, so it is a third to a half more. This is *gradient
+# checkpointing*. A middle way keeps what is dear to compute (outputs of linear maps) and computes again what is cheap:
+# xhat from x, mean and deviation, GELU's output from its input.
 #
 # </details>
 #

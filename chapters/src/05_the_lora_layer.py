@@ -661,11 +661,11 @@ for letter in "AB":
 #
 # <details><summary>An answer</summary>
 #
-# Only for a rotation. The gradients are dA = s G B^T and dB = s A^T G, so a step changes A B by about -lr s (A A^T G +
-# G B^T B). With A R in place of A, the first part is A R R^T A^T G: the same only if R R^T is the unit matrix. Tried
-# from the start "both random" above, at the loss after step 100: 1.1e-6 as it was, the same to 12 digits with a
-# rotation, 3.3e-3 with R = 2. AdamW is choosier still: it divides entry by entry, so a rotation gives another path (the
-# loss at step 50 was 0.025 in place of 0.039), and only a swap of columns, or a change of their signs, gives the same.
-# The *function* does not know R. The *training* does.
+# Only for an orthogonal R, a rotation with or without a reflection. The gradients are dA = s G B^T and dB = s A^T G, so
+# a step changes A B by about -η s (A A^T G + G B^T B). With A R in place of A, the first part is A R R^T A^T G: the
+# same only if R R^T is the unit matrix. Tried from the start "both random" above, at the loss after step 100: 1.1e-6 as
+# it was, the same to 12 digits with a rotation, 3.3e-3 with R = 2. AdamW is choosier still: it divides entry by entry,
+# so a rotation gives another path (the loss at step 50 was 0.025 in place of 0.039), and only a swap of columns, or a
+# change of their signs, gives the same. The *function* does not know R. The *training* does.
 #
 # </details>

@@ -339,8 +339,8 @@ assert 0.5 < shares["bfloat16"][4] < 0.75 and shares["float32"][4] < 0.001
 # needs a change about eight times smaller, float32 stays near zero.*
 
 # %% [markdown]
-# Our change is nearly a quarter of the weight, and even bfloat16 stores nearly all of it. At a hundredth of that, more
-# than half of the entries would not move.
+# Our change is nearly a quarter of the weight, and even bfloat16 stores nearly all of it. At a hundredth of that,
+# bfloat16 would leave more than half of the entries where they were, float16 an eighth.
 #
 # What does rounding do to the answers? Compare, in each format, the base with its detour against the merged weight,
 # both from a base stored in that format.
@@ -368,8 +368,8 @@ for name, stored in FORMATS.items():
 
 # %% [markdown]
 # For this adapter a merge is safe in all three. For yours: look at the size of the change first (one line:
-# `np.linalg.norm(s * A @ B) / np.linalg.norm(W)`), and compare outputs before you delete the adapter.
-# If the base must stay in a coarse format, keep the detour, or merge in float32 and keep the merged model there.
+# `np.linalg.norm(s * A @ B) / np.linalg.norm(W)`), and compare outputs before you delete the adapter. If the base must
+# stay in a coarse format, keep the detour. If it need not, merge in float32 and keep the merged model in float32.
 
 # %% [markdown]
 # ## Merged twice

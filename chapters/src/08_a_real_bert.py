@@ -335,7 +335,7 @@ print(f"LoRA is better by {100 * difference:.1f} points; p = {p:.0e}")
 assert difference > 0.03 and p < 0.01
 
 # %% [markdown]
-# So small a $p$ was not luck, as far as the choice of test sentences goes. (Another seed gives another adapter; that
+# With so small a $p$, the choice of test sentences is hardly the reason. (Another seed gives another adapter; that
 # scatter is not in here.)
 #
 # ### Which mistakes?
@@ -358,7 +358,8 @@ assert counts.trace() > 780  # of LoRA, the last
 
 # %% [markdown]
 # *Three confusion tables: people's opinion by row, the model's by column. Right answers lie on the diagonal. The
-# untrained head scatters, the trained head is mostly right, and LoRA more often.*
+# untrained head says *positive* to three of four, right or wrong; the trained head is mostly right, and LoRA more
+# often.*
 #
 # Which mistake does LoRA make more often: to miss praise, or to miss a complaint? Compare its two numbers off the
 # diagonal.
@@ -396,12 +397,12 @@ assert hits[0] < hits[1] < hits[2]
 # Put in what you like, and run the cell again.
 
 # %% tags=["measured"]
-mine = ["A film to remember.", "Two hours too long.", "good", "not good", "bad", "not bad"]
-mine += ["I was bored.", "I was never bored."]
-mine += ["The actors are good, the script is not.", "Great, another sequel."]
-p_before, p_after = (positive_probability(predict(m, tokens(mine))) for m in (base, model))
+sentences = ["A film to remember.", "Two hours too long.", "good", "not good", "bad", "not bad"]
+sentences += ["I was bored.", "I was never bored."]
+sentences += ["The actors are good, the script is not.", "Great, another sequel."]
+p_before, p_after = (positive_probability(predict(m, tokens(sentences))) for m in (base, model))
 print("P(positive)  before  after")
-for text, old, new in zip(mine, p_before, p_after):
+for text, old, new in zip(sentences, p_before, p_after):
     print(f"             {old:6.2f} {new:6.2f}  {text}")
 assert p_after[0] > 0.5 > p_after[1] and p_after[2] > 0.5 > p_after[4]
 assert p_after[3] < 0.5 < p_after[5] and p_after[7] < 0.5 < p_after[9]
@@ -648,9 +649,9 @@ assert adapter_bytes < 0.4e6
 #
 # <details><summary>An answer</summary>
 #
-# No. From tweets to films, one run: 94.0 % on tweets, 68.8 % on film reviews. That is 25 points less, but 19 more than
-# always saying the more frequent class (50.4 %). From films to tweets: 84.2 % on films, 68.8 % on tweets, where always
-# saying *positive* gives 69.3 %. So the second falls by 15 points only, and to nothing. Compare with the dullest rival,
-# not with the other number.
+# In points it loses more, and keeps more that is of use. From tweets to films, one run: 94.0 % on tweets, 68.8 % on
+# film reviews. That is 25 points less, but 18 more than always saying the more frequent class (50.4 %). From films to
+# tweets: 84.2 % on films, 68.8 % on tweets, where always saying *positive* gives 69.2 %. That is 15 points less, and no
+# better than the dullest rival. Compare with that rival, not with the other number.
 #
 # </details>

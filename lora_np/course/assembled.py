@@ -24,7 +24,7 @@ from lora_np.adapt.lora import LoRALinear
 from lora_np.course.draws import drawn
 from lora_np.course.exercise import Trial, all_exercises, find
 from lora_np.course.judging import is_right
-from lora_np.course.kept import kept
+from lora_np.course.kept import kept, unreadable
 from lora_np.formats.pretrained import load_pretrained
 from lora_np.model.attention import Attention
 from lora_np.model.batch import Batch
@@ -227,7 +227,9 @@ def assemble(model: Transformer | str = "digits", answers: dict[str, Callable] |
     model = load_pretrained(model) if isinstance(model, str) else model
     if not isinstance(model, Transformer):
         raise TypeError(f"assemble takes a Transformer or the name of one, such as 'digits'; it was given {model!r}.")
+    broken = set()
     if answers is None:
+        broken = unreadable()
         answers = {name: function for name in all_exercises() if (function := kept(name)) is not None}
     for name, function in answers.items():
         find(name)
@@ -237,7 +239,7 @@ def assemble(model: Transformer | str = "digits", answers: dict[str, Callable] |
     loss = {"cross_entropy"} if isinstance(model.head, ClassifierHead) else set()
     used = [name for name in all_exercises() if name.rpartition("_")[0] in names | loss]
     used += [name for name in TRAINING if "lora_linear" in names]
-    whose = dict.fromkeys(used, MISSING)
+    whose = dict.fromkeys(used, MISSING) | dict.fromkeys(broken & set(used), BROKEN)
     operations = {name: pair(name, answers, whose) for name in sorted(names | loss)}
     for name in set(TRAINING) & whose.keys() & answers.keys():
         whose[name] = YOURS if passes(name, answers[name]) else WRONG
@@ -271,7 +273,9 @@ def pair(name, answers, whose):
     return Operation(library, forward, backward, together)
 
 
-YOURS, WRONG, MISSING = "yours", "the library's: yours is not right", "the library's: no right answer yet"
+YOURS, MISSING = "yours", "the library's: no right answer yet"
+WRONG = "the library's: yours is not right; its check says why"
+BROKEN = "the library's: your text in my_answers.py does not run"
 
 
 @functools.cache
@@ -473,7 +477,8 @@ class Comparison(NamedTuple):
         count, first = len(self.stages), self.first
         if first is None:
             largest = max(stage.error for stage in self.stages)
-            return f"all {count} stages agree; the largest difference is {largest:.0e} of a stage's largest number"
+            said = f"the largest difference is {largest:.0e} of a stage's largest number" if largest else "to the bit"
+            return f"all {count} stages agree; {said}"
         before = self.stages.index(first)
         by = f", by your {first.operation}" if first.operation else ""
         return (

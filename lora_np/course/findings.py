@@ -43,7 +43,7 @@ class Excerpt(NamedTuple):
             return None
         first = at[:-2]
         given, expected, off = (np.atleast_2d(np.asarray(array)[first]) for array in (given, expected, off))
-        if max(off.shape) > LARGEST or max(np.abs(given).max(), np.abs(expected).max()) > HUGE:
+        if max(off.shape) > LARGEST or float(max(np.abs(given).max(), np.abs(expected).max())) > HUGE:
             return None
         return cls(given.astype(float), expected.astype(float), off, first, (0, *at[len(first) :])[-2:])
 

@@ -94,7 +94,8 @@ def check(name: str, function: Callable, forward: Callable | None = None, hint: 
     if verdict.ok:
         remember(name)
         try:
-            keep(name, function)
+            if file := keep(name, function):
+                verdict.more = en.KEPT.format(file=file)
         except NotKept as reason:
             verdict.more = en.NOT_KEPT.format(reason=reason)
     print(verdict)

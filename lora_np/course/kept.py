@@ -52,28 +52,37 @@ def sections():
 
 
 def keep(name, function):
-    """Keep a right answer, and its text; raise NotKept, with the reason, where its text does not run by itself."""
+    """Keep a right answer, and its text; return the file's name where that is new, "" where nothing is written.
+
+    It raises NotKept, with the reason, where the text does not run by itself.
+    """
     SESSION[name] = function, ""
     file = path()
     if file is None:
-        return
+        return ""
     text = text_of(function)
     if function.__name__ != name:
         text += f"\n\n\n{name} = {function.__name__}"
     SESSION[name] = function, text
     if sections().get(name) == text:
-        return
+        return ""
     head = MARK.split(file.read_text(encoding="utf-8"))[0] if file.exists() else HEAD
     others = {other: text for other, text in sections().items() if other != name}
     try:
         write_bytes(file, document({**others, name: text}, head).encode())
     except OSError as error:
         raise NotKept(f"{file} cannot be written ({error})") from error
+    return file.name
 
 
 def document(texts, head=HEAD):
     """Return the text of a file that keeps answers, {name: text}."""
     return "\n\n\n".join([head.strip("\n"), *(f"# %% {name}\n{text}" for name, text in texts.items())]) + "\n"
+
+
+def unreadable():
+    """Return the exercises whose kept texts do not run, since somebody edited them."""
+    return {name for name in sections() if kept(name) is None}
 
 
 def kept(name):

@@ -4,6 +4,7 @@ import numpy as np
 
 CHAPTER, PLACE, MINUTES, LEVEL = 3, 1, 5, "easy"
 OUTPUTS = ("h",)
+TOLERANCE = 5e-3  # eps may be written as 2.2e-16
 HINTS = (
     "The error of the formula grows as h ** order, rounding as eps / h. Their sum is about least where they meet.",
     "The two are equal where h ** (order + 1) = eps.",

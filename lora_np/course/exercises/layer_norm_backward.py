@@ -9,7 +9,7 @@ CHAPTER, PLACE, MINUTES, LEVEL = 4, 4, 25, "hard"
 OUTPUTS = ("dx", "dgamma", "dbeta")
 HINTS = (
     "Parameters first: two sums over axis 0. Then form dxhat = gamma * dy, and use nothing but dxhat from there on.",
-    "x reaches xhat on three ways: itself, through the mean, through the deviation.",
+    "Four ways lead from x to xhat, and one brings nothing: straight on, by the mean, by the spread remain.",
     "dx = inverse_std * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)), the means over each row, keepdims=True.",
 )
 library, forward = ops.layer_norm_backward, ops.layer_norm_forward

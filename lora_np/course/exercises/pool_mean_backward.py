@@ -8,7 +8,7 @@ from lora_np.course.exercises import pool_mean_forward as there
 CHAPTER, PLACE, MINUTES, LEVEL = 8, 2, 10, "medium"
 OUTPUTS = ("dx",)
 HINTS = (
-    "Nudge one token's row of x: which rows of y move, and by how much?",
+    "The rows of dy count sequences: a group's first one is not its `start`. Keep a counter that grows by n a group.",
     "Each token of a sequence gets the same gradient: its sequence's, divided by T. np.repeat copies rows.",
 )
 library, forward, BRANCHES = ops.pool_mean_backward, there.pool_mean_forward, there.BRANCHES

@@ -9,6 +9,7 @@ YOURS, EXPECTED, DIFFERENCE = "yours", "expected", "difference"
 SCALE = "{name}: a blank is {low:.3g}, {full} is {high:.3g}; of the difference, a blank is none, {full} is {most:.2g}"
 PART = "{name}, rows {rows}, columns {columns}"
 HINT = "hint {number}: {words}"
+KEPT = "kept in {file}, for the chapters to come"
 NOT_KEPT = "but its text is not kept for the next chapter: {reason}"
 BUGS = {
     1: "The forward is right. The backward has one slip. Mend it, and call task.check with yours.",
