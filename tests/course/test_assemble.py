@@ -141,6 +141,18 @@ def test_a_wrong_answer_is_not_run(model, batch):
     assert mine.compare(batch).first is None
 
 
+def test_a_kept_text_that_somebody_edited_is_checked_again(model, monkeypatch, tmp_path):
+    answers = tmp_path / "my_answers.py"
+    monkeypatch.setenv(kept.VARIABLE, str(answers))
+    texts = {name: kept.text_of(find(name).solution) for name in ("gelu_forward", "linear_forward", "linear_backward")}
+    texts["gelu_forward"] = texts["gelu_forward"].replace("return x", "return (x")
+    texts["linear_backward"] = texts["linear_backward"].replace("dy.sum(axis=0)", "dy.mean(axis=0)")
+    answers.write_text(kept.document(texts))
+    whose = assemble(model).whose
+    assert whose["gelu_forward"] == home.BROKEN and whose["linear_backward"] == home.WRONG
+    assert whose["linear_forward"] == home.YOURS and whose["gelu_backward"] == home.MISSING
+
+
 def test_the_first_stage_that_differs_is_named(model, batch, monkeypatch):
     """What passes its own check, and fails here: a layer norm that is wrong for rows of the model's width alone."""
 
