@@ -27,6 +27,7 @@ def needs_network(stem):
 def run(book, tmp_path, monkeypatch, allow_errors):
     monkeypatch.setenv("PYTHONPATH", str(CHAPTERS.parent))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setenv("LORA_NP_ANSWERS", str(build.answered_before(book, tmp_path)))
     folder = {"metadata": {"path": str(tmp_path)}}  # alone in an empty folder
     build.NotebookClient(book, timeout=1200, allow_errors=allow_errors, resources=folder).execute()
     return book
