@@ -110,6 +110,8 @@ def text_of(function):
         if thing in seen:
             return
         seen.add(thing)
+        if not isinstance(thing, (types.FunctionType, type)):
+            raise NotKept(f"it is of type {type(thing).__name__}, and no function; write it with def")
         if thing.__name__ == "<lambda>":
             raise NotKept("it is a lambda, which has no lines of its own; write it with def")
         try:

@@ -1,5 +1,7 @@
 """A notebook goes on with the answer that is right, and with the library's function where none is."""
 
+import functools
+
 import numpy as np
 
 import lora_np as lnp
@@ -57,6 +59,8 @@ def test_a_right_answer_is_kept_and_what_cannot_be_is_said(monkeypatch, tmp_path
     assert kept.kept("linear_forward") is own_forward
     monkeypatch.setattr(kept, "SESSION", {})
     assert kept.kept("linear_forward")(np.ones((1, 2)), np.ones((2, 3)), None)[0].shape == (1, 3)
+    called = functools.partial(own_forward)
+    assert "it is of type partial, and no function" in str(lnp.course.check("linear_forward", called))
     assert "it is a lambda" in str(
         lnp.course.check("gelu_forward", lambda x: (0.5 * x * (1 + ops.erf(x * 2**-0.5)), None))
     )
