@@ -132,6 +132,22 @@ def test_a_pair_counts_with_a_cache_of_its_own(model, batch):
     assert set(assemble(model, alone).whose.values()) == {home.MISSING, home.WRONG}  # they cannot read another cache
 
 
+def own_gelu_forward(x):
+    return SOLUTIONS["gelu_forward"](x)[0], {"x": x}
+
+
+def own_gelu_backward(dy, cache):
+    return SOLUTIONS["gelu_backward"](dy, SOLUTIONS["gelu_forward"](cache["x"])[1])
+
+
+def test_an_mlp_of_ones_own_reads_the_librarys_cache_of_gelu(model, batch):
+    """Its exercise says so; what one's own gelu keeps is for one's own gelu_backward."""
+    gelu = {"gelu_forward": own_gelu_forward, "gelu_backward": own_gelu_backward}
+    for answers in (gelu, {**gelu, "mlp_backward": SOLUTIONS["mlp_backward"]}):
+        mine = assemble(model, answers)
+        assert mine.answers.keys() == answers.keys() and mine.compare(batch, LABELS).first is None
+
+
 def test_a_wrong_answer_is_not_run(model, batch):
     def gelu_forward(x):
         return np.maximum(x, 0), None
