@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from lora_np.files import write_bytes
 
@@ -48,16 +49,19 @@ def draw_predictions(images, labels, before, after, classes, title, path):
     a colour that says whether the latter is right."""
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.25 * columns, 1.65 * rows + 0.5), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
-    for ax in axes[len(images) :]:
-        ax.set_visible(False)
-    for ax, image, label, old, new in zip(axes, images, labels, before, after):
-        ax.imshow(image, cmap="gray_r", vmin=0.0, vmax=1.0)
-        ax.set(xticks=[], yticks=[])
-        ax.set_title(f"{classes[old]} -> {classes[new]}", fontsize=11, color=GREEN if new == label else ORANGE)
-        ax.set_xlabel(f"true: {classes[label]}", fontsize=9)
-        for spine in ax.spines.values():
-            spine.set(color=GREEN if new == label else ORANGE, linewidth=2)
-    figure.suptitle(title)
+    wide, high, above = 1.25, 1.65, 0.35  # of a cell, and of the title, in inches
+    figure = Figure(figsize=(wide * columns, high * rows + above))
+    figure.suptitle(title, y=1 - 0.1 / figure.get_figheight(), va="top")
+    # One axes for all, in inches: an axes an image, each with ticks to lay out, takes five times as long.
+    ax = figure.add_axes((0, 0, 1, 1))
+    for n, (image, label, old, new) in enumerate(zip(images, labels, before, after)):
+        x, y = wide * (n % columns) + 0.1, high * (n // columns) + above + 0.3
+        side, colour = wide - 0.2, GREEN if new == label else ORANGE
+        ax.imshow(image, cmap="gray_r", vmin=0.0, vmax=1.0, extent=(x, x + side, y + side, y))
+        ax.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=colour, linewidth=2))
+        said = {"fontsize": 11, "color": colour}
+        ax.text(x + side / 2, y - 0.06, f"{classes[old]} -> {classes[new]}", ha="center", va="bottom", **said)
+        ax.text(x + side / 2, y + side + 0.05, f"true: {classes[label]}", ha="center", va="top", fontsize=9)
+    ax.set(xlim=(0, wide * columns), ylim=(high * rows + above, 0), aspect="equal")
+    ax.axis("off")
     save(figure, path)

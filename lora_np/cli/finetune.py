@@ -13,7 +13,6 @@ from lora_np.cli.reading import say_truncated
 from lora_np.cli.terminal import accuracy_line, architecture, command, examples, heading, line, note, percent, size
 from lora_np.experiments import Observer, run
 from lora_np.experiments.record import METRICS, RunThere, is_interrupted
-from lora_np.figures import draw_curves, draw_predictions
 from lora_np.model.tree import count_parameters
 from lora_np.train.memory import parameter_bytes
 from lora_np.train.purposes import Purpose
@@ -133,6 +132,8 @@ class Teller(Observer):
 
     def predicted(self, experiment, logits, history):
         """Print some test examples with the predictions before and after, and draw the figures."""
+        from lora_np.figures import draw_curves, draw_predictions  # Matplotlib takes a second to load
+
         recipe, folder, test = experiment.recipe, experiment.folder, experiment.data["test"]
         before, after = (logits[when].argmax(axis=1) for when in ("before", "after"))
         rows = np.random.default_rng([recipe.seed, Purpose.EXAMPLES]).permutation(len(test))

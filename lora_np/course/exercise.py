@@ -166,11 +166,16 @@ class Exercise:
 
     def edited(self, edits):
         """Return the solution with its text changed, None if a text to change is not there."""
-        if (text := self.text_with(edits)) is None:
-            return None
-        scope = {**vars(self.module), "__name__": "a slip"}
-        exec(compile(text, f"<a slip in {self.name}>", "exec"), scope)
-        return scope[self.name]
+        text = self.text_with(edits)
+        return None if text is None else made(self, text)
+
+
+@functools.cache
+def made(exercise, text):
+    """Return the function of a text that stands in place of an exercise's solution."""
+    scope = {**vars(exercise.module), "__name__": "a slip"}
+    exec(compile(text, f"<a slip in {exercise.name}>", "exec"), scope)
+    return scope[exercise.name]
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What an exercise's file must hold, and be: `register` asks before it takes one, and a test asks of all."""
 
 import ast
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +137,8 @@ def faults_of_slips(exercise):
     except ValueError as error:
         yield str(error)
         return
-    calls = [numbers_of(exercise, trial) for trial in more_trials(exercise)] if slips else []
+    # Kept, as each slip is compared with those before it.
+    calls = [functools.cache(numbers_of(exercise, trial)) for trial in more_trials(exercise)] if slips else []
     right = [outcome(exercise.solution, call) for call in calls]
     for slip in slips:
         if fault := fault_of_slip(exercise, slip, calls, right):
