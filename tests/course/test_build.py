@@ -154,9 +154,12 @@ def test_all_that_is_not_python_comes_with_the_package():
 
 
 def test_a_heading_takes_level_time_and_hints_from_the_exercise():
-    cell = build.markdown("### Forward ({{linear_forward}})\n\nWrite it.")
+    cell = build.markdown("### Exercise: forward ({{linear_forward}})\n\nWrite it.")
     build.fill(cell)
-    assert cell.source.startswith("### Forward (easy, ") and "minutes)\n\nWrite it.\n\n<details>" in cell.source
+    assert (
+        cell.source.startswith("### Exercise 1: forward (easy, ")
+        and "minutes)\n\nWrite it.\n\n<details>" in cell.source
+    )
     for number, words in enumerate(find("linear_forward").hints, start=1):
         assert f"<details><summary>Hint {number}</summary>\n\n{words}\n\n</details>" in cell.source
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_np.course.exercise import find
 from lora_np.fetch import MINILM, cache_folder
 
 pytestmark = pytest.mark.chapters
@@ -87,4 +88,14 @@ def test_a_chapter_keeps_the_rules_of_its_form(stem):
 @pytest.mark.parametrize("stem", STEMS)
 def test_no_line_of_code_is_scrolled_sideways(stem):
     code = [cell.source for cell in build.cells_of(CHAPTERS / "src" / f"{stem}.py") if cell.cell_type == "code"]
-    assert [line for source in code for line in source.split("\n") if len(line) > 88] == []
+    wide = [line for source in code for line in source.split("\n") if len(line) > 88]
+    assert not wide, "\n".join([f"{len(wide)} lines:", *wide])
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_chapter_begins_with_a_way_through_it_in_20_minutes(stem):
+    first = build.cells_of(CHAPTERS / "src" / f"{stem}.py")[0].source
+    quick = re.search(r"\n\n\*\*In 20 minutes:\*\* (.*?)\n\n", first, re.DOTALL)[1]
+    written = [find(name) for name in re.findall(r"`(\w+)`", quick)]
+    assert quick.count("](#") >= 2 and all(exercise.chapter == int(stem[:2]) for exercise in written)
+    assert sum(exercise.minutes for exercise in written) <= 15
