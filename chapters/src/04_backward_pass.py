@@ -16,10 +16,13 @@
 # **Needs:** chapters 2 and 3. **Time:** about 330 minutes, in two sittings; every exercise can be skipped.
 # **Difficulty:** hard, but each step is small.
 #
-# - **First sitting, about 145 minutes.** Two rules. The linear map and GELU. A check that cannot fail, and how to find
-#   a bug. The MLP. Layer norm and RMSNorm.
-# - **[Second sitting](#Second-sitting), about 185 minutes.** Softmax and attention. The loss. The block. Your code,
-#   backwards through the real model. What a gradient is good for.
+# - **First sitting**, about <!-- sitting_1 -->145<!-- / --> minutes: two rules; the linear map and GELU; a check that
+#   cannot fail; how to find a bug; the MLP; layer norm and RMSNorm.
+# - **[Second sitting](#Second-sitting)**, about <!-- sitting_2 -->185<!-- / --> minutes: softmax and attention; the
+#   loss; the block; your code, backwards through the real model; what a gradient is good for.
+#
+# **In 20 minutes:** [Nudge one thing, follow it](#Nudge-one-thing,-follow-it), and the [linear map](#Linear-map) with
+# its exercise. Chapter 5 needs no more.
 #
 # It answers a part of question 3 of the course: the step "gradients". What you derive for the linear map is what
 # chapter 5 uses for the low-rank matrices.
@@ -93,7 +96,8 @@ print(f"rule 2: {(fork(3.0 + nudge) - fork(3.0 - nudge)) / (2 * nudge):.3f}")
 # carry one array at a time: how the loss answers to the values *here*. Each operation turns the array for its output
 # into the arrays for its inputs:
 
-# %% tags=["picture"]
+# %% tags=["hide-input", "picture"]
+# Draws a chain of operations, and the gradients that go back along it.
 figure, axis = plt.subplots(figsize=(6.5, 1.9))
 centred = {"ha": "center", "va": "center", "fontsize": 12}
 box = {"boxstyle": "round", "facecolor": "white"}
@@ -232,7 +236,8 @@ lnp.course.check("gelu_backward", gelu_backward)
 #
 # </details>
 
-# %%
+# %% tags=["hide-input"]
+# Draws GELU, and its derivative by your `gelu_backward`.
 x = np.linspace(-4, 4, 201)
 y, cache = ops.gelu_forward(x)
 plt.plot(x, y, color="black", label="GELU")
@@ -374,8 +379,11 @@ for delta in distances:
     errors["not_transposed"].append(off(given, right))
     given, right = no_upstream(1 + delta, x), (1 + delta) * 2 * x / x.size
     errors["no_upstream"].append(off(given, right))
+far = distances > 1e-3
+assert all(min(np.array(found)[far]) > 1e-4 for found in errors.values())
 
-# %%
+# %% tags=["hide-input"]
+# Draws the three errors over the distance.
 for (name, found), style in zip(errors.items(), ("-", "--", "-.")):
     plt.loglog(distances, found, style, label=name)
 plt.axhline(1e-7, color="black", linestyle=":", label="tolerance")
@@ -383,8 +391,6 @@ plt.xlabel("distance from the unlucky point")
 plt.ylabel("error of the gradient")
 plt.legend()
 plt.show()
-far = distances > 1e-3
-assert all(min(np.array(found)[far]) > 1e-4 for found in errors.values())
 
 # %% [markdown]
 # *Three nearly straight lines on logarithmic axes, close together, rise from the lower left to the upper right; they
@@ -645,8 +651,9 @@ lnp.course.check("rms_norm_backward", rms_norm_backward)
 #
 # ## Second sitting
 #
-# A good place for a break: the rest takes about 185 minutes. So far you have two rules, a judge that you can trust, and the backward of every part that
-# treats each row by itself. What is missing is the part where rows meet, attention; the loss; and the whole.
+# A good place for a break: the rest takes about <!-- sitting_2 -->185<!-- / --> minutes. So far you have two rules, a
+# judge that you can trust, and the backward of every part that treats each row by itself. What is missing is the part
+# where rows meet, attention; the loss; and the whole.
 #
 # **If you go on after a restart of the kernel**, you need nothing of the first sitting but the two cells at the top:
 # the one that finds `lora_np`, and the one with the imports. Run these, then the cell below, and go on from here. Your
@@ -733,6 +740,11 @@ tables = {
     "layer norm (gamma = 1)": np.array(norm),
     "softmax": np.diag(P[0]) - P.T @ P,
 }
+# a constant that is added to all inputs moves no output
+assert all(np.abs(table.sum(axis=1)).max() < 1e-12 for table in tables.values())
+
+# %% tags=["hide-input"]
+# Draws the two tables.
 limit = max(np.abs(table).max() for table in tables.values())
 figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.7), sharey=True)
 for axis, (name, table) in zip(axes, tables.items()):
@@ -742,8 +754,6 @@ for axis, (name, table) in zip(axes, tables.items()):
         color = "white" if abs(entry) > 0.6 * limit else "black"
         text = {"ha": "center", "va": "center", "fontsize": 8, "color": color}
         axis.text(v, u, f"{entry:+.2f}", **text)
-    # a constant that is added to all inputs moves no output
-    assert np.abs(table.sum(axis=1)).max() < 1e-12
 figure.colorbar(image, ax=axes)
 plt.show()
 
@@ -854,11 +864,14 @@ for t in range(6):
     dO = np.zeros((1, 1, 6, 4))
     dO[0, 0, t] = 0.5  # a vector of length 1
     received[t] = np.linalg.norm(attention_backward(dO, cache)[2][0, 0], axis=1)
+assert np.all(received[np.triu_indices(6, 1)] == 0)
+
+# %% tags=["hide-input"]
+# Draws the lengths of the gradients that the values receive.
 figure, axis = plt.subplots(figsize=(4.6, 3.6))
 figure.colorbar(axis.imshow(received, cmap="viridis"), ax=axis, label="length of dV")
 axis.set(xlabel="value of token u", ylabel="loss depends on token t")
 plt.show()
-assert np.all(received[np.triu_indices(6, 1)] == 0)
 
 # %% [markdown]
 # *A six by six table: only the lower triangle is lit, so a token's loss reaches itself and the tokens before it, and
@@ -1179,9 +1192,9 @@ for part in ("embeddings", "layer.0", "layer.1", "layer.2", "layer.3", "head"):
 
 # %% [markdown]
 # The six gradients are within a factor of four. They do not fade on the way down. From layer 3 to layer 0 they grow, as
-# each block adds its own part to what the straight way brings. What should make you look closer: a layer whose norm is a thousand times smaller
-# than its neighbour's (it hardly learns), a thousand times larger (it soon breaks), exactly zero (it is cut off), or
-# NaN.
+# each block adds its own part to what the straight way brings. What should make you look closer: a layer whose norm is
+# a thousand times smaller than its neighbour's (it hardly learns), a thousand times larger (it soon breaks), exactly
+# zero (it is cut off), or NaN.
 
 # %% [markdown]
 # ## What you built

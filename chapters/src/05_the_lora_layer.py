@@ -24,6 +24,9 @@
 # **Needs** chapters 1 (low rank), 3 (checking a gradient) and 4 (the backward of a linear map).
 # **Time** about 70 minutes. **Difficulty** medium.
 #
+# **In 20 minutes:** [One row, by hand](#One-row,-by-hand), [Forward: four steps](#Forward:-four-steps), [The
+# scale](#The-scale) and [In the whole model](#In-the-whole-model), without the exercises.
+#
 # The chapter answers what LoRA is and why it suits scarce resources, names its first limits, and does three of its five
 # steps: decompose, go forward, take the gradients of the two thin matrices.
 
@@ -132,7 +135,8 @@ assert accuracy(lora) == accuracy(model) > 0.97
 # LoRA throws nothing away. It keeps every weight whole, and says only that the **change** is thin.
 # For the 64 x 64 weights, that is this picture, drawn to scale.
 
-# %% tags=["picture"]
+# %% tags=["hide-input", "picture"]
+# Draws W, A and B to scale.
 fig, ax = plt.subplots(figsize=(7, 3))
 boxes = (
     (0, 0, 64, 64, "0.8", "W: 64 x 64 = 4096, frozen"),
@@ -330,7 +334,8 @@ for eta in (1e-2, 1e-3, 1e-4):
 #
 # </details>
 
-# %%
+# %% tags=["hide-input"]
+# Draws what two pairs of A and B see of a G, and what they do not see.
 draw = np.random.default_rng(2)
 G3, unit = draw.standard_normal((12, 16)), np.eye(16)
 slanted = [np.linalg.qr(draw.standard_normal((n, 2)))[0] for n in G3.shape]
@@ -433,8 +438,11 @@ for d, r in ((64, 4), (768, 8)):
 # %%
 ranks = np.array([1, 2, 4, 8, 12, 16, 24])
 ratio = [lora_step(64, r).sum() / full_step(64).sum() for r in ranks]
-line = np.linspace(0, 25)
+assert np.allclose(ratio, (2 + 6 * ranks / 64) / 3)
 
+# %% tags=["hide-input"]
+# Draws the counted multiplications, and the line of the formula.
+line = np.linspace(0, 25)
 fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
 ax.plot(line, (2 + 6 * line / 64) / 3, color=BLUE, label="(2 + 6 r / d) / 3")
 ax.plot(ranks, ratio, "o", color=BLUE, label="counted, d = 64")
@@ -443,7 +451,6 @@ ax.axvline(64 / 6, color="0.6", linestyle=":", label="r = d / 6")
 ax.set(xlabel="rank r", ylabel="multiplications, full = 1", ylim=(0, 1.6))
 ax.legend(frameon=False, loc="lower right")
 plt.show()
-assert np.allclose(ratio, (2 + 6 * ranks / 64) / 3)
 
 # %% [markdown]
 # *The counted multiplications of a LoRA step lie on a straight line: two thirds of full fine-tuning at rank near zero,
@@ -507,7 +514,8 @@ print("loss after step     0       20      100")
 for name, losses in curves.items():
     print(f"{name:16} {losses[0]:.2e} {losses[20]:.2e} {losses[100]:.2e}")
 
-# %%
+# %% tags=["hide-input"]
+# Draws the loss over the steps, from each of the four starts.
 fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
 looks = ((BLUE, "-"), (BLUE, "--"), ("black", "-"), (ORANGE, "-"))
 for (name, losses), (color, style) in zip(curves.items(), looks):
