@@ -88,3 +88,19 @@ def test_a_chapter_keeps_the_rules_of_its_form(stem):
 def test_no_line_of_code_is_scrolled_sideways(stem):
     code = [cell.source for cell in build.cells_of(CHAPTERS / "src" / f"{stem}.py") if cell.cell_type == "code"]
     assert [line for source in code for line in source.split("\n") if len(line) > 88] == []
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_link_within_the_page_leads_to_a_heading(stem):
+    text = "\n".join(c.source for c in build.cells_of(CHAPTERS / "src" / f"{stem}.py") if c.cell_type == "markdown")
+    headings = {heading.replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([^\s]*)\)", text)) <= headings
+
+
+def test_the_second_sitting_of_chapter_4_needs_the_setup_and_the_kept_answers_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_NP_CACHE", str(tmp_path / "cache"))
+    book = build.lesson(CHAPTERS / "src" / "04_backward_pass.py")
+    start = next(k for k, cell in enumerate(book.cells) if "## Second sitting" in cell.source)
+    book.cells = [cell for cell in book.cells[:start] if "setup" in cell.metadata.get("tags", ())] + book.cells[start:]
+    for cell in run(book, tmp_path, monkeypatch, allow_errors=False).cells:
+        assert "not right yet" not in build.outputs_of(cell), cell.source
