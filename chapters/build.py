@@ -247,10 +247,17 @@ def whole(path, first, shown):
         elif name := cell.metadata.get("exercise"):
             cells.append(code(shown(cell.source), role=name))
         elif name := cell.metadata.get("check"):
-            cells.append(code(f"{name} = {cell.source.strip()}.function", role=f"check-{name}"))
+            cells.append(code(goes_on(name, cell.source.strip()), role=f"check-{name}"))
         else:
             cells.append(code(without_asserts(cell.source), **tags(cell)))
     return notebook(cells)
+
+
+def goes_on(name, check):
+    """Return the code that checks an answer, and goes on with the function that is right; 88 columns wide at most."""
+    line = f"{name} = {check}.function"
+    call, arguments = check[:-1].split("(", 1)
+    return line if len(line) <= 88 else f"{name} = {call}(\n    {arguments}\n).function"
 
 
 def tags(cell):
