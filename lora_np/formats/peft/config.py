@@ -63,7 +63,7 @@ def check_carried(model):
     config = model.adapter
     if not adapted(model):
         raise ValueError(
-            "this model has no LoRA adapter to save; make one by inject, or save the whole model by save_model."
+            "this model has no adapter to save; make one by inject, or save the whole model by save_model."
         )
     for path, node in adapted(model).items():
         method = registered("node", node)
