@@ -260,7 +260,7 @@ def write_folder(model, folder, weights, tensors, description, content, settings
 
 def has_other_head(model):
     """Return whether a head lies aside that transformers has a class for and nothing here computes with."""
-    return any(re.match(architectures.of(model.config).outside, name) for name in model.aside)
+    return any(architectures.of(model.config).is_outside(name) for name in model.aside)
 
 
 def file_tensors(model):

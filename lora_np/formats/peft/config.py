@@ -96,14 +96,14 @@ def peft_config(model, saved, base):
     config, nodes = model.adapter, all_nodes(model)
     names = {path: hf_name(model, path, node) for path, node in nodes.items() if hasattr(node, "hf")}
     targets = {names[path]: to_peft(model, names[path]) for path in adapted(model)}
-    whole = [module_of(to_peft(model, names[path])) for path in saved if is_trainable(nodes[path])]
+    whole = [to_peft(model, names[path]) for path in saved if is_trainable(nodes[path])]
     on_own_head = config.task_type == "SEQ_CLS" and "head.classifier" not in saved
     return {
         "peft_type": config.peft_type,
         "task_type": None if on_own_head else config.task_type,
         "base_model_name_or_path": base,
         "target_modules": list(targets.values()),
-        "modules_to_save": list(dict.fromkeys(whole)) or None,
+        "modules_to_save": wrapped(model, whole) or None,
         "fan_in_fan_out": not architectures.of(model.config).transposed,
         "inference_mode": True,
         **config.CONSTANTS,
@@ -113,10 +113,11 @@ def peft_config(model, saved, base):
     }
 
 
-def module_of(name):
-    """Return what PEFT wraps to train a module whole: a head of several maps is one module."""
-    first = name.partition(".")[0]
-    return first if first in HEADS else name
+def wrapped(model, names):
+    """Return what PEFT wraps to train these modules whole: all maps of a head are one module."""
+    parts = [part for part in architectures.of(model.config).head if part.partition(".")[0] in HEADS]
+    whole = set(parts) <= set(names)
+    return list(dict.fromkeys(name.partition(".")[0] if whole and name in parts else name for name in names))
 
 
 def checked_settings(path, kind):

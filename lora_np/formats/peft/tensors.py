@@ -165,7 +165,7 @@ def with_classifier(model, settings, shapes, path):
     """
     kind, aside = architectures.of(model.config), dict(model.aside)
     asked = set(settings.get("modules_to_save") or []) & set(HEADS)
-    brought = {name for name in shapes if re.match(kind.outside, name)}
+    brought = {name for name in shapes if kind.is_outside(name)}
     if has_own_head(model) or kind.tied or not (asked or brought):
         return model
     *lower, top = kind.head

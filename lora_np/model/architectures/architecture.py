@@ -1,6 +1,5 @@
 """What an architecture says of itself, so that nobody else has to ask which one it is."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -44,7 +43,7 @@ class Architecture:
     encoders: tuple = ()  # classes whose heads are not computed: read as the bare network, what is the head's is kept
     head: tuple = ("classifier",)  # its linear maps, from the one upon the pooled row to the one that classifies
     bend: str = "tanh"  # between these two, the name of an activation
-    outside: str = r"classifier\.|cls\."  # a regular expression: names in that class that do not have the prefix
+    outside: tuple = ("classifier", "cls")  # modules that lie beside the network, without the prefix
     tied: bool = False  # whether its head is its table of words
     transposed: bool = True  # whether files hold a linear weight as (d_out, d_in)
     extras: str = "$."  # a regular expression for tensors beside the parameters, buffers for example; this: nothing
@@ -61,7 +60,11 @@ class Architecture:
 
     def qualified(self, name, prefix):
         """Return a tensor's or module's name in a class whose base lies under `prefix`."""
-        return name if re.match(self.outside, name) else prefix + name
+        return name if self.is_outside(name) else prefix + name
+
+    def is_outside(self, name):
+        """Is it the name of something beside the network?"""
+        return name.partition(".")[0] in self.outside
 
     @property
     def needed(self):
