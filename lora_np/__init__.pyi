@@ -13,7 +13,10 @@ from lora_np.formats.peft import load_adapter as load_adapter
 from lora_np.formats.peft import save_adapter as save_adapter
 from lora_np.formats.pretrained import load_pretrained as load_pretrained
 from lora_np.model.architectures import bert as bert
+from lora_np.model.architectures import distilbert as distilbert
+from lora_np.model.architectures import electra as electra
 from lora_np.model.architectures import gpt as gpt
+from lora_np.model.architectures import roberta as roberta
 from lora_np.model.architectures import vit as vit
 from lora_np.model.batch import Batch as Batch
 from lora_np.model.check import check_model as check_model

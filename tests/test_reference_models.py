@@ -15,9 +15,11 @@ from safetensors.numpy import load_file, save_file
 import lora_np as lnp
 from lora_np.adapt.methods import adapted_nodes, registered
 from lora_np.formats.huggingface import file_names
+from lora_np.model import architectures
+from lora_np.model.tree import walk
 
 FOLDER = Path(__file__).parent / "reference"
-MODELS = ("bert", "bert_hidden", "gpt2", "vit")
+MODELS = ("bert", "bert_hidden", "distilbert", "electra", "gpt2", "roberta", "vit", "xlm_roberta")
 ADAPTERS = sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in FOLDER.glob("*/*/adapter_config.json"))
 TOLERANCE = {np.float64: 1e-9, np.float32: 1e-4}
 STEP = {"lr": 0.01, "weight_decay": 0.1}  # of AdamW
@@ -98,7 +100,7 @@ def model_errors(name, dtype):
     grads = model.backward(upstream(name, batch, stored, dtype), cache)
     assert_dtype(dtype, {"output": output, **grads})
     their_names = {
-        mine: theirs if theirs.startswith("classifier.") else model.hf_prefix + theirs
+        mine: architectures.of(model.config).qualified(theirs, model.hf_prefix)
         for mine, theirs in file_names(model).items()
     }
     output_error = relative_error(in_given_order(name, batch, output), stored["output"])
@@ -134,7 +136,10 @@ def adapter_errors(name, dtype):
 
 def names_in_peft(lora):
     """Return {our parameter: its name in PEFT's files} for what is trained, and whether a method's lie transposed."""
-    names, turned = {"head.classifier.W": "classifier.weight", "head.classifier.b": "classifier.bias"}, {}
+    names, turned = {}, {}
+    for path, node in walk(lora):
+        if path.startswith("head.") and node.hf:
+            names |= {f"{path}.W": f"{node.hf}.weight", f"{path}.b": f"{node.hf}.bias"}
     for path, node in adapted_nodes(lora).items():
         name = lora.hf_prefix + node.hf
         if lora.config["model_type"] == "vit":

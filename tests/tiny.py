@@ -28,7 +28,24 @@ GPT = {
     "layer_norm_epsilon": 1e-5,
     "activation_function": "gelu_new",
 }
-NAMES = ("bert", "bert pooler", "bert mean head", "gpt", "gpt hidden", "vit", "vit mean")
+ELECTRA = {**BERT, "model_type": "electra", "embedding_size": 8}
+ROBERTA = {**BERT, "model_type": "roberta", "max_position_embeddings": 11, "type_vocab_size": 1}
+DISTILBERT = {
+    "model_type": "distilbert",
+    "vocab_size": 23,
+    "dim": 12,
+    "n_layers": 2,
+    "n_heads": 3,
+    "hidden_dim": 20,
+    "max_position_embeddings": 9,
+    "activation": "gelu",
+}
+OTHERS = {
+    "electra": (lnp.electra, ELECTRA),
+    "roberta": (lnp.roberta, ROBERTA),
+    "distilbert": (lnp.distilbert, DISTILBERT),
+}
+NAMES = ("bert", "bert pooler", "bert mean head", "gpt", "gpt hidden", "vit", "vit mean", *OTHERS)
 
 
 def jitter(model, seed=0, size=0.2):
@@ -54,6 +71,9 @@ def build(name, dtype=np.float64, dropout=0.0):
         model = lnp.gpt(GPT, **options)
     elif name == "gpt hidden":
         model = lnp.gpt(GPT, lm_head=False, **options)
+    elif name in OTHERS:
+        family, config = OTHERS[name]
+        model = family(config, labels=4, **options)
     else:
         model = lnp.vit(VIT if name == "vit" else {**VIT, "class_token": False}, labels=5, **options)
     return lnp.with_dropout(jitter(model), dropout)
@@ -80,7 +100,7 @@ def sequences(name, seed=5):
 def batch(name, seed=5):
     rows = sequences(name, seed)
     rng = np.random.default_rng(seed + 1)
-    types = [rng.integers(0, 2, len(row)) for row in rows] if name.startswith("bert") else None
+    types = [rng.integers(0, 2, len(row)) for row in rows] if name.startswith(("bert", "electra")) else None
     return lnp.Batch.of(rows, types)
 
 

@@ -18,7 +18,7 @@ HEADS = ("classifier", "score")  # what PEFT looks for when task_type="SEQ_CLS" 
 def hf_name(model, path, node):
     """Return a node's full name in Hugging Face's module tree; "" for a node that has none there."""
     name = getattr(node, "hf", "")
-    return f"{model.hf_prefix}{name}" if name and path != "head.classifier" else name
+    return architectures.of(model.config).qualified(name, model.hf_prefix) if name else name
 
 
 def hf_names(model, path, node):
@@ -127,11 +127,15 @@ def trained_whole(model, config):
     known = ((path, node) for path, node in walk(model) if getattr(node, "hf", "") or path == "head.classifier")
     # A node that files have no name for is none; a name may also be that of a module around it.
     nodes = {path: around(hf_names(model, path, node)) for path, node in known}
-    paths = select(config.modules_to_save or [], nodes, "modules_to_save")
+    wanted = list(config.modules_to_save or [])
+    paths = select(wanted, nodes, "modules_to_save")
     if config.task_type == "SEQ_CLS":
         if "head.classifier" not in nodes:
             raise ValueError('task_type="SEQ_CLS" trains the classifier, but the model has none; add one by with_head.')
         paths.append("head.classifier")
+        wanted.append(HEADS[0])
+    # PEFT compares ends of names without a look at the dots: "classifier" means DistilBERT's pre_classifier, too.
+    paths += [path for path, names in nodes.items() if any(name.endswith(tuple(wanted)) for name in names)]
     return list(dict.fromkeys(paths))
 
 

@@ -42,7 +42,8 @@ class TextTokenizer:
             raise ValueError(f"{path} cannot be read ({error}); it is damaged or not a tokenizer.") from error
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        self.longest, vocabulary = config.get("max_position_embeddings"), config.get("vocab_size")
+        vocabulary = config.get("vocab_size")
+        self.longest = config.get("max_position_embeddings") - architectures.of(config).first_position(config)
         ids = self.tokenizer.get_vocab(with_added_tokens=True).values()
         if not ids or max(ids) >= vocabulary:
             raise ValueError(
@@ -52,8 +53,8 @@ class TextTokenizer:
         self.special = self.tokenizer.num_special_tokens_to_add(False)
         if self.special != 2:
             raise ValueError(
-                f"{path} does not fit its model: it puts {self.special} special tokens around a text, but a BERT reads"
-                " two, [CLS] and [SEP]; take the tokenizer that belongs to the model."
+                f"{path} does not fit its model: it puts {self.special} special tokens around a text, but such a model"
+                " reads two, as [CLS] and [SEP]; take the tokenizer that belongs to the model."
             )
         self.trained = config.get("max_seq_length")
         if self.trained is not None and not self.fits(self.trained):

@@ -121,8 +121,8 @@ def build_empty(config, shapes, dtype, folder):
     check_class(named, kind, folder)
     if kind.tied:
         return kind.build(config, lm_head=named != kind.bare, dtype=dtype)
-    labels, *_ = shapes.get("classifier.weight", (None,))
-    pooled = not kind.pooled or "pooler.dense.weight" in shapes
+    labels, *_ = shapes.get(f"{kind.head[-1]}.weight", (None,))
+    pooled = all(f"{module}.weight" in shapes for module in kind.head[:-1])
     if (named == kind.with_head) != (labels is not None) if named else (labels is not None and not pooled):
         raise ValueError(
             f"{folder} holds {'no' if labels is None else 'a'} classifier and {'a' if pooled else 'no'} pooler, unlike"
@@ -260,7 +260,7 @@ def write_folder(model, folder, weights, tensors, description, content, settings
 
 def has_other_head(model):
     """Return whether a head lies aside that transformers has a class for and nothing here computes with."""
-    return any(name.startswith("cls.") for name in model.aside)
+    return any(architectures.of(model.config).is_outside(name) for name in model.aside)
 
 
 def file_tensors(model):
@@ -269,8 +269,9 @@ def file_tensors(model):
     tensors = {name: to_file(model, path, live[path]) for path, name in file_names(model).items()}
     for name, kept in model.aside.items():
         tensors |= {"pooler.dense.weight": kept.W.T, "pooler.dense.bias": kept.b} if is_node(kept) else {name: kept}
-    prefix = architectures.of(model.config).prefix if has_other_head(model) else model.hf_prefix
-    return {name if re.match(r"classifier\.|cls\.", name) else prefix + name: t for name, t in tensors.items()}
+    kind = architectures.of(model.config)
+    prefix = kind.prefix if has_other_head(model) else model.hf_prefix
+    return {kind.qualified(name, prefix): tensor for name, tensor in tensors.items()}
 
 
 def file_config(model, dtype):

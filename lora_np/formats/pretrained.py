@@ -43,8 +43,8 @@ def load_pretrained(source: str | os.PathLike, dtype: DTypeLike = np.float32) ->
     Parameters
     ----------
     source : str or path
-        "digits", the embedded model; "minilm", a BERT that is fetched once; a Hugging Face model folder (BERT, GPT-2,
-        ViT); or the id of one on the hub, owner/name.
+        "digits", the embedded model; "minilm", a BERT that is fetched once; a Hugging Face model folder of one of
+        the families in `model/architectures/`; or the id of one on the hub, owner/name.
     dtype : numpy dtype
         float32 to train, float64 to verify.
 

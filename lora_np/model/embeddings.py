@@ -15,13 +15,16 @@ from lora_np.ops import dropout_backward
 class TokenEmbeddings:
     """(1) e = word[id] + position[place] + type[type]   (2) y = drop(norm(e)).
 
-    BERT has all parts; GPT has no types and no norm here.
+    BERT has all parts; GPT has no types and no norm here. RoBERTa's first token takes a row that is not the `first`, 0;
+    ELECTRA has (3) z = to_hidden(y), from a smaller width.
     """
 
     word: Embedding
     position: Embedding
     type: Embedding | None
     norm: LayerNorm | None
+    to_hidden: LinearNode | None = None
+    first: int = 0
     dropout: float = 0.0
     trainable: tuple[str, ...] = ()
 
@@ -29,7 +32,7 @@ class TokenEmbeddings:
         """Return the batch as the blocks see it; raise where the model cannot take it."""
         if batch.content.ndim != 1:
             raise ValueError(f"this model reads token ids, but the batch holds patches of shape {batch.content.shape}.")
-        longest, places = int(batch.position.max()) + 1, len(self.position.table)
+        longest, places = int(batch.position.max()) + 1, len(self.position.table) - self.first
         if longest > places:
             raise ValueError(
                 f"a sequence has {longest} tokens, but the model has {places} positions; cut it (max_length) or use"
@@ -41,24 +44,30 @@ class TokenEmbeddings:
 
     def forward(self, batch, rng=None):
         w, c_word = self.word.forward(batch.content)  # (1)
-        p, c_position = self.position.forward(batch.position)
+        p, c_position = self.position.forward(batch.position + self.first)
         e = w + p
-        c_type = c_norm = None
+        c_type = c_norm = c_hidden = None
         if self.type is not None:
             t, c_type = self.type.forward(batch.type)
             e = e + t
         if self.norm is not None:
             e, c_norm = self.norm.forward(e)  # (2)
         y, c_drop = drop(e, self.dropout, rng)
-        return y, (c_word, c_position, c_type, c_norm, c_drop)
+        if self.to_hidden is not None:
+            y, c_hidden = self.to_hidden.forward(y, rng)  # (3)
+        return y, (c_word, c_position, c_type, c_norm, c_drop, c_hidden)
 
     def backward(self, dy, cache):
         """Return the gradients; there is nothing below, so there is no dx."""
-        c_word, c_position, c_type, c_norm, c_drop = cache
+        c_word, c_position, c_type, c_norm, c_drop, c_hidden = cache
+        *_, to_tables, to_e = needs_below(False, self.word, self.position, self.type, self.norm, self.to_hidden)
         grads = {}
+        if self.to_hidden is not None:
+            dy, grads["to_hidden"] = self.to_hidden.backward(dy, c_hidden, to_e)  # (3)
+            if not to_e:
+                return grads
         de = dropout_backward(dy, c_drop)  # (2)
         if self.norm is not None:
-            *_, to_tables = needs_below(False, self.word, self.position, self.type, self.norm)
             de, grads["norm"] = self.norm.backward(de, c_norm, to_tables)
         for name, c in (("word", c_word), ("position", c_position), ("type", c_type)):  # (1)
             if c is not None:

@@ -2,7 +2,7 @@
 
 Classifier, forward
     (1)  pool the tokens of each sequence
-    (2)  pooler, BERT only: tanh(dense(.))
+    (2)  pooler, of BERT and those like it: tanh(dense(.)); ELECTRA has GELU there, DistilBERT the rectifier
     (3)  back to the order in which the sequences were given
     (4)  logits = classifier(.)
 Backward: (4), (3), (2), (1).
@@ -14,17 +14,26 @@ import numpy as np
 
 from lora_np.model.nodes import LinearNode, needs_below
 from lora_np.ops import (
+    gelu_backward,
+    gelu_forward,
     linear_backward,
     linear_forward,
     pool_first_backward,
     pool_first_forward,
     pool_mean_backward,
     pool_mean_forward,
+    relu_backward,
+    relu_forward,
     tanh_backward,
     tanh_forward,
 )
 from lora_np.ops.fit import fit
 
+BENDS = {
+    "tanh": (tanh_forward, tanh_backward),
+    "gelu": (gelu_forward, gelu_backward),
+    "relu": (relu_forward, relu_backward),
+}
 POOLING = {"mean": (pool_mean_forward, pool_mean_backward), "first": (pool_first_forward, pool_first_backward)}
 
 
@@ -33,22 +42,24 @@ class ClassifierHead:
     pooler: LinearNode | None
     classifier: LinearNode | None  # None: the pooled rows are the output
     pooling: str
+    activation: str = "tanh"
     trainable: tuple[str, ...] = ()
     pool = property(lambda self: POOLING[self.pooling])
+    bend = property(lambda self: BENDS[self.activation])
 
     def forward(self, x, batch, rng=None):
         h, c_pool = self.pool[0](x, batch.groups)  # (1)
-        c_pooler = c_tanh = c_classifier = None
+        c_pooler = c_bend = c_classifier = None
         if self.pooler is not None:
             h, c_pooler = self.pooler.forward(h, rng)  # (2)
-            h, c_tanh = tanh_forward(h)
+            h, c_bend = self.bend[0](h)
         h = h[np.argsort(batch.order)]  # (3)
         if self.classifier is not None:
             h, c_classifier = self.classifier.forward(h, rng)  # (4)
-        return h, (c_pool, c_pooler, c_tanh, batch.order, c_classifier)
+        return h, (c_pool, c_pooler, c_bend, batch.order, c_classifier)
 
     def backward(self, dy, cache, needs_dx=True):
-        c_pool, c_pooler, c_tanh, order, c_classifier = cache
+        c_pool, c_pooler, c_bend, order, c_classifier = cache
         fit("the head", "dy (S, d)", dy, S=len(order))  # else (3) would choose among more rows
         grads = {}
         to_x, to_h = needs_below(needs_dx, self.pooler, self.classifier)
@@ -58,7 +69,7 @@ class ClassifierHead:
             return None, grads
         dy = dy[order]  # (3)
         if self.pooler is not None:
-            dy = tanh_backward(dy, c_tanh)  # (2)
+            dy = self.bend[1](dy, c_bend)  # (2)
             dy, grads["pooler"] = self.pooler.backward(dy, c_pooler, to_x)
         return (self.pool[1](dy, c_pool) if to_x else None), grads  # (1)
 

@@ -1,6 +1,6 @@
 """The transformer: embeddings, blocks, a last norm (pre-norm models), a head.
 
-One class serves BERT, GPT and ViT; `build` fills it.
+One class serves all families; each has a file in `architectures/` that fills it.
 
 Forward   (1) embeddings   (2) the blocks   (3) norm   (4) head;   backward: (4), (3), (2), (1), and no further down
               than something is trained.

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from lora_np.files import is_whole
+from lora_np.model import architectures
 from lora_np.model.architectures.maker import Maker
 from lora_np.model.heads import POOLING, ClassifierHead
 from lora_np.model.transformer import Transformer
@@ -39,10 +40,11 @@ def with_head(
             f" {labels!r} and {rng!r}."
         )
     make = Maker(model.config, rng, model.dtype)
-    # Only the pooler's is a class of transformers, BertForSequenceClassification: it has a name there.
-    native, first = ("bert.", "first") if pooling == "pooler" else ("", pooling)
-    classifier = make.linear(model.hidden_size, labels, "classifier" if native else "")
-    head = ClassifierHead(pooler if native else None, freeze(classifier), first)
+    kind = architectures.of(model.config)
+    # Only that on a pooler is a class of transformers, such as BertForSequenceClassification: it has a name there.
+    native, first = (kind.prefix, "first") if pooling == "pooler" else ("", pooling)
+    classifier = freeze(make.linear(model.hidden_size, labels, kind.head[-1] if native else ""))
+    head = ClassifierHead(pooler if native else None, classifier, first, kind.bend)
     return unfreeze(dataclasses.replace(model, head=head, hf_prefix=native), "head.classifier")
 
 

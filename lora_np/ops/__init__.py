@@ -21,6 +21,7 @@ from lora_np.ops.linear import linear_backward, linear_forward
 from lora_np.ops.lora_linear import lora_linear_backward, lora_linear_forward
 from lora_np.ops.patches import patches_backward, patches_forward
 from lora_np.ops.pooling import pool_first_backward, pool_first_forward, pool_mean_backward, pool_mean_forward
+from lora_np.ops.relu import relu_backward, relu_forward
 from lora_np.ops.tanh import tanh_backward, tanh_forward
 
 __all__ = [
@@ -50,6 +51,8 @@ __all__ = [
     "pool_first_forward",
     "pool_mean_backward",
     "pool_mean_forward",
+    "relu_backward",
+    "relu_forward",
     "tanh_backward",
     "tanh_forward",
 ]

@@ -55,6 +55,7 @@ def cases(rng, dtype=np.float64):
         case("gelu", {"x": 2.0 * draw(6, 5)}),
         case("gelu_tanh", {"x": 2.0 * draw(6, 5)}),
         case("tanh", {"x": draw(6, 5)}),
+        case("relu", {"x": draw(6, 5)}),
         case("attention", heads),
         case("attention, dropout", heads, mask=mask(2, 3, 4, 4)),
         case("attention, causal", heads, visible=np.tri(4, dtype=bool), mask=mask(2, 3, 4, 4)),

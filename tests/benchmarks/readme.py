@@ -227,6 +227,22 @@ def bytes_table(held):
 SUITES = ("seen", "foreign", "unseen")
 
 
+def families():
+    """Return what config.json calls the families of models that there are."""
+    files = ROOT.joinpath("lora_np/model/architectures").glob("*.py")
+    return ", ".join(
+        sorted(f"`{name}`" for file in files for name in re.findall(r'model_type="(.+?)"', file.read_text()))
+    )
+
+
+def world():
+    """Return how many folders of transformers and PEFT lie in tests/reference/world."""
+    models, adapters = (
+        ROOT.joinpath("tests/reference/world").rglob(f"{name}.json") for name in ("config", "adapter_config")
+    )
+    return f"{len(list(models))} model folders and {len(list(adapters))} adapter folders"
+
+
 def checked():
     """Return the figures of the gradient check on its suites of mistakes, `seen_cause` and so on."""
     found = {"check_seeds": str(CHECKED["seeds"]), "causes": "\n" + causes_table() + "\n"}
@@ -412,6 +428,8 @@ def values():
         "upright_mixed": percent(lora["upright_after"]),
         "pretrain_seconds": f"{RECORD['pretraining']['seconds']:.0f}",
         "pretrain_accuracy": percent([RECORD["pretraining"]["test"]["accuracy"]]),
+        "families": families(),
+        "world": world(),
         "reference": f"{max(v for k, v in errors.items() if 'float32' not in k):.0e}",
         "minilm": f"{max(next(v for k, v in MINILM.items() if 'errors' in k)['float64'].values()):.0e}",
         "reviews": "\n" + reviews_table() + "\n",

@@ -41,6 +41,15 @@ def sequences(what):
     return np.split(inputs()[what], np.cumsum(LENGTHS)[:-1])
 
 
+TYPED = ("bert", "electra")
+
+
+def texts(kind, wide=False):
+    """Return the ids of the common texts, without 1, where that is padding."""
+    ids = sequences("wide_ids" if wide else "ids")
+    return [np.maximum(text, 2) for text in ids] if "roberta" in kind else ids
+
+
 def reference(name):
     return load_file(WORLD / name / "reference.safetensors")
 
@@ -59,8 +68,8 @@ def batch_for(model, wide=False, dtype=np.float64):
     if model.config["model_type"] == "vit":
         images = inputs()["images"].transpose(0, 2, 3, 1).astype(dtype)  # theirs have the channels first
         return lnp.Batch.of(lnp.load_tokenizer(WORLD / "vit")(images))
-    types = sequences("types") if model.config["model_type"] == "bert" else None
-    return lnp.Batch.of(sequences("wide_ids" if wide else "ids"), types)
+    kind = model.config["model_type"]
+    return lnp.Batch.of(texts(kind, wide), sequences("types") if kind in TYPED else None)
 
 
 def outputs(model, wide=False):
@@ -126,6 +135,10 @@ MODELS = {  # folder: what its forward gives
     "bert_bf16": "logits",
     "bert_fp16": "logits",
     "bert_sharded": "logits",
+    **dict.fromkeys(["distilbert", "distilbert_mlm", "electra", "electra_mlm", "electra_wide"], "hidden"),
+    **dict.fromkeys(["electra_pretraining", "roberta", "roberta_headless", "roberta_mlm", "roberta_types"], "hidden"),
+    **dict.fromkeys(["xlmr", "xlmr_mlm"], "hidden"),
+    **dict.fromkeys(["distilbert_cls", "electra_cls", "roberta_cls", "xlmr_cls"], "logits"),
     "bert_bf16_sharded": "hidden",
     "gpt2": "logits",
     "gpt2_bare": "hidden",
@@ -149,6 +162,9 @@ HEADS = {  # folder: what transformers computes, and the words by which to refus
     "bert_regression_unsaid": ("logits", "regression"),
     "bert_multilabel": ("logits", "multi_label_classification"),
     "bert_decoder": ("refused", "is_decoder"),
+    "distilbert_sinus": ("hidden", "sinusoidal_pos_embds"),
+    "distilbert_tokens": ("logits", "DistilBertForTokenClassification"),
+    "roberta_regression": ("logits", "regression"),
     "gpt2_untied": ("logits", "lm_head|tie_word_embeddings"),
     "gpt2_score": ("logits", "GPT2ForSequenceClassification"),
     "gpt2_tokens": ("logits", "GPT2ForTokenClassification"),
@@ -186,6 +202,9 @@ ADAPTERS = {  # folder: what its forward gives
             *("gpt2_bf16/c_attn_bf16", "vit_fp16/classifier_bf16", "bert/resized_auto"),
             *("bert_cls/all_linear_no_task", "bert_cls/classifier_target", "bert_cls/all_linear_seq_cls"),
             *("bert_cls/word_embeddings", "vit_cls/all_linear_no_task", "vit_cls/classifier"),
+            *("distilbert/seq_cls", "distilbert_mlm/seq_cls", "distilbert_cls/classifier", "electra/seq_cls"),
+            *("electra_pretraining/seq_cls", "electra_cls/all_linear_no_task", "roberta/seq_cls"),
+            *("roberta_mlm/seq_cls", "roberta_cls/seq_cls", "roberta_cls/out_proj", "xlmr/seq_cls"),
             *("gpt2/high_rank", "gpt2/all_linear", "gpt2/ln_f", "gpt2/resized", "gpt2/wpe"),
         ],
         "logits",
@@ -202,6 +221,7 @@ ADAPTERS = {  # folder: what its forward gives
         "encoder",
     ),
     **dict.fromkeys(["bert/masked_lm", "bert_mlm/masked_lm", "gpt2_bare/wte"], "hidden"),
+    **dict.fromkeys(["distilbert/all_linear", "electra/all_linear", "roberta/all_linear"], "hidden"),
 }
 OTHERS = {  # folder: what PEFT computes, and the words by which to refuse it if it is not computed here
     "bert_headless/seq_cls": ("refused", "pooler"),  # PEFT draws a new one each time
@@ -339,7 +359,7 @@ def todays_name(name):
 
 def bare_name(name):
     """Return a tensor's name without the prefix that it has only where there is a head."""
-    return re.sub(r"^(bert|vit|transformer)\.", "", todays_name(name))
+    return re.sub(r"^((bert|electra|roberta|vit)\.|(distilbert\.)?(transformer\.)?)", "", todays_name(name))
 
 
 KEPT = [
@@ -352,6 +372,8 @@ KEPT = [
     "bert_bf16",
     "bert_fp16",
 ]
+KEPT += ["distilbert", "distilbert_cls", "distilbert_mlm", "electra_cls", "electra_mlm", "electra_pretraining"]
+KEPT += ["roberta", "roberta_cls", "roberta_mlm", "xlmr_cls", "xlmr_mlm"]
 KEPT += ["bert_bf16_sharded", "gpt2", "gpt2_bare", "gpt2_bf16", "vit", "vit_cls", "vit_fp16", "vit_mask_token"]
 
 

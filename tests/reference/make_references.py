@@ -66,8 +66,36 @@ MODELS = {
             intermediate_size=11, num_labels=7,
         ),
     ),
+    "distilbert": (
+        transformers.DistilBertForSequenceClassification,
+        transformers.DistilBertConfig(
+            vocab_size=23, dim=10, n_layers=2, n_heads=2, hidden_dim=13, max_position_embeddings=11, num_labels=4
+        ),
+    ),
+    "electra": (
+        transformers.ElectraForSequenceClassification,
+        transformers.ElectraConfig(
+            vocab_size=23, embedding_size=7, hidden_size=10, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=13, max_position_embeddings=11, type_vocab_size=2, num_labels=4,
+        ),
+    ),
+    "roberta": (
+        transformers.RobertaForSequenceClassification,
+        transformers.RobertaConfig(
+            vocab_size=23, hidden_size=10, num_hidden_layers=2, num_attention_heads=2, intermediate_size=13,
+            max_position_embeddings=13, num_labels=4, layer_norm_eps=1e-5, type_vocab_size=1,
+        ),
+    ),
+    "xlm_roberta": (
+        transformers.XLMRobertaForSequenceClassification,
+        transformers.XLMRobertaConfig(
+            vocab_size=19, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=11,
+            max_position_embeddings=12, num_labels=3, layer_norm_eps=1e-5, type_vocab_size=1,
+        ),
+    ),
 }  # fmt: skip
 LENGTHS = {"bert": (9, 7, 1, 9, 6, 7), "bert_hidden": (5, 7, 5), "gpt2": (8, 3, 8, 6)}
+TYPED = ("bert", "bert_hidden", "electra")
 QUERY_VALUE = ["query", "value"]
 ADAPTERS = {
     "bert/query_value": {"r": 2, "lora_alpha": 5, "target_modules": QUERY_VALUE},
@@ -91,6 +119,10 @@ ADAPTERS = {
         "rank_pattern": {"mlp.c_proj": 3},
         "alpha_pattern": {r"h\.1\.attn\..*": 9},
     },
+    "distilbert/classifier": {"r": 2, "lora_alpha": 5, "target_modules": ["q_lin", "lin2"], "task_type": "SEQ_CLS"},
+    "electra/all": {"r": 2, "lora_alpha": 3, "target_modules": "all-linear", "task_type": "SEQ_CLS"},
+    "roberta/classifier": {"r": 3, "lora_alpha": 4, "target_modules": None, "task_type": "SEQ_CLS"},
+    "xlm_roberta/query_value": {"r": 3, "lora_alpha": 2, "target_modules": QUERY_VALUE},
     "vit/six": {"r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]},
     "vit/patterns": {
         "r": 2,
@@ -171,9 +203,10 @@ def make_inputs(rng, name, config):
     """Return images, or ids and types of sequences laid end to end, and their lengths."""
     if name == "vit":
         return {"images": rng.random((5, config.num_channels, config.image_size, config.image_size))}
-    lengths = np.array(LENGTHS[name])
-    ids = rng.integers(1, config.vocab_size, lengths.sum())  # 0 is BERT's padding, whose row gets no gradient there
-    types = rng.integers(0, config.type_vocab_size, lengths.sum()) if name.startswith("bert") else np.zeros_like(ids)
+    lengths = np.array(LENGTHS.get(name, LENGTHS["bert"]))
+    first = (config.pad_token_id or 0) + 1  # the row of padding gets no gradient there
+    ids = rng.integers(first, config.vocab_size, lengths.sum())
+    types = rng.integers(0, config.type_vocab_size, lengths.sum()) if name in TYPED else np.zeros_like(ids)
     return {"lengths": lengths, "ids": ids, "types": types}
 
 
@@ -181,14 +214,14 @@ def run(model, name, inputs):
     """Return the output, for sequences padded to one length, with a mask; the rows of padding are taken away again."""
     if name == "vit":
         return model(pixel_values=torch.from_numpy(inputs["images"])).logits
+    padding = MODELS[name][1].pad_token_id or 0
     ids, types, mask = (
-        torch.nn.utils.rnn.pad_sequence(torch.from_numpy(rows).split(inputs["lengths"].tolist()), batch_first=True)
-        for rows in (inputs["ids"], inputs["types"], np.ones_like(inputs["ids"]))
+        torch.nn.utils.rnn.pad_sequence(torch.from_numpy(rows).split(inputs["lengths"].tolist()), True, value)
+        for rows, value in ((inputs["ids"], padding), (inputs["types"], 0), (np.ones_like(inputs["ids"]), 0))
     )
-    result = model(input_ids=ids, attention_mask=mask, **({"token_type_ids": types} if name.startswith("bert") else {}))
-    if name == "bert":
-        return result.logits
-    return (result.last_hidden_state if name == "bert_hidden" else result.logits)[mask.bool()]
+    result = model(input_ids=ids, attention_mask=mask, **({"token_type_ids": types} if name in TYPED else {}))
+    output = result.last_hidden_state if name == "bert_hidden" else result.logits
+    return output[mask.bool()] if models.is_token_wise(name) else output
 
 
 def gradients(model, output, inputs):
@@ -309,6 +342,10 @@ WRITTEN = {  # what: the model, the configuration, the pooling of a head of our 
     "BERT, mean-pooled head": ("bert_hidden", {"task_type": "SEQ_CLS"}, "mean"),
     "GPT-2": ("gpt2", {"target_modules": ["c_attn", "mlp.c_proj"]}, None),
     "ViT, all linear": ("vit", {"target_modules": "all-linear"}, None),
+    "DistilBERT, classifier": ("distilbert", {"modules_to_save": ["pre_classifier", "classifier"]}, None),
+    "ELECTRA, all linear": ("electra", {"target_modules": "all-linear", "task_type": "SEQ_CLS"}, None),
+    "RoBERTa, patterns, classifier": ("roberta", {"modules_to_save": ["classifier"], **PATTERNS}, None),
+    "XLM-R, classifier": ("xlm_roberta", {"task_type": "SEQ_CLS"}, None),
     "ViT, patterns, classifier": ("vit", {"modules_to_save": ["classifier"], **PATTERNS}, None),
 }
 

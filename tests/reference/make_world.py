@@ -55,6 +55,10 @@ VIT = {
     "num_attention_heads": 2, "intermediate_size": 10, "encoder_stride": 3,
 }  # fmt: skip
 
+DISTILBERT = {"vocab_size": 20, "dim": 8, "n_layers": 1, "n_heads": 2, "hidden_dim": 10, "max_position_embeddings": 9}
+ELECTRA = {**BERT, "embedding_size": 6}
+ROBERTA = {**BERT, "max_position_embeddings": 11, "type_vocab_size": 1}
+
 
 # ---- models: folder -> (class, changes of its configuration, what is done to the folder or the model)
 
@@ -159,12 +163,35 @@ BASES = {
     "vit_fp16": base("ViTForImageClassification", dtype="float16"),
     "vit_sharded": base("ViTForImageClassification", save=TINY_SHARDS),
     "vit_mim": base("ViTForMaskedImageModeling"),
+    "distilbert": base("DistilBertModel"),
+    "distilbert_cls": base("DistilBertForSequenceClassification"),
+    "distilbert_mlm": base("DistilBertForMaskedLM"),
+    "distilbert_sinus": base("DistilBertModel", {"sinusoidal_pos_embds": True}),
+    "distilbert_tokens": base("DistilBertForTokenClassification"),
+    "electra": base("ElectraModel"),
+    "electra_cls": base("ElectraForSequenceClassification"),
+    "electra_pretraining": base("ElectraForPreTraining"),
+    "electra_mlm": base("ElectraForMaskedLM"),
+    "electra_wide": base("ElectraModel", {"embedding_size": 8}),
+    "roberta": base("RobertaModel"),
+    "roberta_headless": base("RobertaModel", init={"add_pooling_layer": False}),
+    "roberta_cls": base("RobertaForSequenceClassification"),
+    "roberta_mlm": base("RobertaForMaskedLM"),
+    "roberta_types": base("RobertaModel", {"type_vocab_size": 2}),
+    "roberta_regression": base("RobertaForSequenceClassification", {"num_labels": 1, "problem_type": "regression"}),
+    "xlmr": base("XLMRobertaModel"),
+    "xlmr_cls": base("XLMRobertaForSequenceClassification", dtype="float16"),
+    "xlmr_mlm": base("XLMRobertaForMaskedLM"),
     "vit_regression": base("ViTForImageClassification", {"num_labels": 1, "problem_type": "regression"}),
 }
 CONFIGS = {
     "Bert": (transformers.BertConfig, BERT),
     "GPT2": (transformers.GPT2Config, GPT2),
     "ViT": (transformers.ViTConfig, VIT),
+    "DistilBert": (transformers.DistilBertConfig, DISTILBERT),
+    "Electra": (transformers.ElectraConfig, ELECTRA),
+    "Roberta": (transformers.RobertaConfig, ROBERTA),
+    "XLMRoberta": (transformers.XLMRobertaConfig, ROBERTA),
 }
 
 
@@ -207,6 +234,26 @@ ADAPTERS = {
     "vit/classifier": lora(VIT_CLS, target_modules=QV_VIT, modules_to_save=["classifier"]),
     "vit/classifier_all_linear": lora(VIT_CLS, target_modules="all-linear", modules_to_save=["classifier"]),
     "vit_headless/classifier": lora(VIT_CLS, target_modules=QV_VIT, modules_to_save=["classifier"]),
+    "distilbert/seq_cls": lora("DistilBertForSequenceClassification", target_modules=["q_lin"], task_type="SEQ_CLS"),
+    "distilbert/all_linear": lora("DistilBertModel", target_modules="all-linear"),
+    "distilbert_mlm/seq_cls": lora(
+        "DistilBertForSequenceClassification", target_modules=["lin1"], task_type="SEQ_CLS"
+    ),
+    "distilbert_cls/classifier": lora(
+        "DistilBertForSequenceClassification", target_modules=["v_lin"], modules_to_save=["classifier"]
+    ),
+    "electra/seq_cls": lora("ElectraForSequenceClassification", task_type="SEQ_CLS"),
+    "electra_pretraining/seq_cls": lora("ElectraForSequenceClassification", task_type="SEQ_CLS"),
+    "electra/all_linear": lora("ElectraModel", target_modules="all-linear"),
+    "electra_cls/all_linear_no_task": lora("ElectraForSequenceClassification", target_modules="all-linear"),
+    "roberta/seq_cls": lora("RobertaForSequenceClassification", task_type="SEQ_CLS"),
+    "roberta/all_linear": lora("RobertaModel", target_modules="all-linear"),
+    "roberta_mlm/seq_cls": lora("RobertaForSequenceClassification", target_modules="all-linear", task_type="SEQ_CLS"),
+    "roberta_cls/seq_cls": lora("RobertaForSequenceClassification", task_type="SEQ_CLS"),
+    "roberta_cls/out_proj": lora(
+        "RobertaForSequenceClassification", target_modules=QV, modules_to_save=["classifier.out_proj"]
+    ),
+    "xlmr/seq_cls": lora("XLMRobertaForSequenceClassification", task_type="SEQ_CLS"),
     # other tasks on the same base: their files look like those above
     "bert/token_cls": lora("BertForTokenClassification", target_modules=QV, task_type="TOKEN_CLS"),
     "bert/token_cls_unsaid": lora("BertForTokenClassification", target_modules=QV, modules_to_save=["classifier"]),
@@ -389,7 +436,7 @@ def opened_adapter(name, folder, base_folder=None):
 def run(model, wide=False):
     """Return all that a model gives for the common inputs: logits, hidden rows, pooled rows, start and end."""
     whole = model.get_base_model() if isinstance(model, PeftModel) else model
-    core, is_bert = whole.base_model, type(whole).__name__.startswith("Bert")
+    core, kind = whole.base_model, whole.config.model_type
     given = world.inputs()
     rows = {"logits": [], "hidden": [], "pooled": []}
 
@@ -405,8 +452,8 @@ def run(model, wide=False):
         else:
             arguments = [
                 {"input_ids": torch.from_numpy(ids)[None]}
-                | ({"token_type_ids": torch.from_numpy(types)[None]} if is_bert else {})
-                for ids, types in zip(world.sequences("wide_ids" if wide else "ids"), world.sequences("types"))
+                | ({"token_type_ids": torch.from_numpy(types)[None]} if kind in world.TYPED else {})
+                for ids, types in zip(world.texts(kind, wide), world.sequences("types"))
             ]
         for these in arguments:
             inner = core(**these)
@@ -426,7 +473,7 @@ def run(model, wide=False):
             if "QuestionAnswering" in name:
                 keep("logits", torch.stack([output.start_logits, output.end_logits], -1))
             elif "PreTraining" in name:
-                keep("logits", output.prediction_logits)
+                keep("logits", getattr(output, "prediction_logits", None))  # ELECTRA says which words were replaced
             else:
                 keep("logits", output.logits)
     if rows["logits"] and not re.search("MaskedLM|PreTraining|NextSentence", type(whole).__name__):

@@ -5,7 +5,7 @@ import re
 
 from lora_np.adapt.config import AFTERWARDS, OPTIONS, TASKS, PeftOptions, check_neutral, options
 from lora_np.adapt.methods import METHODS, registered
-from lora_np.adapt.targets import HEADS, check_untied, hf_name, hf_names, to_peft, trained_whole
+from lora_np.adapt.targets import HEADS, around, check_untied, hf_name, hf_names, to_peft, trained_whole
 from lora_np.files import check_fields, is_names, read_json
 from lora_np.formats.huggingface import check_class, file_names, has_own_head
 from lora_np.formats.peft.names import ROOT, all_nodes, canonical, check_complete, check_named, translated
@@ -96,13 +96,14 @@ def peft_config(model, saved, base):
     config, nodes = model.adapter, all_nodes(model)
     names = {path: hf_name(model, path, node) for path, node in nodes.items() if hasattr(node, "hf")}
     targets = {names[path]: to_peft(model, names[path]) for path in adapted(model)}
+    whole = [to_peft(model, names[path]) for path in saved if is_trainable(nodes[path])]
     on_own_head = config.task_type == "SEQ_CLS" and "head.classifier" not in saved
     return {
         "peft_type": config.peft_type,
         "task_type": None if on_own_head else config.task_type,
         "base_model_name_or_path": base,
         "target_modules": list(targets.values()),
-        "modules_to_save": [to_peft(model, names[path]) for path in saved if is_trainable(nodes[path])] or None,
+        "modules_to_save": wrapped(model, whole) or None,
         "fan_in_fan_out": not architectures.of(model.config).transposed,
         "inference_mode": True,
         **config.CONSTANTS,
@@ -110,6 +111,13 @@ def peft_config(model, saved, base):
         **{name: getattr(config, name) for name in own_settings(type(config))},
         **{name: translated(getattr(config, name), targets) for name in config.PATTERNS.values()},
     }
+
+
+def wrapped(model, names):
+    """Return what PEFT wraps to train these modules whole: all maps of a head are one module."""
+    parts = [part for part in architectures.of(model.config).head if part.partition(".")[0] in HEADS]
+    whole = set(parts) <= set(names)
+    return list(dict.fromkeys(name.partition(".")[0] if whole and name in parts else name for name in names))
 
 
 def checked_settings(path, kind):
@@ -164,7 +172,7 @@ def our_config(settings, model, names, folder):
     given = {name: settings[name] for name in own_settings(method.config) if name in settings}
     # PEFT's task_type="SEQ_CLS" writes every usual name of a head, whether the model has it or not.
     saved = [canonical(model, name) for name in settings.get("modules_to_save") or []]
-    saved = [name for name in saved if name not in HEADS or name in paths]
+    saved = [name for name in saved if name not in HEADS or any(name in around((hf,)) for hf in paths)]
     check_untied(model, saved)
     native = model.head is not None and not has_own_head(model)
     try:

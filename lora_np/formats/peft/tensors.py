@@ -91,7 +91,7 @@ def whole(model, saved):
     live, found = parameters(model), {}
     for path, name in file_names(model).items():
         if any(path.startswith(f"{node}.") for node in saved):
-            found[path] = (name if path.startswith("head.classifier.") else model.hf_prefix + name), live[path]
+            found[path] = architectures.of(model.config).qualified(name, model.hf_prefix), live[path]
     return found
 
 
@@ -165,15 +165,17 @@ def with_classifier(model, settings, shapes, path):
     """
     kind, aside = architectures.of(model.config), dict(model.aside)
     asked = set(settings.get("modules_to_save") or []) & set(HEADS)
-    brought = {name for name in shapes if name.startswith("classifier.")}
+    brought = {name for name in shapes if kind.is_outside(name)}
     if has_own_head(model) or kind.tied or not (asked or brought):
         return model
-    if len(shapes.get("classifier.weight", ())) != 2:
-        if brought - {"classifier.weight", "classifier.bias"} or model.head is not None:  # it is adapted
+    *lower, top = kind.head
+    if len(shapes.get(f"{top}.weight", ())) != 2:
+        plain = {f"{module}.{part}" for module in kind.head for part in ("weight", "bias")}
+        if brought - plain or model.head is not None:  # it is adapted
             return model
-        raise ValueError(f"{path} lacks the tensor classifier.weight, the head that the adapter was trained with.")
+        raise ValueError(f"{path} lacks the tensor {top}.weight, the head that the adapter was trained with.")
     d, dtype = model.hidden_size, model.dtype
-    labels = shapes["classifier.weight"][0]
+    labels = shapes[f"{top}.weight"][0]
     if model.head is not None and labels == model.head.classifier.W.shape[1]:
         return model
 
@@ -181,16 +183,18 @@ def with_classifier(model, settings, shapes, path):
         return freeze(Linear(np.zeros((d, outputs), dtype), np.zeros(outputs, dtype), hf))
 
     pooler = None
-    if kind.pooled:
-        pooler = aside.pop("pooler", getattr(model.head, "pooler", None))
-        if pooler is None and "pooler.dense.weight" not in shapes:
+    for module in lower:
+        pooler = getattr(model.head, "pooler", None)
+        if module == "pooler.dense":
+            pooler = aside.pop("pooler", pooler)
+        if pooler is None and f"{module}.weight" not in shapes:
             raise ValueError(
-                f"the adapter of {path} classifies what BERT's pooler says, but neither it nor this base holds a"
-                " pooler; load it onto the base that it was trained on."
+                f"the adapter of {path} classifies what the map {module} of {kind.with_head} says, but neither it nor"
+                " this base holds that; load it onto the base that it was trained on."
             )
-        pooler = pooler or place_of(d, "pooler.dense")
-    first = kind.pooled or model.embeddings.class_token is not None
-    head = ClassifierHead(pooler, place_of(labels, "classifier"), "first" if first else "mean")
+        pooler = pooler or place_of(d, module)
+    first = lower or model.embeddings.class_token is not None
+    head = ClassifierHead(pooler, place_of(labels, top), "first" if first else "mean", kind.bend)
     config = {name: value for name, value in model.config.items() if name not in ("id2label", "label2id")}
     return dataclasses.replace(model, head=head, hf_prefix=kind.prefix, aside=aside, config=config)
 

@@ -8,5 +8,8 @@ and `with_dropout`. Matrices start from N(0, initializer_range^2), 0.02 unless t
 from lora_np.model.architectures.architecture import ARCHITECTURES as ARCHITECTURES
 from lora_np.model.architectures.architecture import of as of
 from lora_np.model.architectures.bert import bert as bert
+from lora_np.model.architectures.distilbert import distilbert as distilbert
+from lora_np.model.architectures.electra import electra as electra
 from lora_np.model.architectures.gpt2 import gpt as gpt
+from lora_np.model.architectures.roberta import roberta as roberta
 from lora_np.model.architectures.vit import vit as vit

@@ -17,6 +17,7 @@ POSITIVE, SWITCH = (is_whole, "a positive integer"), (lambda value: isinstance(v
 FIELDS = {  # of a config.json, whatever the architecture
     "n_inner": (lambda value: value is None or is_whole(value), "a positive integer or null"),
     "initializer_range": (lambda value: is_number(value) and 0 < value < 1e3, "a positive number"),
+    "pad_token_id": (lambda value: value is None or type(value) is int and value >= 0, "a number of a token or null"),
     "class_token": SWITCH,
     "qkv_bias": SWITCH,
     "architectures": (lambda value: value is None or is_names(value), "a list of names or null"),
@@ -40,7 +41,9 @@ class Architecture:
     targets: tuple  # where the papers and PEFT put LoRA: what is adapted unless a method or the user says otherwise
     fixed: dict = field(default_factory=dict)  # settings that change the mathematics: the one value supported here
     encoders: tuple = ()  # classes whose heads are not computed: read as the bare network, what is the head's is kept
-    pooled: bool = False  # whether the class with a classifier has a pooler below it
+    head: tuple = ("classifier",)  # its linear maps, from the one upon the pooled row to the one that classifies
+    bend: str = "tanh"  # between these two, the name of an activation
+    outside: tuple = ("classifier", "cls")  # modules that lie beside the network, without the prefix
     tied: bool = False  # whether its head is its table of words
     transposed: bool = True  # whether files hold a linear weight as (d_out, d_in)
     extras: str = "$."  # a regular expression for tensors beside the parameters, buffers for example; this: nothing
@@ -48,7 +51,20 @@ class Architecture:
     stored: dict = field(default_factory=dict)  # parameter -> `(config, our shape)` -> that in files, if not the usual
     tensors: dict = field(default_factory=dict)  # parameter -> its name in files, if not its module's
     renamed: tuple = ()  # pairs: part of a name in model files, and what PEFT's files have in its place
+    padding: int | None = None  # an id, if not in the configuration: rows of positions up to it belong to padding
     reads: str = "texts"  # or "images", or "ids": of a tokenizer that is not here
+
+    def first_position(self, config):
+        """Return the row of the table of positions that a text's first token takes."""
+        return 0 if self.padding is None else config.get("pad_token_id", self.padding) + 1
+
+    def qualified(self, name, prefix):
+        """Return a tensor's or module's name in a class whose base lies under `prefix`."""
+        return name if self.is_outside(name) else prefix + name
+
+    def is_outside(self, name):
+        """Is it the name of something beside the network?"""
+        return name.partition(".")[0] in self.outside
 
     @property
     def needed(self):
