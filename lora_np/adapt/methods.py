@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_np.adapt.config import LoRAConfig
-from lora_np.adapt.targets import by_pattern, check_untied, targets_of, trained_whole
+from lora_np.adapt.targets import by_pattern, check_part, check_untied, targets_of, trained_whole
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import is_node, locked, rebuild, unfreeze, walk
 
@@ -65,7 +65,7 @@ def check_plain(model):
         raise ValueError(f"this model has a {name} adapter already; merge it first, or adapt the model without it.")
 
 
-def inject(model: Transformer, config: LoRAConfig, rng: np.random.Generator) -> Transformer:
+def inject(model: Transformer, config: LoRAConfig, rng: np.random.Generator | None = None) -> Transformer:
     """Return a new model in which a node of a method, such as LoRA's, stands in the place of each targeted linear one.
 
     With LoRA the new model computes at first what `model` computes, to the bit.
@@ -77,9 +77,9 @@ def inject(model: Transformer, config: LoRAConfig, rng: np.random.Generator) -> 
         of its own, so that two adapters on one base do not train each other's.
     config : LoRAConfig
         Or the configuration of another method of `adapt/`.
-    rng : numpy.random.Generator
-        Draws what the method draws at its start: LoRA's A from U(-1/sqrt(d_in), 1/sqrt(d_in)), as PEFT does; its B is
-        zero.
+    rng : numpy.random.Generator, optional
+        Draws what the method draws at its start, if it does: LoRA's A from U(-1/sqrt(d_in), 1/sqrt(d_in)), as PEFT
+        does; its B is zero.
 
     Raises
     ------
@@ -100,6 +100,8 @@ def inject(model: Transformer, config: LoRAConfig, rng: np.random.Generator) -> 
         if not any(by_pattern({key: True}, names, False) for names in targets.values()):
             options = " or ".join(config.PATTERNS.values())
             raise ValueError(f"{options}: {key!r} matches none of the adapted nodes.")
+    for option in config.PARTS:
+        check_part(config, option, targets)
 
     return adapt(model, config, targets, lambda path, node: method.replace(path, node, config.at(targets[path]), rng))
 

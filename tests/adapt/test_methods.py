@@ -4,8 +4,10 @@ A new method is checked without a word here: `check_method("its name")` asks the
 """
 
 import dataclasses
+import doctest
 import json
 import re
+import sys
 from math import prod
 
 import numpy as np
@@ -155,7 +157,10 @@ def it_comes_back_to_the_bit(method, name, folder):
     again = lnp.load_adapter(base, folder / "first")
     assert content(again) == content(model) and nodes_of(again) == nodes_of(model)
     for own in own_settings(method.config):
-        if own not in method.config.PATTERNS.values():  # those name nodes by their names in files
+        if own not in {
+            *method.config.PATTERNS.values(),
+            *method.config.PARTS,
+        }:  # those name nodes by their names in files
             assert getattr(again.adapter, own) == getattr(model.adapter, own), own
     assert np.array_equal(*(outputs(one, name, np.random.default_rng(0)) for one in (again, model)))  # dropout, too
     lnp.save_adapter(again, folder / "second")
@@ -320,6 +325,12 @@ def test_a_method_is_what_it_declares(name, check, model, tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_read_and_written_as_peft_does(name, tmp_path):
     peft_reads_and_writes_the_same(METHODS[name], "bert", tmp_path)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_example_of_a_method_runs(name):
+    failed, tried = doctest.testmod(sys.modules[METHODS[name].node.__module__])
+    assert not failed and (tried or name == "LoRA"), "its module's docstring has an example"  # LoRA's is the README's
 
 
 # ---- and the checks can fail

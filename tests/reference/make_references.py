@@ -91,6 +91,26 @@ ADAPTERS = {
         "rank_pattern": {"mlp.c_proj": 3},
         "alpha_pattern": {r"h\.1\.attn\..*": 9},
     },
+    "bert/ia3": {
+        "config": "IA3Config",
+        "target_modules": [
+            "query",
+            "layer.1.attention.self.query",
+            "key",
+            "value",
+            "intermediate.dense",
+            "output.dense",
+        ],
+        "feedforward_modules": ["layer.1.attention.self.query", "output.dense"],
+        "task_type": "SEQ_CLS",
+    },
+    "gpt2/ia3": {"config": "IA3Config", "fan_in_fan_out": True},
+    "vit/ia3": {
+        "config": "IA3Config",
+        "target_modules": r".*\.(k_proj|v_proj|fc1|fc2)",
+        "feedforward_modules": r".*(1.*k_proj|fc2)",
+        "modules_to_save": ["classifier"],
+    },
     "vit/six": {"r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]},
     "vit/patterns": {
         "r": 2,
@@ -220,10 +240,9 @@ def save(model, folder):
     for name in ("README.md", "generation_config.json"):
         (folder / name).unlink(missing_ok=True)
     path = folder / "adapter_config.json"
-    if path.exists():  # PEFT writes a set, in the order of the day
+    if path.exists():  # PEFT writes sets, in the order of the day
         config = json.loads(path.read_text())
-        if isinstance(config["target_modules"], list):
-            config["target_modules"].sort()
+        config = {option: sorted(value) if isinstance(value, list) else value for option, value in config.items()}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
