@@ -126,20 +126,19 @@ def scaled_input_backward(dy, cache, needs=("x", "l")):
     return dx, dl
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IA3Config(PeftOptions):
     """What to scale; names, meanings and defaults are PEFT's, whose other options may stand at their defaults.
 
     Parameters
     ----------
-    target_modules : list of str, str or None
-        As in `LoRAConfig`. None: key, value and output.dense (GPT-2: c_attn and mlp.c_proj). Of a BERT or ViT the last
-        means two maps, attention.output.dense, too, which the paper leaves out: exclude_modules does so here.
+    target_modules, exclude_modules, modules_to_save, layers_to_transform, task_type
+        What is adapted, and trained beside: see `PeftOptions`. Without targets it is key, value and output.dense
+        (GPT-2: c_attn and mlp.c_proj). Of a BERT or ViT the last means two maps, attention.output.dense, too, which
+        the paper leaves out: exclude_modules does so here. (PEFT's `IA3Config` has no layers_to_transform.)
     feedforward_modules : list of str, str or None
         Those of them whose input is scaled, not the output: ends of their Hugging Face names (also within a word), or a
         regular expression for the whole name. None: output.dense and mlp.c_proj; []: none of them.
-    exclude_modules, layers_to_transform, modules_to_save, task_type
-        As in `LoRAConfig`. (PEFT's `IA3Config` has no layers_to_transform.)
 
     Raises
     ------
@@ -147,12 +146,7 @@ class IA3Config(PeftOptions):
         If an option has no meaning: the sentence says what was received and what was expected.
     """
 
-    target_modules: Sequence[str] | set[str] | str | None = None
     feedforward_modules: Sequence[str] | set[str] | str | None = None
-    exclude_modules: Sequence[str] | set[str] | str | None = None
-    modules_to_save: Sequence[str] | set[str] | None = None
-    layers_to_transform: Sequence[int] | int | None = None
-    task_type: str | None = None
     peft_type: InitVar[str] = "IA3"
     init_ia3_weights: InitVar[bool] = True  # PEFT's False starts from random numbers, so not from the base
 
