@@ -226,6 +226,14 @@ def test_a_file_says_which_maps_have_their_input_scaled(tmp_path):
             lnp.load_adapter(base, tmp_path)
 
 
+def test_a_file_without_scaled_inputs_is_read_without_them(tmp_path):
+    model = scaled("bert", np.float32, target_modules=["key", "output.dense"], feedforward_modules=[])
+    lnp.save_adapter(model, tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["feedforward_modules"] == []
+    again = lnp.load_adapter(tiny.build("bert", np.float32), tmp_path)
+    assert kinds(again) == kinds(model) and not any(kinds(model).values())
+
+
 @pytest.mark.parametrize("feedforward", [["output.dense"], None, r".*layer\.\d+\.(attention\.)?output\.dense"])
 def test_a_file_of_peft_may_spell_them_in_its_own_way(feedforward, tmp_path):
     model = scaled("bert", np.float32)
