@@ -20,6 +20,16 @@ METHODS = {}  # by name
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Frozen arrays that are the same in all nodes of an adapter: one in memory, in a count and in a file. They are
+    fields of the nodes, whose class names them in SHARED; `wrap` is given them beside a start's arrays."""
+
+    shapes: Callable  # `(sizes, config)` -> {field: shape}, for the (d_in, d_out) of all that is adapted
+    start: Callable  # `(shapes, config, dtype)` -> {field: array}
+    tensors: dict  # field -> (its whole name in PEFT's files, whether it lies transposed there)
+
+
+@dataclass(frozen=True)
 class Method:
     """What a method of adaptation declares. `config` is, in these calls, that of one node; see `PeftOptions.at`."""
 
@@ -33,11 +43,12 @@ class Method:
     dense: Callable | str  # `(node)` -> the `Linear` that computes the same; or the sentence why there is none
     tensors: dict  # field -> (the end of its name in PEFT's files, whether it lies transposed there)
     starts_as: str = "the base's bits"  # what it computes at first; or "the base's but for rounding", "something else"
+    shared: Shared | None = None  # what all its nodes hold together, beside what each trains
     after_step: Callable | None = None  # `(model, step, gradients)`: what must happen in place between two steps
 
-    def replace(self, path, node, config, rng):
+    def replace(self, path, node, config, rng, shared):
         """Return this method's node, at its start, for the `Linear` at a path."""
-        return self.wrap(node, config, self.start(path, node, config, rng))
+        return self.wrap(node, config, {**self.start(path, node, config, rng), **shared})
 
 
 def register(method):
@@ -103,7 +114,15 @@ def inject(model: Transformer, config: PeftOptions, rng: np.random.Generator | N
     for option in config.PARTS:
         check_part(config, option, targets)
 
-    return adapt(model, config, targets, lambda path, node: method.replace(path, node, config.at(targets[path]), rng))
+    nodes, shared = dict(walk(model)), {}
+    if method.shared:
+        sizes = method.shared.shapes([nodes[path].W.shape for path in targets], config)
+        shared = {name: locked(array) for name, array in method.shared.start(sizes, config, model.dtype).items()}
+
+    def replace(path, node):
+        return method.replace(path, node, config.at(targets[path]), rng, shared)
+
+    return adapt(model, config, targets, replace)
 
 
 def adapt(model, config, targets, replace):

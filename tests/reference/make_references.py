@@ -111,6 +111,23 @@ ADAPTERS = {
         "feedforward_modules": r".*(1.*k_proj|fc2)",
         "modules_to_save": ["classifier"],
     },
+    "bert/vera": {
+        "config": "VeraConfig",
+        "r": 14,
+        "d_initial": 0.7,
+        "projection_prng_key": 5,
+        "target_modules": ["query", "value", "intermediate.dense", "layer.1.output.dense"],
+        "modules_to_save": ["classifier"],
+    },
+    "gpt2/vera": {
+        "config": "VeraConfig",
+        "r": 3,
+        "d_initial": -1.5,
+        "target_modules": ["c_attn", "c_proj"],
+        "layers_to_transform": [1],
+        "fan_in_fan_out": True,
+    },
+    "vit/vera": {"config": "VeraConfig", "r": 9, "d_initial": 0.6, "target_modules": r".*(q_proj|fc1|fc2)"},
     "vit/six": {"r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]},
     "vit/patterns": {
         "r": 2,
@@ -169,10 +186,16 @@ def stepped(model, kind, inputs):
     run(model, kind, inputs).backward(torch.from_numpy(inputs["doutput"]))
     torch.optim.AdamW(trained, **models.STEP).step()
     with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.requires_grad:
-                parameter.fill_(torch.nan)
+        leave_out(parameter for parameter in model.parameters() if not parameter.requires_grad)
+        leave_out(model.buffers())
     return {name: value for name, value in written(model).items() if not np.isnan(value).any()}
+
+
+def leave_out(tensors):
+    """Mark tensors as what is not stored; buffers are no parameters, but an adapter's file may hold them."""
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            tensor.fill_(torch.nan)
 
 
 def randomise(model, rng):
@@ -222,6 +245,7 @@ def gradients(model, output, inputs):
     with torch.no_grad():
         for mine, theirs in zip(holder.parameters(), model.parameters()):
             mine.copy_(torch.full_like(mine, torch.nan) if theirs.grad is None else theirs.grad)
+        leave_out(holder.buffers())
     model.zero_grad()
     return {name: value for name, value in written(holder).items() if not np.isnan(value).any()}
 
@@ -328,6 +352,16 @@ WRITTEN = {  # what: the model, the configuration, the pooling of a head of our 
     "BERT, mean-pooled head": ("bert_hidden", {"task_type": "SEQ_CLS"}, "mean"),
     "GPT-2": ("gpt2", {"target_modules": ["c_attn", "mlp.c_proj"]}, None),
     "ViT, all linear": ("vit", {"target_modules": "all-linear"}, None),
+    "BERT, mean-pooled head, (IA)^3": ("bert_hidden", {"config": "IA3Config", "task_type": "SEQ_CLS"}, "mean"),
+    "GPT-2, (IA)^3": ("gpt2", {"config": "IA3Config"}, None),
+    "ViT, (IA)^3, classifier": (
+        "vit",
+        {"config": "IA3Config", "feedforward_modules": ["output.dense", "value"], "modules_to_save": ["classifier"]},
+        None,
+    ),
+    "BERT, VeRA, classifier": ("bert", {"config": "VeraConfig", "r": 12, "task_type": "SEQ_CLS"}, None),
+    "GPT-2, VeRA": ("gpt2", {"config": "VeraConfig", "r": 5, "target_modules": ["c_attn", "mlp.c_proj"]}, None),
+    "ViT, VeRA, all linear": ("vit", {"config": "VeraConfig", "r": 2, "target_modules": "all-linear"}, None),
     "ViT, patterns, classifier": ("vit", {"modules_to_save": ["classifier"], **PATTERNS}, None),
 }
 
@@ -339,7 +373,8 @@ def written_by_us(what):
     base = lnp.load_pretrained(HERE / name, dtype=np.float64)
     if pooling:
         base = lnp.with_head(base, labels=3, pooling=pooling, rng=rng)
-    lora = lnp.inject(base, lnp.LoRAConfig(r=2, lora_alpha=5, **options), rng)
+    options = {**options} if "config" in options else {"r": 2, "lora_alpha": 5, **options}
+    lora = lnp.inject(base, getattr(lnp, options.pop("config", "LoRAConfig"))(**options), rng)
     for array in lnp.parameters(lora, trainable_only=True).values():
         array[...] = 0.3 * rng.standard_normal(array.shape)
     return lora
