@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tokenize
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.adapt.methods import METHODS
+from lora_np.model.tree import rebuild
 from lora_np.ops.cases import cases
 
 ROOT = Path(__file__).resolve().parents[1] / "lora_np"
@@ -273,7 +275,8 @@ def everything():
         model.backward(np.ones_like(y), cache)
     for method in METHODS.values():
         model = lnp.inject(tiny.build("bert"), method.config(target_modules="all-linear"), np.random.default_rng(0))
-        y, cache = model.forward(tiny.batch("bert"))
+        model = rebuild(model, lambda _, node: replace(node, dropout=0.1) if hasattr(node, "dropout") else node)
+        y, cache = model.forward(tiny.batch("bert"), np.random.default_rng(0))
         model.backward(np.ones_like(y), cache)
     for case in cases(np.random.default_rng(0)):
         if case.name in ("layer_norm", "attention, dropout"):

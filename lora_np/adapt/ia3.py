@@ -32,7 +32,6 @@ come back (of two zeros in series neither does). There is no way back from a mer
 before is still there (PEFT's `unmerge` divides by l + 1e-8). Mind weight decay: it draws l to 0 and not to 1, so that
 it fades the *pretrained* features out; leave it at 0 for this method.
 
->>> import numpy as np
 >>> import lora_np as lnp
 >>> base = lnp.load_pretrained("digits")
 >>> model = lnp.inject(base, lnp.IA3Config(target_modules=["key", "value", "output.dense"]))

@@ -36,7 +36,6 @@ the first d_in rows of A and the first d_out columns of B. They are drawn from `
 in +-sqrt(6 / d_in) and +-sqrt(6 / r) of the whole arrays, as PEFT does. Its generator draws others of the same key, so
 the file holds them (save_projection); one that relies on the key is refused.
 
->>> import numpy as np
 >>> import lora_np as lnp
 >>> base = lnp.load_pretrained("digits")
 >>> model = lnp.inject(base, lnp.VeraConfig(r=100))
@@ -49,7 +48,7 @@ Source: Kopiczko, Blankevoort, Asano 2023, arXiv:2310.11454 (VeRA), section 3.1,
 """
 
 import math
-from dataclasses import InitVar, dataclass
+from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -151,6 +150,7 @@ class VeraConfig(PeftOptions):
     projection_prng_key: int = 0
     vera_dropout: float = 0.0
     d_initial: float = 0.1
+    _: KW_ONLY
     peft_type: InitVar[str] = "VERA"
     save_projection: InitVar[bool] = True
     init_weights: InitVar[bool] = True  # PEFT's False: lambda_b = 1, lambda_d random, so not the base at first
