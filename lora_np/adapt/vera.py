@@ -28,8 +28,9 @@ At the start lambda_b = 0: y = y0, and only lambda_b moves at first; lambda_d = 
 
 What it costs. A node trains r + d_out numbers, LoRA r (d_in + d_out): on query and value of MiniLM 7,680 of VeRA's with
 r = 256, or 73,728 of LoRA's with r = 8. That is no less *work*: steps (3) and (5) are LoRA's, with the larger r, so
-with 32 times the multiplications of r = 8. Nor is r a rank that W must have: it is how many random features there are
-to choose from, and may exceed d_in and d_out.
+with 32 times the multiplications of r = 8. Nor is it less to keep: A and B are 196,608 numbers there, in memory and in
+the file. And r is no rank that W must have: it is how many random features there are to choose from, and may exceed
+d_in and d_out.
 
 A and B are one array each, in memory and in a file, as large as the largest of the adapted maps asks for. A node takes
 the first d_in rows of A and the first d_out columns of B. They are drawn from `projection_prng_key` alone: uniform,

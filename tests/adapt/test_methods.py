@@ -21,7 +21,7 @@ from lora_np.adapt.methods import METHODS, adapted_nodes, after_step, is_adapted
 from lora_np.adapt.targets import hf_name, targets_of, to_peft
 from lora_np.formats.peft.config import own_settings
 from lora_np.model.nodes import Linear
-from lora_np.model.tree import arrays, freeze, walk, with_arrays
+from lora_np.model.tree import arrays, fingerprint, freeze, walk, with_arrays
 
 MODELS = ("bert mean head", "gpt", "vit")  # one of each architecture
 ROUNDING = {np.float64: 1e-12, np.float32: 1e-4}
@@ -238,6 +238,7 @@ def the_base_is_untouched(method, name, folder):
     shared, own = lnp.parameters(base), lnp.parameters(model)
     assert all(own[key] is array for key, array in shared.items()), "an array of the base was copied"
     assert not any(array.flags.writeable for array in shared.values())
+    assert fingerprint(model) == fingerprint(base), "the adapter is taken for a part of the base"
     lnp.save_adapter(model, folder)
     lnp.load_adapter(base, folder)
     if not isinstance(method.dense, str):
