@@ -37,6 +37,8 @@ _HOME = {
     "load_adapter": "lora_np.formats.peft",
     "AdamW": "lora_np.train.optimisers",
     "LoRAConfig": "lora_np.adapt.config",
+    "IA3Config": "lora_np.adapt.ia3",
+    "VeraConfig": "lora_np.adapt.vera",
     "inject": "lora_np.adapt.methods",
     "merge": "lora_np.adapt.methods",
 }

@@ -4,8 +4,10 @@ from lora_np import course as course
 from lora_np import gradcheck as gradcheck
 from lora_np import ops as ops
 from lora_np.adapt.config import LoRAConfig as LoRAConfig
+from lora_np.adapt.ia3 import IA3Config as IA3Config
 from lora_np.adapt.methods import inject as inject
 from lora_np.adapt.methods import merge as merge
+from lora_np.adapt.vera import VeraConfig as VeraConfig
 from lora_np.datasets.named import load_data as load_data
 from lora_np.datasets.tokenizers import load_tokenizer as load_tokenizer
 from lora_np.formats.huggingface import save_model as save_model

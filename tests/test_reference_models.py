@@ -23,7 +23,7 @@ MODELS = ("bert", "bert_hidden", "distilbert", "electra", "gpt2", "roberta", "vi
 ADAPTERS = sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in FOLDER.glob("*/*/adapter_config.json"))
 TOLERANCE = {np.float64: 1e-9, np.float32: 1e-4}
 STEP = {"lr": 0.01, "weight_decay": 0.1}  # of AdamW
-FACTORS = r"magnitude"  # parameters of PEFT whose start is not 0, and which are drawn around it
+FACTORS = r"magnitude|ia3_l|vera_lambda_d"  # parameters of PEFT whose start is not 0, and which are drawn around it
 # The names of ViT's linear modules in model files, and in transformers 5 and so in PEFT's files.
 VIT_MODULES = {
     "attention.attention.query": "attention.q_proj",

@@ -6,12 +6,15 @@ import re
 import subprocess
 import sys
 import tokenize
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lora_np as lnp
+from lora_np.adapt.methods import METHODS
+from lora_np.model.tree import rebuild
 from lora_np.ops.cases import cases
 
 ROOT = Path(__file__).resolve().parents[1] / "lora_np"
@@ -269,6 +272,11 @@ def everything():
     for name in ("bert mean head", "gpt hidden", "vit"):
         model, batch = tiny.adapted(name, dropout=0.1), tiny.batch(name)
         y, cache = model.forward(batch, np.random.default_rng(0))
+        model.backward(np.ones_like(y), cache)
+    for method in METHODS.values():
+        model = lnp.inject(tiny.build("bert"), method.config(target_modules="all-linear"), np.random.default_rng(0))
+        model = rebuild(model, lambda _, node: replace(node, dropout=0.1) if hasattr(node, "dropout") else node)
+        y, cache = model.forward(tiny.batch("bert"), np.random.default_rng(0))
         model.backward(np.ones_like(y), cache)
     for case in cases(np.random.default_rng(0)):
         if case.name in ("layer_norm", "attention, dropout"):

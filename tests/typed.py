@@ -18,7 +18,7 @@ trainable: int = lnp.count_parameters(lora).trainable
 
 lnp.LoRAConfig(lora_alpah=8)  # type: ignore[call-arg]
 lnp.LoRAConfig(r="4")  # type: ignore[arg-type]
-lnp.inject(model, rng)  # type: ignore[call-arg]
+lnp.inject(model, rng)  # type: ignore[arg-type]
 lnp.load_pretrained(5)  # type: ignore[arg-type]
 lnp.injekt(model)  # type: ignore[attr-defined]
 lora.forwards(batch)  # type: ignore[attr-defined]

@@ -34,7 +34,9 @@ from lora_np.train.evaluate import accuracy, predict
 from lora_np.train.features import features, head_alone
 from lora_np.train.loop import Plan, Training
 
-_ = threadpool_limits(1)  # on matrices as small as these, more BLAS threads only wait for each other
+_ = threadpool_limits(
+    1
+)  # on matrices as small as these, more BLAS threads only wait for each other
 
 # %% [markdown]
 # ## The question
@@ -47,10 +49,14 @@ base = lnp.load_pretrained("digits")  # frozen: its arrays cannot be written
 tokens = lnp.load_tokenizer("digits")  # an image's tokens are its patches
 upright = lnp.load_data("digits")[2]
 train_set, dev, test = lnp.load_data("digits-mixed")
-train_rows, dev_rows, test_rows = (list(tokens(part.inputs)) for part in (train_set, dev, test))
+train_rows, dev_rows, test_rows = (
+    list(tokens(part.inputs)) for part in (train_set, dev, test)
+)
 before = predict(base, test_rows)
 
-print(f"upright images  {accuracy(predict(base, list(tokens(upright.inputs))), upright.labels):.1%} right")
+print(
+    f"upright images  {accuracy(predict(base, list(tokens(upright.inputs))), upright.labels):.1%} right"
+)
 print(f"your images     {accuracy(before, test.labels):.1%} right")
 
 
@@ -65,7 +71,10 @@ def show_predictions(logits):
         ax.imshow(test.inputs[row], cmap="gray_r", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[], xlabel=f"true: {label}")
         right = said == label
-        ax.set_title(f"says {said}" + ("" if right else "  x"), color="tab:blue" if right else "tab:orange")
+        ax.set_title(
+            f"says {said}" + ("" if right else "  x"),
+            color="tab:blue" if right else "tab:orange",
+        )
     plt.show()
 
 
@@ -153,7 +162,9 @@ gradients = np.random.default_rng(0).standard_normal((20, 5))
 for factor in (1, 1000):
     p, m, v = np.zeros(5), np.zeros(5), np.zeros(5)
     for t, g in enumerate(factor * gradients, 1):
-        adamw_step(p, g, m, v, t, lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+        adamw_step(
+            p, g, m, v, t, lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0
+        )
     print(f"gradients times {factor:4d}: p =", p.round(3))
 
 # %% [markdown]
@@ -177,7 +188,9 @@ for factor in (1, 1000):
 # $$4 \cdot \big( 4 \cdot 4\,(64 + 64) + 2 \cdot 4\,(64 + 128) \big) = 14{,}336.$$
 
 # %%
-config = lnp.LoRAConfig(r=4, lora_alpha=8, target_modules="all-linear")  # all but the head
+config = lnp.LoRAConfig(
+    r=4, lora_alpha=8, target_modules="all-linear"
+)  # all but the head
 targets = targets_of(base, config)
 print(len(targets), "maps are adapted. Those of the first layer:")
 for path in list(targets)[:6]:
@@ -213,7 +226,9 @@ lnp.course.check("inject", inject)
 # %%
 lora = inject(base, config, np.random.default_rng(0))
 assert np.array_equal(predict(lora, test_rows), before)
-assert np.shares_memory(lora.layer[0].attention.query.W, base.layer[0].attention.query.W)
+assert np.shares_memory(
+    lora.layer[0].attention.query.W, base.layer[0].attention.query.W
+)
 print("the same logits, to the bit; the same W, in memory")
 total, trained = lnp.count_parameters(lora)
 print(f"{trained:,} of {total:,} parameters are trained")
@@ -243,7 +258,12 @@ optimiser.step(grads)
 
 name = "layer.0.attention.query"
 zero = {key: not gradient.any() for key, gradient in grads.items()}
-print("arrays with a gradient:", len(zero), " with a gradient of zero:", sum(zero.values()))
+print(
+    "arrays with a gradient:",
+    len(zero),
+    " with a gradient of zero:",
+    sum(zero.values()),
+)
 print("dA of", name, "is zero:", zero[f"{name}.A"], "  dB is zero:", zero[f"{name}.B"])
 
 # %% [markdown]
@@ -293,7 +313,10 @@ for what, answers in said.items():
 
 # %% tags=["measured"]
 chosen = np.random.default_rng(1).permutation(len(train_rows))[:8]
-eight, truth = lnp.Batch.of([train_rows[row] for row in chosen]), train_set.labels[chosen]
+eight, truth = (
+    lnp.Batch.of([train_rows[row] for row in chosen]),
+    train_set.labels[chosen],
+)
 for what, answers in (("true labels", truth), ("false labels", np.roll(truth, 1))):
     learner = inject(base, config, np.random.default_rng(0))
     losses = train(learner, [(eight, answers)] * 60, lr=5e-3)
@@ -325,13 +348,20 @@ print(mine)
 
 # %% tags=["measured"]
 order = np.random.default_rng(0).permutation(len(train_rows))
-batches = [(lnp.Batch.of([train_rows[row] for row in rows]), train_set.labels[rows]) for rows in np.split(order, 125)]
+batches = [
+    (lnp.Batch.of([train_rows[row] for row in rows]), train_set.labels[rows])
+    for rows in np.split(order, 125)
+]
 start = time.perf_counter()
 losses = mine.train(batches, lr=5e-3)
 seconds = time.perf_counter() - start
 share = accuracy(predict(mine.model, test_rows), test.labels)
-print(f"{seconds:.0f} s, loss {np.mean(losses[:10]):.2f} -> {np.mean(losses[-10:]):.2f}")
-print(f"right before {accuracy(before, test.labels):.1%}, after one epoch by your own code {share:.1%}")
+print(
+    f"{seconds:.0f} s, loss {np.mean(losses[:10]):.2f} -> {np.mean(losses[-10:]):.2f}"
+)
+print(
+    f"right before {accuracy(before, test.labels):.1%}, after one epoch by your own code {share:.1%}"
+)
 assert share > 0.6
 
 # %% [markdown]
@@ -381,7 +411,9 @@ rates = {"head": 5e-2, "BitFit": 2e-2, "LoRA": 5e-3, "full": 1e-3}
 
 def fit(model, rows, dev_rows, lr):
     """Train for four epochs; return the loss of each step, and the accuracy on dev after each epoch."""
-    training = Training(model, rows, train_set.labels, Plan(lr=lr, epochs=4, batch_size=64, shares=2))
+    training = Training(
+        model, rows, train_set.labels, Plan(lr=lr, epochs=4, batch_size=64, shares=2)
+    )
     losses, shares = [], []
     for step in training.steps():
         losses.append(step.loss)
@@ -406,7 +438,9 @@ def fit(model, rows, dev_rows, lr):
 
 # %% tags=["measured"]
 with worker_pool(2) as run:
-    head_rows, head_dev = (features(models["head"], rows, run) for rows in (train_rows, dev_rows))
+    head_rows, head_dev = (
+        features(models["head"], rows, run) for rows in (train_rows, dev_rows)
+    )
 runs = {
     "head": fit(head_alone(models["head"]), head_rows, head_dev, rates["head"]),
     "BitFit": fit(models["BitFit"], train_rows, dev_rows, rates["BitFit"]),
@@ -415,22 +449,43 @@ runs = {
 }
 first = {name: np.mean(losses[:125]) for name, (losses, _) in runs.items()}
 for name, (_, shares) in runs.items():
-    print(f"{name:6}  mean loss in epoch 1: {first[name]:.2f}   dev:", *(f" {share:.1%}" for share in shares))
-assert 0.5 < runs["head"][1][-1] < 0.65 and min(runs["LoRA"][1][-1], runs["full"][1][-1]) > 0.9
+    print(
+        f"{name:6}  mean loss in epoch 1: {first[name]:.2f}   dev:",
+        *(f" {share:.1%}" for share in shares),
+    )
+assert (
+    0.5 < runs["head"][1][-1] < 0.65
+    and min(runs["LoRA"][1][-1], runs["full"][1][-1]) > 0.9
+)
 assert 0.45 < runs["BitFit"][1][-1] < runs["LoRA"][1][-1] - 0.2
-assert first["full"] < first["LoRA"] and np.mean(runs["full"][0][-125:]) < np.mean(runs["LoRA"][0][-125:])
+assert first["full"] < first["LoRA"] and np.mean(runs["full"][0][-125:]) < np.mean(
+    runs["LoRA"][0][-125:]
+)
 
 # %%
-COLOURS = {"head": "black", "BitFit": "tab:green", "LoRA": "tab:orange", "full": "tab:blue"}
+COLOURS = {
+    "head": "black",
+    "BitFit": "tab:green",
+    "LoRA": "tab:orange",
+    "full": "tab:blue",
+}
 STYLES = {"head": ":", "BitFit": "-.", "LoRA": "-", "full": "--"}
 start = accuracy(predict(base, dev_rows), dev.labels)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 for name, (losses, shares) in runs.items():
     smooth = np.convolve(losses, np.full(15, 1 / 15), "valid")
-    left.plot(np.arange(len(smooth)) + 8, smooth, STYLES[name], color=COLOURS[name], label=name)
+    left.plot(
+        np.arange(len(smooth)) + 8,
+        smooth,
+        STYLES[name],
+        color=COLOURS[name],
+        label=name,
+    )
     percent = 100 * np.array([start, *shares])
     right.plot(range(5), percent, STYLES[name], color=COLOURS[name], marker="o")
-left.set(xlabel="step (125 are one epoch)", ylabel="loss, mean of 15 steps", ylim=(0, None))
+left.set(
+    xlabel="step (125 are one epoch)", ylabel="loss, mean of 15 steps", ylim=(0, None)
+)
 right.set(xlabel="epoch", ylabel="accuracy on dev, %", ylim=(0, 100), xticks=range(5))
 left.legend(frameon=False)
 plt.show()
@@ -511,12 +566,21 @@ memory = {}
 for name, model in shown.items():
     total, trained = lnp.count_parameters(model)
     on_features = name == "head"
-    inputs = (head_alone(model), lnp.Batch.of(head_rows[:64])) if on_features else (model, batch)
-    memory[name] = np.array([4 * total, 4 * trained, 8 * trained, cache_bytes(*inputs)]) / 1e6
+    inputs = (
+        (head_alone(model), lnp.Batch.of(head_rows[:64]))
+        if on_features
+        else (model, batch)
+    )
+    memory[name] = (
+        np.array([4 * total, 4 * trained, 8 * trained, cache_bytes(*inputs)]) / 1e6
+    )
 print("MB         weights  gradients  m and v   cache")
 for name, parts in memory.items():
     print(f"{name:9}" + "".join(f"{part:9.2f}" for part in parts))
-assert memory["head"][3] < 0.05 and min(parts[3] for name, parts in memory.items() if name != "head") > 3
+assert (
+    memory["head"][3] < 0.05
+    and min(parts[3] for name, parts in memory.items() if name != "head") > 3
+)
 assert memory["LoRA"][2] < memory["full"][2] / 8
 assert abs(memory["LoRA"][3] / memory["full"][3] - 1) < 0.1
 assert 0.67 < memory["LoRA q, v"][3] / memory["full"][3] < 0.8
@@ -526,7 +590,14 @@ figure, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
 edge = np.zeros(len(memory))
 for k, part in enumerate(("weights", "gradients", "m and v", "cache")):
     width = np.array([parts[k] for parts in memory.values()])
-    ax.barh(list(memory), width, left=edge, color=plt.cm.viridis(k / 3.3), edgecolor="white", label=part)
+    ax.barh(
+        list(memory),
+        width,
+        left=edge,
+        color=plt.cm.viridis(k / 3.3),
+        edgecolor="white",
+        label=part,
+    )
     edge += width
 ax.set(xlabel="MB, batch of 64 images")
 ax.invert_yaxis()
@@ -552,7 +623,9 @@ for what, total, trained in (
     ("7 billion numbers, full", 7_000_000_000, 7_000_000_000),
     ("the same, LoRA of 0.1 %", 7_007_000_000, 7_000_000),
 ):
-    print(f"{what:24} weights, gradients, m and v: {(4 * total + 12 * trained) / 1e6:8,.0f} MB")
+    print(
+        f"{what:24} weights, gradients, m and v: {(4 * total + 12 * trained) / 1e6:8,.0f} MB"
+    )
 
 # %% [markdown]
 # About a quarter is left, and nearly all of it is frozen weights. To make these smaller as well, one stores them in
@@ -626,9 +699,20 @@ assert quotients[-1] < min(1, quotients[0])
 # %%
 figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 ax.plot(widths, quotients, "o-", color="tab:orange", label="measured time")
-ax.plot(widths, 2 / 3 + 2 * r / widths, "--", color="black", label="multiplications, 2/3 + 2r/d")
+ax.plot(
+    widths,
+    2 / 3 + 2 * r / widths,
+    "--",
+    color="black",
+    label="multiplications, 2/3 + 2r/d",
+)
 ax.axhline(1, color="tab:blue", linewidth=1, label="full fine-tuning")
-ax.set(xscale="log", xlabel="width d of the linear map", ylabel="LoRA over full", ylim=(0, 1.6))
+ax.set(
+    xscale="log",
+    xlabel="width d of the linear map",
+    ylabel="LoRA over full",
+    ylim=(0, 1.6),
+)
 ax.set_xticks(widths, widths)
 ax.minorticks_off()
 ax.legend(frameon=False, loc="lower left")
@@ -660,7 +744,9 @@ for what in (forward, both):
 print("full = 1                   head   LoRA   full")
 for what, times in seconds.items():
     print(f"{what:24}" + "".join(f"{t / times[2]:7.2f}" for t in times))
-print(f"LoRA's forward over the head's: {seconds['forward'][1] / seconds['forward'][0]:.2f}")
+print(
+    f"LoRA's forward over the head's: {seconds['forward'][1] / seconds['forward'][0]:.2f}"
+)
 assert 0.9 < seconds["forward"][1] / seconds["forward"][0] < 1.7
 assert 0.6 < seconds["both"][1] / seconds["both"][2] < 1.7
 

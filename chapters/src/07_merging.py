@@ -100,7 +100,9 @@ TEST = {name: tokens(DATA[name][2].inputs) for name in DOMAINS}
 
 
 def logits_of(model, domain):
-    return predict(model, TEST[domain])  # model.forward on one small batch after the other
+    return predict(
+        model, TEST[domain]
+    )  # model.forward on one small batch after the other
 
 
 def accuracy(model, domain):
@@ -123,7 +125,10 @@ rotated_shares = show("+ rotated", rotated)
 inverted_shares = show("+ inverted", inverted)
 assert base_shares[0] > 0.97 and max(base_shares[1:]) < 0.25
 assert rotated_shares[1] > 0.88 and inverted_shares[2] > 0.85
-assert max(rotated_shares[2], inverted_shares[1]) < 0.25 and max(rotated_shares[0], inverted_shares[0]) < 0.9
+assert (
+    max(rotated_shares[2], inverted_shares[1]) < 0.25
+    and max(rotated_shares[0], inverted_shares[0]) < 0.9
+)
 
 # %% [markdown]
 # Each adapter does its own job and not the other's. Each also costs something on upright digits, which it has not
@@ -154,9 +159,13 @@ lnp.course.check("merge", merge)
 merged = merge(rotated)
 for name, m in (("base", model), ("with adapter", rotated), ("merged", merged)):
     detours = sum(isinstance(node, LoRALinear) for _, node in walk(m))
-    print(f"{name:13} {lnp.count_parameters(m).total:,} numbers, {detours:2} maps with a detour")
+    print(
+        f"{name:13} {lnp.count_parameters(m).total:,} numbers, {detours:2} maps with a detour"
+    )
 
-difference = np.abs(logits_of(merged, "digits-rotated") - logits_of(rotated, "digits-rotated")).max()
+difference = np.abs(
+    logits_of(merged, "digits-rotated") - logits_of(rotated, "digits-rotated")
+).max()
 print(f"largest difference of a logit: {difference:.0e}")
 show("merged", merged)
 assert lnp.count_parameters(merged).total == lnp.count_parameters(model).total
@@ -171,7 +180,9 @@ assert difference < 1e-4
 # %%
 rotated64 = lnp.astype(rotated, np.float64)
 rows = lnp.Batch.of(tokens(DATA["digits-rotated"][2].inputs.astype(np.float64)))
-difference = np.abs(rotated64.forward(rows)[0] - merge(rotated64).forward(rows)[0]).max()
+difference = np.abs(
+    rotated64.forward(rows)[0] - merge(rotated64).forward(rows)[0]
+).max()
 assert difference < 1e-11
 print("largest difference in float64: below 1e-11")
 
@@ -183,8 +194,13 @@ print("largest difference in float64: below 1e-11")
 mine = lnp.course.assemble(rotated)
 merged_by_you = lnp.course.assemble(merge(mine.model))
 print(merged_by_you)
-difference = np.abs(logits_of(merged_by_you.model, "digits-rotated") - logits_of(rotated, "digits-rotated")).max()
-print(f"largest difference of a logit from the library's adapted model: {difference:.0e}")
+difference = np.abs(
+    logits_of(merged_by_you.model, "digits-rotated")
+    - logits_of(rotated, "digits-rotated")
+).max()
+print(
+    f"largest difference of a logit from the library's adapted model: {difference:.0e}"
+)
 assert difference < 1e-4
 
 # %% [markdown]
@@ -209,13 +225,17 @@ def float16(x):
 def bfloat16(x):
     """Keep the upper 16 of a float32's 32 bits, rounded to nearest, ties to even."""
     bits = np.asarray(x, np.float32).view(np.uint32)
-    bits = bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)  # carries into the upper half where it has to round up
+    bits = (
+        bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)
+    )  # carries into the upper half where it has to round up
     return (bits & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 FORMATS = {"float32": float32, "float16": float16, "bfloat16": bfloat16}
 for name, stored in FORMATS.items():
-    print(f"{name:8} 1.2345 -> {stored(1.2345):.6f}    1 + 0.003 -> {stored(1.003):.6f}")
+    print(
+        f"{name:8} 1.2345 -> {stored(1.2345):.6f}    1 + 0.003 -> {stored(1.003):.6f}"
+    )
 
 # %% [markdown]
 # Near 1, bfloat16's next number is 1.0078. So 1 + 0.003 is 1 again: **the change is gone.** Remember that line.
@@ -258,12 +278,23 @@ drifts = {name: drift(stored) for name, stored in FORMATS.items()}
 fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for (name, errors), color in zip(drifts.items(), (BLUE, ORANGE, "black")):
     ax.loglog(np.arange(1, ROUNDS + 1), errors, color=color, label=name)
-    print(f"{name:8} off by {errors[0]:.0e} after 1 round, {errors[-1]:.0e} after {ROUNDS}")
-ax.set(xlabel="rounds of merging and subtracting two adapters", ylabel="distance from the base weight")
+    print(
+        f"{name:8} off by {errors[0]:.0e} after 1 round, {errors[-1]:.0e} after {ROUNDS}"
+    )
+ax.set(
+    xlabel="rounds of merging and subtracting two adapters",
+    ylabel="distance from the base weight",
+)
 ax.legend(frameon=False)
 plt.show()
-assert all(0 < errors[0] < errors[-1] for errors in drifts.values()) and drifts["bfloat16"][0] > 1e-4
-assert max(errors[-1] for errors in drifts.values()) < 0.01 and drifts["float16"][-1] < 1.1 * drifts["float16"][200]
+assert (
+    all(0 < errors[0] < errors[-1] for errors in drifts.values())
+    and drifts["bfloat16"][0] > 1e-4
+)
+assert (
+    max(errors[-1] for errors in drifts.values()) < 0.01
+    and drifts["float16"][-1] < 1.1 * drifts["float16"][200]
+)
 
 # %% [markdown]
 # *Three curves, one for each format: after the first round the weight is off by a rounding error. The error grows with
@@ -278,7 +309,9 @@ try:
     model.layer[0].attention.query.W += 1.0
 except ValueError as error:
     print("ValueError:", error)
-shared = np.shares_memory(rotated.layer[0].attention.query.W, inverted.layer[0].attention.query.W)
+shared = np.shares_memory(
+    rotated.layer[0].attention.query.W, inverted.layer[0].attention.query.W
+)
 print("both adapters stand on the same memory:", shared)
 
 # %% [markdown]
@@ -305,10 +338,16 @@ def unmoved(stored, factor):
 
 adapted = [path for path, node in walk(rotated) if isinstance(node, LoRALinear)]
 weights = dict(walk(model))
-sizes = [np.linalg.norm(delta(rotated, path)) / np.linalg.norm(weights[path].W) for path in adapted]
+sizes = [
+    np.linalg.norm(delta(rotated, path)) / np.linalg.norm(weights[path].W)
+    for path in adapted
+]
 size = np.mean(sizes)
 factors = 10.0 ** np.arange(0, -5, -0.5)
-shares = {name: [unmoved(stored, factor) for factor in factors] for name, stored in FORMATS.items()}
+shares = {
+    name: [unmoved(stored, factor) for factor in factors]
+    for name, stored in FORMATS.items()
+}
 
 # %% [markdown]
 # <details><summary>Before you look: make our change a hundred times as small. How many entries of a bfloat16 weight
@@ -362,9 +401,15 @@ def in_format(stored):
 print("format    largest difference of a logit   other answers, of 497")
 for name, stored in FORMATS.items():
     ours, theirs = (logits_of(m, "digits-rotated") for m in in_format(stored))
-    difference, other = np.abs(ours - theirs).max(), (ours.argmax(axis=1) != theirs.argmax(axis=1)).sum()
+    difference, other = (
+        np.abs(ours - theirs).max(),
+        (ours.argmax(axis=1) != theirs.argmax(axis=1)).sum(),
+    )
     print(f"{name:8}  {difference:.0e}                           {other}")
-    assert difference < {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.3}[name] and other <= 5
+    assert (
+        difference < {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.3}[name]
+        and other <= 5
+    )
 
 # %% [markdown]
 # For this adapter a merge is safe in all three. For yours: look at the size of the change first (one line:
@@ -383,7 +428,11 @@ def with_strength(lora, t):
     """Return the model with its adapter t times as strong."""
 
     def change(path, node):
-        return dataclasses.replace(node, scale=t * node.scale) if isinstance(node, LoRALinear) else node
+        return (
+            dataclasses.replace(node, scale=t * node.scale)
+            if isinstance(node, LoRALinear)
+            else node
+        )
 
     return rebuild(lora, change)
 
@@ -399,20 +448,32 @@ def with_strength(lora, t):
 
 # %% tags=["picture", "measured"]
 strengths = (0, 0.2, 0.4, 0.6, 0.8, 1, 1.5, 2, 2.5)
-by_domain = {d: {t: accuracy(with_strength(rotated, t), d) for t in strengths} for d in DOMAINS[:2]}
+by_domain = {
+    d: {t: accuracy(with_strength(rotated, t), d) for t in strengths}
+    for d in DOMAINS[:2]
+}
 fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for (domain, values), color in zip(by_domain.items(), (BLUE, ORANGE)):
-    ax.plot(strengths, [100 * values[t] for t in strengths], "o-", color=color, label=domain)
+    ax.plot(
+        strengths, [100 * values[t] for t in strengths], "o-", color=color, label=domain
+    )
 for t, text in ((1, "merged"), (2, "merged twice")):
     ax.axvline(t, color="0.6", linestyle=":")
     ax.text(t + 0.04, 101, text)
 ax.set(xlabel="strength t", ylabel="accuracy, %", ylim=(0, 108))
 ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.61, 0))
 for t in strengths[:-1]:
-    print(f"t = {t:3}: " + ", ".join(f"{d} {values[t]:.1%}" for d, values in by_domain.items()))
+    print(
+        f"t = {t:3}: "
+        + ", ".join(f"{d} {values[t]:.1%}" for d, values in by_domain.items())
+    )
 plt.show()
 upright, turned = by_domain.values()
-assert 0.3 < turned[2] < turned[1] - 0.04 and max(turned, key=turned.get) in (0.8, 1, 1.5)
+assert 0.3 < turned[2] < turned[1] - 0.04 and max(turned, key=turned.get) in (
+    0.8,
+    1,
+    1.5,
+)
 assert min(upright[0.4], upright[0.6]) > 0.95 > 0.85 > upright[1]
 assert upright[0.8] > upright[1] + 0.05 and turned[0.8] > turned[1] - 0.04
 
@@ -501,7 +562,9 @@ for way in (side_by_side, summed):
     together, errors = both(way), []
     for path in adapted:
         wanted = delta(rotated, path) + delta(inverted, path)
-        errors.append(np.linalg.norm(delta(together, path) - wanted) / np.linalg.norm(wanted))
+        errors.append(
+            np.linalg.norm(delta(together, path) - wanted) / np.linalg.norm(wanted)
+        )
     print(f"{way.__name__:12} wrong by {np.mean(errors):.0e} of the sum that is wanted")
     assert np.mean(errors) < 1e-6 if way is side_by_side else np.mean(errors) > 0.5
 
@@ -549,7 +612,11 @@ for key in ("peft_type", "r", "lora_alpha", "base_model_name_or_path"):
 
 # %%
 reloaded = lnp.load_adapter(lnp.load_pretrained("digits"), folder)
-print(np.array_equal(logits_of(reloaded, "digits-rotated"), logits_of(rotated, "digits-rotated")))
+print(
+    np.array_equal(
+        logits_of(reloaded, "digits-rotated"), logits_of(rotated, "digits-rotated")
+    )
+)
 
 # %% [markdown]
 # And onto a base that holds it already, "merged twice" by way of files? `save_adapter` stores a hash of the weights

@@ -46,9 +46,13 @@ from lora_np.train.loop import Plan, Training
 
 # %%
 train_set, dev, test = lnp.load_data("movie-reviews")
-print(f"{len(train_set):,} sentences to train on, {len(dev)} for choices (dev), {len(test):,} to test")
+print(
+    f"{len(train_set):,} sentences to train on, {len(dev)} for choices (dev), {len(test):,} to test"
+)
 for row in (0, 1, -4, -3):
-    print(f"{train_set.classes[train_set.labels[row]]:8}  {train_set.inputs[row][:100]}")
+    print(
+        f"{train_set.classes[train_set.labels[row]]:8}  {train_set.inputs[row][:100]}"
+    )
 
 # %% [markdown]
 # Two stand at the beginning of the file, two near its end. Is it sorted? Count the positive ones among the first 4,000:
@@ -125,7 +129,9 @@ lnp.course.check("pool_mean_backward", pool_mean_backward)
 
 # %%
 pretrained = lnp.load_pretrained("minilm")
-base = freeze(lnp.with_head(pretrained, labels=2, pooling="mean", rng=np.random.default_rng(0)))
+base = freeze(
+    lnp.with_head(pretrained, labels=2, pooling="mean", rng=np.random.default_rng(0))
+)
 print(f"{len(base.layer)} layers, d = {base.layer[0].attention.query.W.shape[0]}")
 print(f"{lnp.count_parameters(base).total:,} parameters")
 
@@ -141,7 +147,9 @@ print(f"{lnp.count_parameters(base).total:,} parameters")
 # $$6 \cdot 2 \cdot 8\,(384 + 384) + (384 \cdot 2 + 2) = 73{,}728 + 770 = 74{,}498.$$
 
 # %%
-config = lnp.LoRAConfig(r=8, lora_alpha=16, target_modules=["query", "value"], task_type="SEQ_CLS")
+config = lnp.LoRAConfig(
+    r=8, lora_alpha=16, target_modules=["query", "value"], task_type="SEQ_CLS"
+)
 model = lnp.inject(base, config, np.random.default_rng(1))
 total, trained = lnp.count_parameters(model)
 print(f"{trained:,} of {total:,} parameters are trained: {trained / total:.2%}")
@@ -165,7 +173,10 @@ print(f"{len(report.rows)} gradients are right, each within 1e-08")
 # %% tags=["measured"]
 mine = lnp.course.assemble(model)
 print(mine)
-comparison = mine.compare(lnp.Batch.of(tokens(["a good film", "not bad", "an hour too long"])), np.array([1, 1, 0]))
+comparison = mine.compare(
+    lnp.Batch.of(tokens(["a good film", "not bad", "an hour too long"])),
+    np.array([1, 1, 0]),
+)
 print(comparison)
 assert comparison.first is None
 
@@ -226,7 +237,9 @@ for n in (10, 100, 1000):
 # %% tags=["measured"]
 train_tokens, test_tokens = tokens(texts), tokens(test.inputs)
 with worker_pool(2) as run:
-    train_features, test_features = (features(base, part, run) for part in (train_tokens, test_tokens))
+    train_features, test_features = (
+        features(base, part, run) for part in (train_tokens, test_tokens)
+    )
 results = {"nothing": predict(head_alone(base), test_features)}
 
 
@@ -257,20 +270,36 @@ assert 0.4 < before < 0.6
 # </details>
 
 # %% tags=["measured"]
-training = Training(model, train_tokens, labels, Plan(lr=4e-3, epochs=1, batch_size=32, shares=2))
+training = Training(
+    model, train_tokens, labels, Plan(lr=4e-3, epochs=1, batch_size=32, shares=2)
+)
 losses = []
 for step in training.steps():
     losses.append(step.loss)
     if step.number % 25 == 0:
         recent = np.mean(losses[-25:])
-        print(f"step {step.number:3} of {training.total}, mean loss of the last 25: {recent:.2f}")
+        print(
+            f"step {step.number:3} of {training.total}, mean loss of the last 25: {recent:.2f}"
+        )
 assert 0.3 < np.mean(losses[-25:]) < 0.5 < 0.6 < np.mean(losses[:5]) < 0.8
 
 # %%
 figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
-ax.plot(np.arange(1, len(losses) + 1), losses, color="0.75", linewidth=0.8, label="each batch")
+ax.plot(
+    np.arange(1, len(losses) + 1),
+    losses,
+    color="0.75",
+    linewidth=0.8,
+    label="each batch",
+)
 smooth = np.convolve(losses, np.full(15, 1 / 15), "valid")
-ax.plot(np.arange(len(smooth)) + 8, smooth, color="tab:orange", linewidth=2, label="mean of 15 batches")
+ax.plot(
+    np.arange(len(smooth)) + 8,
+    smooth,
+    color="tab:orange",
+    linewidth=2,
+    label="mean of 15 batches",
+)
 ax.axhline(math.log(2), color="black", linestyle=":", label="always 50 : 50")
 ax.set(xlabel="step", ylabel="training loss", ylim=(0, None))
 ax.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -351,7 +380,9 @@ for ax, (name, logits) in zip(axes, results.items()):
         ax.text(j, i, count, ha="center", va="center", fontsize=14, color=color)
     ax.set(title=name, xlabel="the model says", xticks=(0, 1), yticks=(0, 1))
     ax.set_xticklabels(test.classes)
-    ax.set_yticklabels(test.classes if name == "nothing" else ("", ""), rotation=90, va="center")
+    ax.set_yticklabels(
+        test.classes if name == "nothing" else ("", ""), rotation=90, va="center"
+    )
 axes[0].set_ylabel("people say")
 plt.show()
 assert counts.trace() > 780  # of LoRA, the last
@@ -376,7 +407,9 @@ def score(logits):
 
 
 def positive_probability(logits):
-    return 1 / (1 + np.exp(-score(logits)))  # the softmax of two logits depends on their difference alone
+    return 1 / (
+        1 + np.exp(-score(logits))
+    )  # the softmax of two logits depends on their difference alone
 
 
 p = positive_probability(results["LoRA"])
@@ -385,7 +418,9 @@ hits = []
 for low, high in ((0.5, 0.7), (0.7, 0.9), (0.9, 1.01)):
     chosen = (confidence >= low) & (confidence < high)
     hits.append(right["LoRA"][chosen].mean())
-    print(f"confidence {low:.0%} to {min(high, 1):4.0%}: {chosen.sum():3} sentences, {hits[-1]:.0%} right")
+    print(
+        f"confidence {low:.0%} to {min(high, 1):4.0%}: {chosen.sum():3} sentences, {hits[-1]:.0%} right"
+    )
 assert hits[0] < hits[1] < hits[2]
 
 # %% [markdown]
@@ -397,10 +432,19 @@ assert hits[0] < hits[1] < hits[2]
 # Put in what you like, and run the cell again.
 
 # %% tags=["measured"]
-sentences = ["A film to remember.", "Two hours too long.", "good", "not good", "bad", "not bad"]
+sentences = [
+    "A film to remember.",
+    "Two hours too long.",
+    "good",
+    "not good",
+    "bad",
+    "not bad",
+]
 sentences += ["I was bored.", "I was never bored."]
 sentences += ["The actors are good, the script is not.", "Great, another sequel."]
-p_before, p_after = (positive_probability(predict(m, tokens(sentences))) for m in (base, model))
+p_before, p_after = (
+    positive_probability(predict(m, tokens(sentences))) for m in (base, model)
+)
 print("P(positive)  before  after")
 for text, old, new in zip(sentences, p_before, p_after):
     print(f"             {old:6.2f} {new:6.2f}  {text}")
@@ -480,16 +524,29 @@ print("layer                               1    2    3    4    5    6")
 for what, values in (("size", size), ("share of first", first), ("strength", strength)):
     for name in values:
         print(f"{name}, {what:25}", *(f"{value:.2f}" for value in values[name]))
-assert max(size["query"] + size["value"]) < 0.25 and min(first["query"] + first["value"]) > 0.45
+assert (
+    max(size["query"] + size["value"]) < 0.25
+    and min(first["query"] + first["value"]) > 0.45
+)
 assert min(strength["query"] + strength["value"]) > 0.4
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
 ylabels = ("size of update / size of W", "share of the first direction")
 for ax, values, label in zip(axes, (size, first), ylabels):
-    for k, (name, colour) in enumerate((("query", "tab:blue"), ("value", "tab:orange"))):
+    for k, (name, colour) in enumerate(
+        (("query", "tab:blue"), ("value", "tab:orange"))
+    ):
         place = np.arange(1, 7) + 0.4 * k - 0.2
-        ax.bar(place, values[name], width=0.38, color=colour, hatch="//" * k, edgecolor="white", label=name)
+        ax.bar(
+            place,
+            values[name],
+            width=0.38,
+            color=colour,
+            hatch="//" * k,
+            edgecolor="white",
+            label=name,
+        )
     ax.set(xlabel="layer", ylabel=label, xticks=range(1, 7))
 axes[1].set_ylim(0, 1)
 axes[0].legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -528,16 +585,37 @@ for name in names:
         share = accuracy(predict(model, tokens(part.inputs), run), part.labels)
     frequent = max(part.labels.mean(), 1 - part.labels.mean())
     domains[name] = (share, *evaluate.wilson_interval(share, len(part)), frequent)
-    print(f"{name:15} {share:.1%} right   always the more frequent class: {frequent:.1%}")
-assert all(domains[name][1] > domains[name][3] for name in ("amazon-reviews", "editorials"))
-assert domains["tweets"][1] < domains["tweets"][3]  # no better, as far as its interval goes
+    print(
+        f"{name:15} {share:.1%} right   always the more frequent class: {frequent:.1%}"
+    )
+assert all(
+    domains[name][1] > domains[name][3] for name in ("amazon-reviews", "editorials")
+)
+assert (
+    domains["tweets"][1] < domains["tweets"][3]
+)  # no better, as far as its interval goes
 
 # %%
 figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
 share, low, high, frequent = 100 * np.array(list(domains.values())).T
 around = (share - low, high - share)
-ax.errorbar(share, names, xerr=around, fmt="o", color="tab:orange", capsize=4, label="the adapter")
-ax.plot(frequent, names, "|", color="black", markersize=16, label="always the more frequent class")
+ax.errorbar(
+    share,
+    names,
+    xerr=around,
+    fmt="o",
+    color="tab:orange",
+    capsize=4,
+    label="the adapter",
+)
+ax.plot(
+    frequent,
+    names,
+    "|",
+    color="black",
+    markersize=16,
+    label="always the more frequent class",
+)
 ax.set(xlabel="accuracy, %, with its 95 % interval", xlim=(40, 100), ylim=(3.6, -0.6))
 ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 plt.show()
@@ -566,9 +644,13 @@ with tempfile.TemporaryDirectory() as folder:
     lnp.save_adapter(model, folder, "minilm")
     adapter_bytes = sum(path.stat().st_size for path in Path(folder).iterdir())
     again = lnp.load_adapter(base, folder)
-assert np.array_equal(predict(again, test_tokens[:20]), predict(model, test_tokens[:20]))
+assert np.array_equal(
+    predict(again, test_tokens[:20]), predict(model, test_tokens[:20])
+)
 base_bytes = 4 * lnp.count_parameters(base).total
-print(f"the adapter: {adapter_bytes / 1e6:.1f} MB   the base: {base_bytes / 1e6:.1f} MB")
+print(
+    f"the adapter: {adapter_bytes / 1e6:.1f} MB   the base: {base_bytes / 1e6:.1f} MB"
+)
 assert adapter_bytes < 0.4e6
 
 # %% [markdown]

@@ -15,7 +15,7 @@ from numbers import Integral
 
 import numpy as np
 
-from lora_np.adapt.targets import by_pattern
+from lora_np.adapt.targets import by_pattern, is_part
 from lora_np.files import is_number, is_whole
 
 TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
@@ -52,6 +52,9 @@ class PeftOptions:
 
     TARGETS = {}  # model_type -> what target_modules=None means, where it is not the architecture's `targets`
     PATTERNS = {}  # option -> the option that gives single nodes other values, by the ends of their names
+    # Option that names some of the adapted nodes, which are adapted in another way -> what it means by None. In the
+    # configuration of one node alone it is a list with its name, or empty.
+    PARTS = {}
     # Own field -> (a test of its value, what passes it in words), for a call and for a file; also an option that says
     # how an adapter starts, for a file alone, where it is not held to its neutral value.
     FIELDS = {}
@@ -110,6 +113,8 @@ class PeftOptions:
         for option, (fits, words) in self.FIELDS.items():
             if not fits(getattr(self, option)):
                 raise ValueError(f"{option} must be {words}, but it is {getattr(self, option)!r:.60}.")
+        for option in self.PARTS:
+            check_names(option, getattr(self, option))
         for option in self.PATTERNS.values():
             for key in getattr(self, option) or {}:
                 check_names(f"the key {key!r} of {option}", key)
@@ -119,12 +124,18 @@ class PeftOptions:
             object.__setattr__(self, option, value)  # the dataclass is frozen for everybody else
 
     def at(self, names):
-        """Return the configuration of one node alone, by its full Hugging Face names: what the patterns say of it."""
+        """Return the configuration of one node alone, by its full Hugging Face names: what patterns and parts say."""
         chosen = {
             option: by_pattern(getattr(self, patterns), names, getattr(self, option))
             for option, patterns in self.PATTERNS.items()
         }
-        return dataclasses.replace(self, **chosen, **{patterns: {} for patterns in self.PATTERNS.values()})
+        parts = {option: list(names[:1]) if is_part(self.part(option), names) else [] for option in self.PARTS}
+        return dataclasses.replace(self, **chosen, **{patterns: {} for patterns in self.PATTERNS.values()}, **parts)
+
+    def part(self, option):
+        """Return which of the adapted nodes an option of PARTS names: a list of ends of names, or an expression."""
+        value = getattr(self, option)
+        return self.PARTS[option] if value is None else value
 
 
 def options(kind):

@@ -12,11 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_np.adapt.config import PeftOptions
-from lora_np.adapt.targets import by_pattern, check_untied, targets_of, trained_whole
+from lora_np.adapt.targets import by_pattern, check_part, check_untied, targets_of, trained_whole
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import is_node, locked, rebuild, unfreeze, walk
 
 METHODS = {}  # by name
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Frozen arrays that are the same in all nodes of an adapter: one in memory, in a count and in a file. They are
+    fields of the nodes, whose class names them in SHARED; `wrap` is given them beside a start's arrays."""
+
+    shapes: Callable  # `(sizes, config)` -> {field: shape}, for the (d_in, d_out) of all that is adapted
+    start: Callable  # `(shapes, config, dtype)` -> {field: array}
+    tensors: dict  # field -> (its whole name in PEFT's files, whether it lies transposed there)
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,12 @@ class Method:
     dense: Callable | str  # `(node)` -> the `Linear` that computes the same; or the sentence why there is none
     tensors: dict  # field -> (the end of its name in PEFT's files, whether it lies transposed there)
     starts_as: str = "the base's bits"  # what it computes at first; or "the base's but for rounding", "something else"
+    shared: Shared | None = None  # what all its nodes hold together, beside what each trains
     after_step: Callable | None = None  # `(model, step, gradients)`: what must happen in place between two steps
 
-    def replace(self, path, node, config, rng):
+    def replace(self, path, node, config, rng, shared):
         """Return this method's node, at its start, for the `Linear` at a path."""
-        return self.wrap(node, config, self.start(path, node, config, rng))
+        return self.wrap(node, config, {**self.start(path, node, config, rng), **shared})
 
 
 def register(method):
@@ -65,7 +76,7 @@ def check_plain(model):
         raise ValueError(f"this model has a {name} adapter already; merge it first, or adapt the model without it.")
 
 
-def inject(model: Transformer, config: PeftOptions, rng: np.random.Generator) -> Transformer:
+def inject(model: Transformer, config: PeftOptions, rng: np.random.Generator | None = None) -> Transformer:
     """Return a new model in which a node of a method, such as LoRA's, stands in the place of each targeted linear one.
 
     With LoRA the new model computes at first what `model` computes, to the bit.
@@ -77,9 +88,9 @@ def inject(model: Transformer, config: PeftOptions, rng: np.random.Generator) ->
         of its own, so that two adapters on one base do not train each other's.
     config : PeftOptions
         That of a method: a LoRAConfig, or another of `adapt/`.
-    rng : numpy.random.Generator
-        Draws what the method draws at its start: LoRA's A from U(-1/sqrt(d_in), 1/sqrt(d_in)), as PEFT does; its B is
-        zero.
+    rng : numpy.random.Generator, optional
+        Draws what the method draws at its start, if it does: LoRA's A from U(-1/sqrt(d_in), 1/sqrt(d_in)), as PEFT
+        does; its B is zero.
 
     Raises
     ------
@@ -100,8 +111,18 @@ def inject(model: Transformer, config: PeftOptions, rng: np.random.Generator) ->
         if not any(by_pattern({key: True}, names, False) for names in targets.values()):
             options = " or ".join(config.PATTERNS.values())
             raise ValueError(f"{options}: {key!r} matches none of the adapted nodes.")
+    for option in config.PARTS:
+        check_part(config, option, targets)
 
-    return adapt(model, config, targets, lambda path, node: method.replace(path, node, config.at(targets[path]), rng))
+    nodes, shared = dict(walk(model)), {}
+    if method.shared:
+        sizes = method.shared.shapes([nodes[path].W.shape for path in targets], config)
+        shared = {name: locked(array) for name, array in method.shared.start(sizes, config, model.dtype).items()}
+
+    def replace(path, node):
+        return method.replace(path, node, config.at(targets[path]), rng, shared)
+
+    return adapt(model, config, targets, replace)
 
 
 def adapt(model, config, targets, replace):

@@ -53,6 +53,23 @@ def is_named(wanted, path, names):
     return any(name == target or name.endswith(f".{target}") for target in wanted for name in (*names, path))
 
 
+def is_part(wanted, names):
+    """Return whether `wanted`, a regular expression or a list of ends of names, names a node that is adapted; PEFT's
+    rule for `feedforward_modules`, by which an end need not begin at a dot."""
+    if isinstance(wanted, str):
+        return any(re.fullmatch(wanted, name) for name in names)
+    return any(name.endswith(tuple(wanted)) for name in names)
+
+
+def check_part(config, option, targets):
+    """Raise unless each name that an option of PARTS was given means one of the targets, {path: full names}."""
+    given = getattr(config, option)
+    for part in [given] if isinstance(given, str) else given or ():
+        if not any(is_part(given if isinstance(given, str) else [part], names) for names in targets.values()):
+            known = {name for names in targets.values() for name in names}
+            raise ValueError(f"{option}: {part!r} means none of the adapted nodes; {nearest(part, known)}")
+
+
 def by_pattern(patterns, names, default):
     """Return what the first pattern says that matches the end of one of the names, else the default; PEFT's rule."""
     found = (value for key, value in patterns.items() for name in names if re.match(rf"(.*\.)?({key})$", name))

@@ -107,8 +107,12 @@ def flatten(nested, path=""):
 
 
 def count_parameters(model) -> ParameterCount:
-    """Return how many numbers a model holds, and how many of them are trained: `(total, trainable)`."""
-    return ParameterCount(*(sum(a.size for a in parameters(model, only).values()) for only in (False, True)))
+    """Return how many numbers a model holds, and how many of them are trained: `(total, trainable)`.
+
+    An array that stands in several places, as an adapter's may, counts once.
+    """
+    distinct = ({id(a): a.size for a in parameters(model, only).values()} for only in (False, True))
+    return ParameterCount(*(sum(sizes.values()) for sizes in distinct))
 
 
 def with_arrays(model, new):
@@ -145,6 +149,11 @@ def locked(array):
     return array
 
 
+def never_trained(node):
+    """Return the names of an adapted node's arrays that are never trained: the base's, and what its nodes share."""
+    return *getattr(node, "FROZEN", ()), *getattr(node, "SHARED", ())
+
+
 def unfreeze(model: Node, names: str | Iterable[str]) -> Node:
     """Return a new model in which the named parameters are trained.
 
@@ -160,11 +169,14 @@ def unfreeze(model: Node, names: str | Iterable[str]) -> Node:
     ValueError
         If a name matches nothing, or an array that stays frozen under an adapter.
     """
-    fixed = {join(path, name) for path, node in walk(model) for name in getattr(node, "FROZEN", ())}
+    fixed = {join(path, name) for path, node in walk(model) for name in never_trained(node)}
     known, chosen = [name for name in parameters(model) if name not in fixed], set()
     for name in [names] if isinstance(names, str) else names:
         if name in fixed:
-            raise ValueError(f"{name} lies under an adapter and stays frozen; merge the adapter before you train it.")
+            raise ValueError(
+                f"{name} lies under an adapter, or is shared by its nodes, and stays frozen; merge the adapter before"
+                " you train it."
+            )
         found = [key for key in known if name == "all" or fnmatchcase(key, name) or fnmatchcase(key, f"{name}.*")]
         if not found:
             raise ValueError(
@@ -184,14 +196,19 @@ def unfreeze(model: Node, names: str | Iterable[str]) -> Node:
 def astype(model: Node, dtype: DTypeLike) -> Node:
     """Return a copy of a model in another dtype, float32 to train or float64 to verify; ValueError for any other.
 
-    What is frozen is read-only there too.
+    What is frozen is read-only there too, and an array that stands in several places is one there, too.
     """
-    dtype = check_dtype(dtype)
+    dtype, made = check_dtype(dtype), {}
+
+    def cast(array):
+        if id(array) not in made:
+            made[id(array)] = array.astype(dtype)
+        return made[id(array)]
 
     def change(_, node):
-        cast = {name: array.astype(dtype) for name, array in arrays(node).items()}
+        new = {name: cast(array) for name, array in arrays(node).items()}
         return dataclasses.replace(
-            node, **{name: a if name in node.trainable else locked(a) for name, a in cast.items()}
+            node, **{name: a if name in node.trainable else locked(a) for name, a in new.items()}
         )
 
     return rebuild(model, change)

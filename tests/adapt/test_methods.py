@@ -4,8 +4,10 @@ A new method is checked without a word here: `check_method("its name")` asks the
 """
 
 import dataclasses
+import doctest
 import json
 import re
+import sys
 from math import prod
 
 import numpy as np
@@ -19,7 +21,7 @@ from lora_np.adapt.methods import METHODS, adapted_nodes, after_step, is_adapted
 from lora_np.adapt.targets import hf_name, targets_of, to_peft
 from lora_np.formats.peft.config import own_settings
 from lora_np.model.nodes import Linear
-from lora_np.model.tree import arrays, freeze, walk, with_arrays
+from lora_np.model.tree import arrays, fingerprint, freeze, walk, with_arrays
 
 MODELS = ("bert mean head", "gpt", "vit")  # one of each architecture
 ROUNDING = {np.float64: 1e-12, np.float32: 1e-4}
@@ -155,7 +157,10 @@ def it_comes_back_to_the_bit(method, name, folder):
     again = lnp.load_adapter(base, folder / "first")
     assert content(again) == content(model) and nodes_of(again) == nodes_of(model)
     for own in own_settings(method.config):
-        if own not in method.config.PATTERNS.values():  # those name nodes by their names in files
+        if own not in {
+            *method.config.PATTERNS.values(),
+            *method.config.PARTS,
+        }:  # those name nodes by their names in files
             assert getattr(again.adapter, own) == getattr(model.adapter, own), own
     assert np.array_equal(*(outputs(one, name, np.random.default_rng(0)) for one in (again, model)))  # dropout, too
     lnp.save_adapter(again, folder / "second")
@@ -172,6 +177,10 @@ def the_files_hold_its_table(method, name, folder):
         for field, (end, transposed) in method.tensors.items():
             array = getattr(node, field)
             expected[f"base_model.model.{module}.{end}"] = array.T if transposed else array
+    for field, (name, transposed) in method.shared.tensors.items() if method.shared else ():
+        for node in adapted_nodes(model).values():
+            array = getattr(node, field)
+            expected[name] = array.T if transposed else array
     found = load_file(folder / "adapter_model.safetensors")
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[key], array) for key, array in expected.items())
@@ -203,7 +212,10 @@ def peft_reads_and_writes_the_same(method, _, folder):
 def the_formula_counts_right(method, name, _):
     base = frozen(name)
     model = fresh(method, base)
-    linear, expected = dict(walk(base)), 0
+    linear, expected, shared = dict(walk(base)), 0, {}
+    if method.shared:
+        sizes = [linear[path].W.shape for path in targets_of(base, model.adapter)]
+        shared = method.shared.shapes(sizes, model.adapter)
     for path, names in targets_of(base, model.adapter).items():
         shapes = method.shapes(*linear[path].W.shape, model.adapter.at(names))
         own = model.adapter.at(names)
@@ -212,9 +224,10 @@ def the_formula_counts_right(method, name, _):
             assert getattr(own, option) == (getattr(model.adapter, option) if expected else given)  # the first has it
         node = adapted_nodes(model)[path]
         assert {field: getattr(node, field).shape for field in node.trainable} == shapes
+        assert {field: getattr(node, field).shape for field in getattr(node, "SHARED", ())} == shared
         expected += sum(map(prod, shapes.values()))
     count = lnp.count_parameters(model)
-    assert count == (lnp.count_parameters(base).total + expected, expected)
+    assert count == (lnp.count_parameters(base).total + sum(map(prod, shared.values())) + expected, expected)
 
 
 def the_base_is_untouched(method, name, folder):
@@ -225,6 +238,7 @@ def the_base_is_untouched(method, name, folder):
     shared, own = lnp.parameters(base), lnp.parameters(model)
     assert all(own[key] is array for key, array in shared.items()), "an array of the base was copied"
     assert not any(array.flags.writeable for array in shared.values())
+    assert fingerprint(model) == fingerprint(base), "the adapter is taken for a part of the base"
     lnp.save_adapter(model, folder)
     lnp.load_adapter(base, folder)
     if not isinstance(method.dense, str):
@@ -249,7 +263,7 @@ def a_configuration_says_how_and_one_that_does_not_fit_is_refused(method, name, 
     model, linear = trained(method, base), dict(walk(base))
     path, names = next(reversed(targets_of(base, model.adapter).items()))  # one without values of its own
     node = adapted_nodes(model)[path]
-    mine = {field: getattr(node, field) for field in method.tensors}
+    mine = {field: getattr(node, field) for field in (*method.tensors, *getattr(node, "SHARED", ()))}
     assert not method.differs(node, model.adapter.at(names))
     for field in dataclasses.fields(method.config):
         if field.type not in (bool, int, float) or field.name not in own_settings(method.config):
@@ -261,10 +275,13 @@ def a_configuration_says_how_and_one_that_does_not_fit_is_refused(method, name, 
         )
         carried = configuration(method, base, **{field.name: value})
         own = carried.at(names)
-        if method.shapes(*linear[path].W.shape, own) == {key: array.shape for key, array in mine.items()}:
+        if method.shapes(*linear[path].W.shape, own) == {key: mine[key].shape for key in method.tensors}:
             other = settings_of(method.wrap(linear[path], own, mine))
             changed = {key for key, value in settings_of(node).items() if other[key] != value}
-            assert changed, f"{field.name} changes nothing"
+            if not changed:  # it says how an adapter starts, and nothing of one that is trained
+                start = lnp.inject(base, carried, np.random.default_rng(3))
+                assert content(start) != content(fresh(method, base)), f"{field.name} changes nothing"
+                continue
             if changed <= {"dropout"}:  # with_dropout may set it
                 continue
         assert method.differs(node, own), f"another {field.name} is taken for the same"
@@ -287,6 +304,28 @@ def a_file_with_a_value_of_another_kind_is_refused(method, name, folder):
             lnp.load_adapter(base, folder)
 
 
+def what_its_nodes_share_is_one_array(method, name, folder):
+    """In memory, also after a cast, in a file, and never trained."""
+    base = frozen(name, np.float32)
+    model = trained(method, base)
+    lnp.save_adapter(model, folder)
+    for one in (model, lnp.astype(model, np.float64), freeze(model), lnp.load_adapter(base, folder)):
+        first, *others = adapted_nodes(one).values()
+        for field in method.shared.tensors if method.shared else ():
+            array = getattr(first, field)
+            assert all(getattr(node, field) is array for node in others), f"{field} is not one array"
+            assert not array.flags.writeable
+    everything = lnp.unfreeze(model, "all")
+    assert not any(name in node.trainable for _, node in walk(everything) for name in getattr(node, "SHARED", ()))
+    for path, node in adapted_nodes(model).items():
+        for field in getattr(node, "SHARED", ()):
+            with pytest.raises(ValueError, match="shared by its nodes, and stays frozen"):
+                lnp.unfreeze(model, f"{path}.{field}")
+            other = with_arrays(model, {f"{path}.{field}": getattr(node, field) + 1})
+            with pytest.raises(ValueError, match=f"{field} is another array than .*a file holds one for all nodes"):
+                lnp.save_adapter(other, folder)
+
+
 CHECKS = (
     it_starts_where_it_says,
     every_gradient_is_proven,
@@ -296,6 +335,7 @@ CHECKS = (
     the_formula_counts_right,
     the_base_is_untouched,
     two_on_one_base_do_not_disturb_each_other,
+    what_its_nodes_share_is_one_array,
     a_configuration_says_how_and_one_that_does_not_fit_is_refused,
     a_file_with_a_value_of_another_kind_is_refused,
 )
@@ -320,6 +360,12 @@ def test_a_method_is_what_it_declares(name, check, model, tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_read_and_written_as_peft_does(name, tmp_path):
     peft_reads_and_writes_the_same(METHODS[name], "bert", tmp_path)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_example_of_a_method_runs(name):
+    failed, tried = doctest.testmod(sys.modules[METHODS[name].node.__module__])
+    assert not failed and (tried or name == "LoRA"), "its module's docstring has an example"  # LoRA's is the README's
 
 
 # ---- and the checks can fail

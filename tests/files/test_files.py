@@ -194,7 +194,7 @@ FIRST = "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight"
     ("damage", "received"),
     [
         (lambda f: edit(f, use_dora=True), "use_dora = True"),
-        (lambda f: edit(f, peft_type="IA3"), "IA3"),
+        (lambda f: edit(f, peft_type="OFT"), "OFT"),
         (lambda f: edit(f, bias="all"), "bias"),
         (lambda f: edit(f, r=3), r"\(2, 12\).*\(3, 12\)"),
         (lambda f: edit(f, r=0), "r = 0; expected a positive"),

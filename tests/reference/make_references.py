@@ -123,6 +123,43 @@ ADAPTERS = {
     "electra/all": {"r": 2, "lora_alpha": 3, "target_modules": "all-linear", "task_type": "SEQ_CLS"},
     "roberta/classifier": {"r": 3, "lora_alpha": 4, "target_modules": None, "task_type": "SEQ_CLS"},
     "xlm_roberta/query_value": {"r": 3, "lora_alpha": 2, "target_modules": QUERY_VALUE},
+    "bert/ia3": {
+        "config": "IA3Config",
+        "target_modules": [
+            "query",
+            "layer.1.attention.self.query",
+            "key",
+            "value",
+            "intermediate.dense",
+            "output.dense",
+        ],
+        "feedforward_modules": ["layer.1.attention.self.query", "output.dense"],
+        "task_type": "SEQ_CLS",
+    },
+    "gpt2/ia3": {"config": "IA3Config", "fan_in_fan_out": True},
+    "vit/ia3": {
+        "config": "IA3Config",
+        "target_modules": r".*\.(k_proj|v_proj|fc1|fc2)",
+        "feedforward_modules": r".*(1.*k_proj|fc2)",
+        "modules_to_save": ["classifier"],
+    },
+    "bert/vera": {
+        "config": "VeraConfig",
+        "r": 14,
+        "d_initial": 0.7,
+        "projection_prng_key": 5,
+        "target_modules": ["query", "value", "intermediate.dense", "layer.1.output.dense"],
+        "modules_to_save": ["classifier"],
+    },
+    "gpt2/vera": {
+        "config": "VeraConfig",
+        "r": 3,
+        "d_initial": -1.5,
+        "target_modules": ["c_attn", "c_proj"],
+        "layers_to_transform": [1],
+        "fan_in_fan_out": True,
+    },
+    "vit/vera": {"config": "VeraConfig", "r": 9, "d_initial": 0.6, "target_modules": r".*(q_proj|fc1|fc2)"},
     "vit/six": {"r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]},
     "vit/patterns": {
         "r": 2,
@@ -181,10 +218,16 @@ def stepped(model, kind, inputs):
     run(model, kind, inputs).backward(torch.from_numpy(inputs["doutput"]))
     torch.optim.AdamW(trained, **models.STEP).step()
     with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.requires_grad:
-                parameter.fill_(torch.nan)
+        leave_out(parameter for parameter in model.parameters() if not parameter.requires_grad)
+        leave_out(model.buffers())
     return {name: value for name, value in written(model).items() if not np.isnan(value).any()}
+
+
+def leave_out(tensors):
+    """Mark tensors as what is not stored; buffers are no parameters, but an adapter's file may hold them."""
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            tensor.fill_(torch.nan)
 
 
 def randomise(model, rng):
@@ -235,6 +278,7 @@ def gradients(model, output, inputs):
     with torch.no_grad():
         for mine, theirs in zip(holder.parameters(), model.parameters()):
             mine.copy_(torch.full_like(mine, torch.nan) if theirs.grad is None else theirs.grad)
+        leave_out(holder.buffers())
     model.zero_grad()
     return {name: value for name, value in written(holder).items() if not np.isnan(value).any()}
 
@@ -253,10 +297,9 @@ def save(model, folder):
     for name in ("README.md", "generation_config.json"):
         (folder / name).unlink(missing_ok=True)
     path = folder / "adapter_config.json"
-    if path.exists():  # PEFT writes a set, in the order of the day
+    if path.exists():  # PEFT writes sets, in the order of the day
         config = json.loads(path.read_text())
-        if isinstance(config["target_modules"], list):
-            config["target_modules"].sort()
+        config = {option: sorted(value) if isinstance(value, list) else value for option, value in config.items()}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
@@ -346,6 +389,16 @@ WRITTEN = {  # what: the model, the configuration, the pooling of a head of our 
     "ELECTRA, all linear": ("electra", {"target_modules": "all-linear", "task_type": "SEQ_CLS"}, None),
     "RoBERTa, patterns, classifier": ("roberta", {"modules_to_save": ["classifier"], **PATTERNS}, None),
     "XLM-R, classifier": ("xlm_roberta", {"task_type": "SEQ_CLS"}, None),
+    "BERT, mean-pooled head, (IA)^3": ("bert_hidden", {"config": "IA3Config", "task_type": "SEQ_CLS"}, "mean"),
+    "GPT-2, (IA)^3": ("gpt2", {"config": "IA3Config"}, None),
+    "ViT, (IA)^3, classifier": (
+        "vit",
+        {"config": "IA3Config", "feedforward_modules": ["output.dense", "value"], "modules_to_save": ["classifier"]},
+        None,
+    ),
+    "BERT, VeRA, classifier": ("bert", {"config": "VeraConfig", "r": 12, "task_type": "SEQ_CLS"}, None),
+    "GPT-2, VeRA": ("gpt2", {"config": "VeraConfig", "r": 5, "target_modules": ["c_attn", "mlp.c_proj"]}, None),
+    "ViT, VeRA, all linear": ("vit", {"config": "VeraConfig", "r": 2, "target_modules": "all-linear"}, None),
     "ViT, patterns, classifier": ("vit", {"modules_to_save": ["classifier"], **PATTERNS}, None),
 }
 
@@ -357,7 +410,8 @@ def written_by_us(what):
     base = lnp.load_pretrained(HERE / name, dtype=np.float64)
     if pooling:
         base = lnp.with_head(base, labels=3, pooling=pooling, rng=rng)
-    lora = lnp.inject(base, lnp.LoRAConfig(r=2, lora_alpha=5, **options), rng)
+    options = {**options} if "config" in options else {"r": 2, "lora_alpha": 5, **options}
+    lora = lnp.inject(base, getattr(lnp, options.pop("config", "LoRAConfig"))(**options), rng)
     for array in lnp.parameters(lora, trainable_only=True).values():
         array[...] = 0.3 * rng.standard_normal(array.shape)
     return lora

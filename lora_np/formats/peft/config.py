@@ -5,7 +5,7 @@ import re
 
 from lora_np.adapt.config import AFTERWARDS, OPTIONS, TASKS, PeftOptions, check_neutral, options
 from lora_np.adapt.methods import METHODS, registered
-from lora_np.adapt.targets import HEADS, around, check_untied, hf_name, hf_names, to_peft, trained_whole
+from lora_np.adapt.targets import HEADS, around, check_untied, hf_name, hf_names, is_part, to_peft, trained_whole
 from lora_np.files import check_fields, is_names, read_json
 from lora_np.formats.huggingface import check_class, file_names, has_own_head
 from lora_np.formats.peft.names import ROOT, all_nodes, canonical, check_complete, check_named, translated
@@ -97,6 +97,7 @@ def peft_config(model, saved, base):
     names = {path: hf_name(model, path, node) for path, node in nodes.items() if hasattr(node, "hf")}
     targets = {names[path]: to_peft(model, names[path]) for path in adapted(model)}
     whole = [to_peft(model, names[path]) for path in saved if is_trainable(nodes[path])]
+    parts = {new: config.at((old, new)) for old, new in targets.items()}
     on_own_head = config.task_type == "SEQ_CLS" and "head.classifier" not in saved
     return {
         "peft_type": config.peft_type,
@@ -110,6 +111,7 @@ def peft_config(model, saved, base):
         **marks(type(config)),
         **{name: getattr(config, name) for name in own_settings(type(config))},
         **{name: translated(getattr(config, name), targets) for name in config.PATTERNS.values()},
+        **{name: [new for new, part in parts.items() if getattr(part, name)] for name in config.PARTS},
     }
 
 
@@ -129,7 +131,7 @@ def checked_settings(path, kind):
         )
     settings = read_json(path)
     ours, way_out = method_in(settings).config, "it is another kind of adapter, which PEFT can merge into its base"
-    check_fields(settings, {**FIELDS, **ours.FIELDS}, path)
+    check_fields(settings, {**FIELDS, **dict.fromkeys(ours.PARTS, MEANT), **ours.FIELDS}, path)
     check_neutral(settings, {*AFTERWARDS, *ours.FIELDS}, f"{path}: ", way_out, ours)
     for name in settings.keys() - {*own_settings(ours), *OF_TARGETS, *options(ours)}:
         if settings[name]:
@@ -170,6 +172,9 @@ def our_config(settings, model, names, folder):
     check_complete(settings, model, targets, folder)
     check_named(settings, model, own, folder)
     given = {name: settings[name] for name in own_settings(method.config) if name in settings}
+    for name, default in method.config.PARTS.items():
+        part = default if given.get(name) is None else given[name]
+        given[name] = [new for old, new in own.items() if is_part(part, (old,))]
     # PEFT's task_type="SEQ_CLS" writes every usual name of a head, whether the model has it or not.
     saved = [canonical(model, name) for name in settings.get("modules_to_save") or []]
     saved = [name for name in saved if name not in HEADS or any(name in around((hf,)) for hf in paths)]

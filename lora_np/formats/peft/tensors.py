@@ -23,12 +23,12 @@ from lora_np.formats.huggingface import (
     write_folder,
 )
 from lora_np.formats.peft.config import adapted, check_carried, checked_settings, our_config, peft_config, saved_whole
-from lora_np.formats.peft.names import ROOT, canonical, unwrapped
+from lora_np.formats.peft.names import ROOT, all_nodes, canonical, unwrapped
 from lora_np.model import architectures
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import fingerprint, freeze, parameters, rebuild, unfreeze, with_arrays
+from lora_np.model.tree import fingerprint, freeze, locked, parameters, rebuild, unfreeze, with_arrays
 
 BASE_MARK, LENGTH_MARK = "lora_np_base_sha256", "lora_np_max_seq_length"  # in the metadata
 
@@ -61,6 +61,7 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
             key = f"{ROOT}{to_peft(model, hf_name(model, path, node))}.{theirs}"
             tensors[key] = array.T if transposed else array
             covered.add(f"{path}.{name}")
+    tensors |= shared_tensors(model)
     for path, (name, array) in whole(model, saved).items():
         tensors[f"{ROOT}{to_peft(model, name)}"] = to_file(model, path, array)
         covered.add(path)
@@ -79,6 +80,21 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
     content = peft_config(model, saved, None if base is None else str(base))
     own = registered("config", model.adapter).config.FIELDS
     write_folder(model, folder, "adapter_model.safetensors", tensors, "adapter_config.json", content, own, **marks)
+
+
+def shared_tensors(model):
+    """Return what the nodes of an adapter share, {its name in PEFT's files: tensor as it lies there}."""
+    shared, nodes, found = registered("config", model.adapter).shared, adapted(model), {}
+    for name, (theirs, transposed) in shared.tensors.items() if shared else ():
+        (first, array), *others = ((path, getattr(node, name)) for path, node in nodes.items())
+        for path, other in others:
+            if other is not array and not np.array_equal(other, array):
+                raise ValueError(
+                    f"{path}.{name} is another array than {first}.{name}, but a file holds one for all nodes; put the"
+                    " same into each."
+                )
+        found[theirs] = array.T if transposed else array
+    return found
 
 
 def base_hash(model, saved):
@@ -222,15 +238,23 @@ def take_tied(tensors, model, path):
 
 def put_on(model, config, targets, tensors, path):
     """Return the model with the adapted nodes whose arrays are in `tensors`, out of which they are taken."""
-    method = registered("config", config)
+    method, nodes = registered("config", config), all_nodes(model)
+
+    def taken(key, shape, transposed):
+        return held(take(tensors, key, path), shape, model.dtype, f"{key} in {path}", transposed)
+
+    common = method.shared
+    sizes = common.shapes([nodes[place].W.shape for place in targets], config) if common else {}
+    shared = {
+        name: locked(taken(common.tensors[name][0], size, common.tensors[name][1])) for name, size in sizes.items()
+    }
 
     def replace(place, node):
         mine, own = {}, config.at(targets[place])
         for name, shape in method.shapes(*node.W.shape, own).items():
             theirs, transposed = method.tensors[name]
-            key = f"{node.hf}.{theirs}"
-            mine[name] = held(take(tensors, key, path), shape, model.dtype, f"{key} in {path}", transposed)
-        return method.wrap(node, own, mine)
+            mine[name] = taken(f"{node.hf}.{theirs}", shape, transposed)
+        return method.wrap(node, own, {**mine, **shared})
 
     lora = adapt(model, config, targets, replace)
     aside = {name: replace(name, node) if name in targets else node for name, node in model.aside.items()}
