@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from numbers import Integral
+from typing import ClassVar
 
 import numpy as np
 
@@ -38,7 +39,9 @@ class PeftOptions:
     # how an adapter starts, for a file alone, where it is not held to its neutral value.
     FIELDS = {}
     CONSTANTS = {}  # what the method's files say beside
-    OURS = ()  # own fields that PEFT does not have: adapter_model.safetensors keeps them, in its metadata
+    OURS: ClassVar[
+        tuple[str, ...]
+    ] = ()  # own fields that PEFT does not have: adapter_model.safetensors keeps them, in its metadata
 
     # What would make another adapter.
     peft_type: InitVar[str] = "LORA"

@@ -79,10 +79,12 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
     if length := model.config.get("max_seq_length"):
         marks[LENGTH_MARK] = str(length)
     content = peft_config(model, saved, None if base is None else str(base))
-    if own := model.adapter.OURS:
-        marks[OURS_MARK] = json.dumps({name: getattr(model.adapter, name) for name in own})
-    own = registered("config", model.adapter).config.FIELDS
-    write_folder(model, folder, "adapter_model.safetensors", tensors, "adapter_config.json", content, own, **marks)
+    kind = registered("config", model.adapter).config
+    if kind.OURS:
+        marks[OURS_MARK] = json.dumps({name: getattr(model.adapter, name) for name in kind.OURS})
+    write_folder(
+        model, folder, "adapter_model.safetensors", tensors, "adapter_config.json", content, kind.FIELDS, **marks
+    )
 
 
 def base_hash(model, saved):
