@@ -23,6 +23,7 @@ _HOME = {
     "with_dropout": "lora_np.model.variants",
     "parameters": "lora_np.model.tree",
     "count_parameters": "lora_np.model.tree",
+    "freeze": "lora_np.model.tree",
     "unfreeze": "lora_np.model.tree",
     "astype": "lora_np.model.tree",
     "check_model": "lora_np.model.check",

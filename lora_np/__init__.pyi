@@ -21,6 +21,7 @@ from lora_np.model.check import check_model as check_model
 from lora_np.model.transformer import Transformer as Transformer
 from lora_np.model.tree import astype as astype
 from lora_np.model.tree import count_parameters as count_parameters
+from lora_np.model.tree import freeze as freeze
 from lora_np.model.tree import parameters as parameters
 from lora_np.model.tree import unfreeze as unfreeze
 from lora_np.model.variants import with_dropout as with_dropout

@@ -75,7 +75,7 @@ from lora_np.ops.fit import fit, number
 
 
 class DoRACache(NamedTuple):
-    z: np.ndarray  # (N, d_in)  the input after dropout
+    z: np.ndarray  # (N, d_in)  the input after dropout; None if A is frozen
     u: np.ndarray  # (N, r)
     h: np.ndarray  # (N, d_out)
     W: np.ndarray  # (d_in, d_out)
@@ -132,10 +132,11 @@ def dora_forward(x, W, b, A, B, m, scale, mask=None, exact=False, n=None):
 def dora_backward(dy, cache, needs=("x", "A", "B", "m")):
     """Return dx (N, d_in), dA (d_in, r), dB (r, d_out), dm (d_out,); None for those that `needs` does not name.
 
-    There is no dW and no db.
+    There is no dW and no db. `cache.z` may be None when "A" is not needed.
     """
     z, u, h, W, A, B, g, n, V, scale, mask = cache
-    fit("dora_backward", "dy (N, d_out), z (N, d_in), W (d_in, d_out), mask (N, d_in) or None", dy, z, W, mask)
+    spec = "dy (N, d_out), z (N, d_in) or None, W (d_in, d_out), mask (N, d_in) or None"
+    fit("dora_backward", spec, dy, z, W, mask)
     dx = dA = dB = dm = None
     through_norm = V is not None and ("A" in needs or "B" in needs)
     dh = dy * g  # (N, d_out)  (6)
@@ -197,7 +198,9 @@ class DoRALinear:
 
     def forward(self, x, rng=None):
         mask = dropout_mask(x.shape, self.dropout, rng, x.dtype)
-        return dora_forward(x, self.W, self.b, self.A, self.B, self.m, self.scale, mask, self.exact, self.n)
+        A, B, m = self.A, self.B, self.m
+        y, cache = dora_forward(x, self.W, self.b, A, B, m, self.scale, mask, self.exact, self.n)
+        return y, cache if "A" in self.trainable else cache._replace(z=None)
 
     def backward(self, dy, cache, needs_dx=True):
         dx, dA, dB, dm = dora_backward(dy, cache, needs(self, needs_dx))
