@@ -133,9 +133,10 @@ def freeze(model: Node, names: str | Iterable[str] | None = None) -> Node:
     ----------
     model : node
     names : str or list of str, optional
-        As `unfreeze` takes them: `freeze(lora, "*.A")` leaves B to be trained. Of those that were trained the new model
-        has copies. Without names all is frozen, and a writable array that is its own memory is locked in place, so
-        that nobody can write through another name; a view is copied first.
+        As `unfreeze` takes them: `freeze(lora, "*.A")` leaves B to be trained; for the mirror see `adapt/lora_fa.py`,
+        as A has no gradient while B is zero. Of those that were trained the new model has copies. Without names all is
+        frozen, and a writable array that is its own memory is locked in place, so that nobody can write through
+        another name; a view is copied first.
 
     Raises
     ------
