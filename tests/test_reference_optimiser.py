@@ -93,7 +93,7 @@ def two_steps(what, folder, optimiser_of, gradients_of=lambda model, grads, _: g
 
 def loraplus_errors():
     def optimiser(live):
-        factors = {r".*\.(B|b|m)": RATIO}  # the classifier's bias and DoRA's m, too
+        factors = {"B|b|m|gamma|beta": RATIO}  # the classifier's bias and DoRA's m, too
         return AdamW(live, lr=LR, weight_decay=0.0, lr_factors=factors)
 
     return two_steps("loraplus", "bert/dora", optimiser)
