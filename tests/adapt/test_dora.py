@@ -144,6 +144,42 @@ def test_dropout_acts_on_the_scaled_part_alone():
     assert np.allclose(y, x @ W + b + (g - 1.0) * (z @ W) + g * scale * (z @ A @ B), rtol=1e-13)
 
 
+@pytest.mark.filterwarnings("ignore")  # theirs, among themselves
+def test_with_dropout_it_is_what_peft_computes():
+    """One linear map of theirs in training, whose dropout has our mask: its output and every gradient."""
+    peft = pytest.importorskip("peft", reason="compares with PEFT, where it is installed", exc_type=ImportError)
+    import torch
+
+    class Masked(torch.nn.Module):
+        def forward(self, x):
+            return x * torch.from_numpy(mask)
+
+    inputs, fixed = drawn()
+    mask, dy = (rng(1).random((7, 5)) < 0.6) / 0.6, rng(2).standard_normal((7, 4))
+    whole = torch.nn.Sequential(torch.nn.Linear(5, 4)).double()
+    config = peft.LoraConfig(use_dora=True, r=2, lora_alpha=1.4, lora_dropout=0.4, target_modules=["0"])
+    theirs = peft.get_peft_model(whole, config).train().base_model.model[0]
+    theirs.lora_dropout["default"] = Masked()
+    A, B, m = theirs.lora_A["default"].weight, theirs.lora_B["default"].weight, theirs.lora_magnitude_vector["default"]
+    base = theirs.base_layer
+    for parameter, array in (
+        (A, inputs["A"].T),
+        (B, inputs["B"].T),
+        (m.weight, inputs["m"]),
+        (base.weight, fixed["W"].T),
+        (base.bias, fixed["b"]),
+    ):
+        parameter.data = torch.from_numpy(array)
+    x = torch.tensor(inputs["x"], requires_grad=True)
+    output = theirs(x)
+    output.backward(torch.from_numpy(dy))
+    y, cache = dora_forward(*called(inputs, fixed), mask)
+    for ours, other in zip(
+        (y, *dora_backward(dy, cache)), (output.detach(), x.grad, A.grad.T, B.grad.T, m.weight.grad)
+    ):
+        assert np.abs(ours - other.numpy()).max() < 1e-14 * np.abs(ours).max()
+
+
 def test_rank_stabilised_scale_and_patterns_go_with_it():
     config = lnp.LoRAConfig(
         r=4, lora_alpha=6, use_rslora=True, use_dora=True, rank_pattern={"value": 1}, alpha_pattern={"value": 5}
