@@ -26,6 +26,7 @@ _HOME = {
     "with_dropout": "lora_np.model.variants",
     "parameters": "lora_np.model.tree",
     "count_parameters": "lora_np.model.tree",
+    "freeze": "lora_np.model.tree",
     "unfreeze": "lora_np.model.tree",
     "astype": "lora_np.model.tree",
     "check_model": "lora_np.model.check",
@@ -39,6 +40,7 @@ _HOME = {
     "LoRAConfig": "lora_np.adapt.config",
     "IA3Config": "lora_np.adapt.ia3",
     "VeraConfig": "lora_np.adapt.vera",
+    "DoRAConfig": "lora_np.adapt.dora",
     "inject": "lora_np.adapt.methods",
     "merge": "lora_np.adapt.methods",
 }

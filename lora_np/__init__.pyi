@@ -4,6 +4,7 @@ from lora_np import course as course
 from lora_np import gradcheck as gradcheck
 from lora_np import ops as ops
 from lora_np.adapt.config import LoRAConfig as LoRAConfig
+from lora_np.adapt.dora import DoRAConfig as DoRAConfig
 from lora_np.adapt.ia3 import IA3Config as IA3Config
 from lora_np.adapt.methods import inject as inject
 from lora_np.adapt.methods import merge as merge
@@ -25,6 +26,7 @@ from lora_np.model.check import check_model as check_model
 from lora_np.model.transformer import Transformer as Transformer
 from lora_np.model.tree import astype as astype
 from lora_np.model.tree import count_parameters as count_parameters
+from lora_np.model.tree import freeze as freeze
 from lora_np.model.tree import parameters as parameters
 from lora_np.model.tree import unfreeze as unfreeze
 from lora_np.model.variants import with_dropout as with_dropout

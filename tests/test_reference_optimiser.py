@@ -1,17 +1,23 @@
 """AdamW and single operations against PyTorch; the arrays lie in tests/reference. Nothing here needs PyTorch."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import test_reference_models as models
 from safetensors.numpy import load_file
 
+import lora_np as lnp
 from lora_np import ops
+from lora_np.adapt.lora_fa import projected
 from lora_np.train.optimisers import AdamW
 
 FOLDER = Path(__file__).parent / "reference"
 TOLERANCE = 1e-12
 EPS = 1e-5  # of layer_norm
+FACTORS = {"vector": 7.0, "cube": 0.3}  # of AdamW's rate, in one setting
+LR, RATIO = 0.003, 16.0  # of LoRA+; LoRA-FA has the same rate
 CROSS_ENTROPY = tuple(
     {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": smoothing}
     for ignore_index in (-100, 1)
@@ -39,10 +45,12 @@ def adamw_errors():
     stored = load_file(FOLDER / "adamw.safetensors")
     names = [key.removeprefix("start.") for key in stored if key.startswith("start.")]
     errors = {}
-    for setting in ("plain", "other"):
+    for setting in ("plain", "other", "factors"):
         beta1, beta2, eps, weight_decay = stored[f"{setting}.options"].tolist()
         parameters = {name: stored[f"start.{name}"].copy() for name in names}
         optimiser = AdamW(parameters, lr=0.0, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+        if setting == "factors":
+            optimiser = AdamW(parameters, 0.0, (beta1, beta2), eps, weight_decay, lr_factors=FACTORS)
         for step, rate in enumerate(stored[f"{setting}.rates"].tolist()):
             optimiser.lr = rate
             optimiser.step({name: stored[f"gradient.{step}.{name}"] for name in names})
@@ -54,8 +62,54 @@ def adamw_errors():
 
 def test_adamw_gives_the_parameters_of_torch():
     errors = adamw_errors()
-    assert len(errors) == 2 * 5 * 3
+    assert len(errors) == 3 * 5 * 3
     assert_small(errors)
+
+
+# ---- LoRA+ and LoRA-FA as PEFT's optimisers take their steps
+
+
+def two_steps(what, folder, optimiser_of, gradients_of=lambda model, grads, _: grads):
+    """Return {what: relative error} of all arrays that a file of the adapter holds, after each of two steps from it."""
+    stored, given = load_file(FOLDER / "optimisers.safetensors"), load_file(FOLDER / "bert/reference.safetensors")
+    model = lnp.load_adapter(lnp.load_pretrained(FOLDER / "bert", dtype=np.float64), FOLDER / folder)
+    names, transposed = models.names_in_peft(model)
+    if what == "lorafa":
+        model = lnp.freeze(model, "*.A")
+    optimiser, batch = optimiser_of(lnp.parameters(model, trainable_only=True)), models.make_batch("bert", given)
+    errors = {}
+    for step in range(2):
+        _, cache = model.forward(batch)
+        grads = model.backward(models.upstream("bert", batch, given, np.float64), cache)
+        optimiser.step(gradients_of(model, grads, optimiser))
+        live = lnp.parameters(model)
+        theirs = {name: stored[f"{what}.{step}.{names[name]}"] for name in names}
+        for name, array in theirs.items():
+            ours = models.as_stored("bert", name, live[name], array.shape, transposed.get(name))
+            errors[f"{name} after step {step + 1}"] = relative_error(name, ours, array)
+    assert len(theirs) == sum(key.startswith(f"{what}.0.") for key in stored)
+    return errors
+
+
+def loraplus_errors():
+    def optimiser(live):
+        factors = {"B|b|m|gamma|beta": RATIO}  # the classifier's bias and DoRA's m, too
+        return AdamW(live, lr=LR, weight_decay=0.0, lr_factors=factors)
+
+    return two_steps("loraplus", "bert/dora", optimiser)
+
+
+def lorafa_errors():
+    def gradients(model, grads, optimiser):
+        optimiser.eps = 1e-6 / math.sqrt(1.0 - 0.999 ** (optimiser.t + 1))
+        return projected(model, grads)
+
+    return two_steps("lorafa", "bert/classifier", lambda live: AdamW(live, lr=LR, weight_decay=0.0), gradients)
+
+
+@pytest.mark.parametrize("errors_of", [loraplus_errors, lorafa_errors])
+def test_two_steps_are_those_of_an_optimiser_of_peft(errors_of):
+    assert_small(errors_of())
 
 
 # ---- operations: (forward, backward, differentiable arguments, fixed arguments)

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tokenize
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,10 @@ SUBJECT = ROOT / "adapt" / "lora.py"
 FIT = ROOT / "ops" / "fit.py"  # what all operations ask of their arguments; no operation itself
 IDIOMS = [FIT.with_name("erf.py"), FIT.with_name("rows.py")]  # what several operations call, or speed asks for
 OPS = sorted(set(FIT.parent.glob("*.py")) - {FIT, *IDIOMS, FIT.with_name("__init__.py"), FIT.with_name("cases.py")})
+# Methods of adaptation whose mathematics stand in their own file.
+WITH_MATHEMATICS = [
+    path for path in (ROOT / "adapt").glob("*.py") if "_backward(" in path.read_text() and path != SUBJECT
+]
 
 # Bounds on code lines: no blanks, comments or docstrings. Raise one only with a reason.
 MAX_FILE_OF_OPS = 90
@@ -145,7 +148,7 @@ def cache_classes(tree):
     }
 
 
-@pytest.mark.parametrize("path", OPS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*OPS, *WITH_MATHEMATICS], ids=lambda path: path.stem)
 def test_a_backward_unpacks_the_whole_cache_in_order_on_its_first_line(path):
     tree = ast.parse(path.read_text())
     fields = list(cache_classes(tree).values())
@@ -263,21 +266,22 @@ def test_shape_comments_are_true(path):
 def everything():
     """Run small models forward and backward with LoRA, and what else has shape comments."""
     import tiny
+    from adapt.test_methods import as_differentiated, fresh, frozen, with_ours
 
     from lora_np.compress.low_rank import low_rank_approximation
     from lora_np.gradcheck import check
 
     low_rank_approximation(np.random.default_rng(0).standard_normal((5, 4)), 2)
     lnp.load_data("digits")
-    for name in ("bert mean head", "gpt hidden", "vit"):
-        model, batch = tiny.adapted(name, dropout=0.1), tiny.batch(name)
-        y, cache = model.forward(batch, np.random.default_rng(0))
-        model.backward(np.ones_like(y), cache)
+    models = [(name, tiny.adapted(name, dropout=0.1)) for name in ("bert mean head", "gpt hidden", "vit")]
     for method in METHODS.values():
-        model = lnp.inject(tiny.build("bert"), method.config(target_modules="all-linear"), np.random.default_rng(0))
-        model = rebuild(model, lambda _, node: replace(node, dropout=0.1) if hasattr(node, "dropout") else node)
-        y, cache = model.forward(tiny.batch("bert"), np.random.default_rng(0))
-        model.backward(np.ones_like(y), cache)
+        for own in with_ours(method):
+            model = fresh(method, frozen("bert"), **own)
+            models += [("bert", model), ("bert", rebuild(model, as_differentiated))]
+    for name, model in models:
+        for rng in (np.random.default_rng(0), None):
+            y, cache = model.forward(tiny.batch(name), rng)
+            model.backward(np.ones_like(y), cache)
     for case in cases(np.random.default_rng(0)):
         if case.name in ("layer_norm", "attention, dropout"):
             check(case.forward, case.backward, case.inputs, case.fixed)

@@ -7,6 +7,8 @@ import lora_np as lnp
 rng = np.random.default_rng(0)
 model = lnp.load_pretrained("digits")
 lora = lnp.inject(model, lnp.LoRAConfig(r=4, lora_alpha=8, target_modules=["query"]), rng)
+dora = lnp.inject(model, lnp.LoRAConfig(r=4, use_dora=True), rng)
+exact = lnp.inject(model, lnp.DoRAConfig(r=4, exact_gradient=True), rng)
 batch = lnp.Batch.of([np.ones((16, 4))])
 output, cache = lora.forward(batch)
 grads = lora.backward(np.ones_like(output), cache)

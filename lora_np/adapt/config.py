@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from numbers import Integral
+from typing import ClassVar
 
 import numpy as np
 
@@ -27,6 +28,8 @@ class PeftOptions:
 
     A method whose mark is one of these options gives it another neutral value, `use_dora: InitVar[bool] = True`, and
     may have more of them. What its class adds to these fields is its own, and stands in FIELDS.
+
+    A class that is given the marks of a method below it makes that method's: LoRAConfig(use_dora=True) is a DoRAConfig.
 
     Parameters
     ----------
@@ -59,6 +62,8 @@ class PeftOptions:
     # how an adapter starts, for a file alone, where it is not held to its neutral value.
     FIELDS = {}
     CONSTANTS = {}  # what the method's files say beside
+    # Own fields that PEFT does not have: adapter_model.safetensors keeps them, in its metadata.
+    OURS: ClassVar[tuple[str, ...]] = ()
 
     # What would make another adapter.
     peft_type: InitVar[str] = "LORA"
@@ -94,6 +99,11 @@ class PeftOptions:
     runtime_config: InitVar[object] = None
     qalora_group_size: InitVar[int] = 16
     megatron_core: InitVar[str] = "megatron.core"
+
+    def __new__(cls, *_, **given):
+        below = reversed(cls.__subclasses__())  # the last, if a module was loaded anew
+        marked = (kind for kind in below if (own := marks(kind, cls)) and own.items() <= given.items())
+        return object.__new__(next(marked, cls))
 
     def __post_init__(self, *peft):
         check_neutral(dict(zip(options(type(self)), peft)), NOTES, kind=type(self))
@@ -143,6 +153,11 @@ def options(kind):
     return tuple(name for name, known in kind.__dataclass_fields__.items() if isinstance(known.type, InitVar))
 
 
+def marks(kind, above=PeftOptions):
+    """Return the options by whose values a configuration's class is told from one above it."""
+    return {name: getattr(kind, name) for name in OPTIONS if getattr(kind, name) != getattr(above, name)}
+
+
 OPTIONS = options(PeftOptions)
 NOTES = OPTIONS[OPTIONS.index("fan_in_fan_out") :]
 AFTERWARDS = OPTIONS[OPTIONS.index("init_lora_weights") :]  # what changes nothing once an adapter is trained
@@ -161,6 +176,8 @@ def are_by_name(value, fits):
 @dataclass(frozen=True)
 class LoRAConfig(PeftOptions):
     """What to adapt, and how; names, meanings and defaults are PEFT's, whose other options may stand at their defaults.
+
+    With use_dora=True it is the configuration of DoRA, a `DoRAConfig`.
 
     Parameters
     ----------

@@ -47,7 +47,8 @@ class LoRALinear:
 
     def forward(self, x, rng=None):
         mask = dropout_mask(x.shape, self.dropout, rng, x.dtype)
-        return lora_linear_forward(x, self.W, self.b, self.A, self.B, self.scale, mask)
+        y, cache = lora_linear_forward(x, self.W, self.b, self.A, self.B, self.scale, mask)
+        return y, cache if "A" in self.trainable else cache._replace(z=None)  # a frozen A never meets z again
 
     def backward(self, dy, cache, needs_dx=True):
         dx, dA, dB = lora_linear_backward(dy, cache, needs(self, needs_dx))

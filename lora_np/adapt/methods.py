@@ -35,7 +35,9 @@ class Method:
 
     name: str  # for sentences
     config: type  # of its configuration, a PeftOptions: what is adapted by default, and what may differ between nodes
-    node: type  # of its nodes, which have the signatures of `Linear`
+    # Of its nodes, which have the signatures of `Linear`. If their backward takes something for a constant, they have
+    # `as_differentiated()`, too: the node with that held, whose forward is what the backward is the gradient of.
+    node: type
     shapes: Callable  # `(d_in, d_out, config)` -> {field: shape} of what a node trains: how many numbers that is, too
     start: Callable  # `(path, node, config, rng)` -> {field: array} at the start, for a `Linear`
     wrap: Callable  # `(node, config, arrays)` -> its node around that `Linear`, with a start's arrays, or a file's

@@ -109,6 +109,7 @@ class Recipe(Plan):
     weight_decay: float = field(default=Plan.weight_decay, init=False)
     warmup: float = field(default=Plan.warmup, init=False)
     label_smoothing: float = field(default=Plan.label_smoothing, init=False)
+    lr_factors: dict = field(default_factory=dict, init=False)
 
     WHOLE = {"workers": 1, **Plan.WHOLE}
 

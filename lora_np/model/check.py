@@ -20,6 +20,9 @@ def check_model(model: Transformer, batch: Batch, seed: int = 0) -> Report:
     are zero (LoRA's B) are drawn at random and all others nudged, the upstream gradient is random, dropout is on
     everywhere. `report.ok` is the verdict, `print(report)` a table with a row for each trained array.
 
+    A node whose backward takes something for a constant, as DoRA's takes its norm, says so by `as_differentiated()`,
+    which returns the node with that held: the derivatives are of its forward.
+
     Parameters
     ----------
     model : Transformer
@@ -40,7 +43,8 @@ def check_model(model: Transformer, batch: Batch, seed: int = 0) -> Report:
         new = {name: jitter(array, rng) for name, array in arrays(node).items() if name in node.trainable}
         if getattr(node, "dropout", None) == 0.0:
             new["dropout"] = DROPOUT
-        return dataclasses.replace(node, **new) if new else node
+        node = dataclasses.replace(node, **new) if new else node
+        return node.as_differentiated() if hasattr(node, "as_differentiated") else node
 
     probe = rebuild(astype(model, np.float64), prepare)
     if batch.content.dtype.kind == "f":

@@ -129,17 +129,50 @@ def with_arrays(model, new):
     return rebuild(model, change)
 
 
-def freeze(model):
-    """Return a new model in which nothing is trained and no array can be written.
+def freeze(model: Node, names: str | Iterable[str] | None = None) -> Node:
+    """Return a new model in which the named parameters are not trained, or nothing is, and no array of them can be
+    written.
 
-    A writable array that is its own memory is locked in place, so that nobody can write through another name; a view
-    is copied first.
+    Parameters
+    ----------
+    model : node
+    names : str or list of str, optional
+        As `unfreeze` takes them: `freeze(lora, "*.A")` leaves B to be trained; for the mirror see `adapt/lora_fa.py`,
+        as A has no gradient while B is zero. Of those that were trained the new model has copies. Without names all is
+        frozen, and a writable array that is its own memory is locked in place, so that nobody can write through
+        another name; a view is copied first.
+
+    Raises
+    ------
+    ValueError
+        If a name matches nothing.
     """
+    chosen = None if names is None else named(model, names, "freeze")
 
-    def change(_, node):
-        return dataclasses.replace(node, trainable=(), **{name: locked(array) for name, array in arrays(node).items()})
+    def change(path, node):
+        mine = {name: array for name, array in arrays(node).items() if chosen is None or join(path, name) in chosen}
+        if chosen is not None:
+            mine = {name: array.copy() for name, array in mine.items() if name in node.trainable}
+        kept = tuple(name for name in node.trainable if chosen is not None and name not in mine)
+        return dataclasses.replace(node, trainable=kept, **{name: locked(array) for name, array in mine.items()})
 
     return rebuild(model, change)
+
+
+def named(model, names, who, fixed=()):
+    """Return the parameters that names mean: their own, those of nodes above them, shell patterns, "all"."""
+    known, chosen = [name for name in parameters(model) if name not in fixed], set()
+    for name in [names] if isinstance(names, str) else names:
+        if name in fixed:
+            raise ValueError(f"{name} lies under an adapter and stays frozen; merge the adapter before you train it.")
+        found = [key for key in known if name == "all" or fnmatchcase(key, name) or fnmatchcase(key, f"{name}.*")]
+        if not found:
+            raise ValueError(
+                f"{who} found no parameter or node named {name!r};"
+                f" {nearest(name, [*known, *(p for p, _ in walk(model) if p)])}"
+            )
+        chosen.update(found)
+    return chosen
 
 
 def locked(array):
@@ -170,20 +203,7 @@ def unfreeze(model: Node, names: str | Iterable[str]) -> Node:
         If a name matches nothing, or an array that stays frozen under an adapter.
     """
     fixed = {join(path, name) for path, node in walk(model) for name in never_trained(node)}
-    known, chosen = [name for name in parameters(model) if name not in fixed], set()
-    for name in [names] if isinstance(names, str) else names:
-        if name in fixed:
-            raise ValueError(
-                f"{name} lies under an adapter, or is shared by its nodes, and stays frozen; merge the adapter before"
-                " you train it."
-            )
-        found = [key for key in known if name == "all" or fnmatchcase(key, name) or fnmatchcase(key, f"{name}.*")]
-        if not found:
-            raise ValueError(
-                f"unfreeze found no parameter or node named {name!r};"
-                f" {nearest(name, [*known, *(p for p, _ in walk(model) if p)])}"
-            )
-        chosen.update(found)
+    chosen = named(model, names, "unfreeze", fixed)
 
     def change(path, node):
         trainable = tuple(name for name in arrays(node) if name in node.trainable or join(path, name) in chosen)

@@ -36,7 +36,7 @@ from lora_np.ops.linear import linear_forward
 
 
 class LoRALinearCache(NamedTuple):
-    z: np.ndarray  # (N, d_in)  the input after dropout
+    z: np.ndarray  # (N, d_in)  the input after dropout; None if A is frozen
     u: np.ndarray  # (N, r)
     W: np.ndarray  # (d_in, d_out)
     A: np.ndarray  # (d_in, r)
@@ -76,10 +76,11 @@ def lora_linear_forward(x, W, b, A, B, scale, mask=None):
 def lora_linear_backward(dy, cache, needs=("x", "A", "B")):
     """Return dx (N, d_in), dA (d_in, r), dB (r, d_out); None for those that `needs` does not name.
 
-    There is no dW and no db.
+    There is no dW and no db. `cache.z` may be None when "A" is not needed.
     """
     z, u, W, A, B, scale, mask = cache
-    fit("lora_linear_backward", "dy (N, d_out), z (N, d_in), W (d_in, d_out), mask (N, d_in) or None", dy, z, W, mask)
+    spec = "dy (N, d_out), z (N, d_in) or None, W (d_in, d_out), mask (N, d_in) or None"
+    fit("lora_linear_backward", spec, dy, z, W, mask)
     dx = dA = dB = None
     if "B" in needs:
         dB = scale * (u.T @ dy)  # (r, d_out)  (4)

@@ -16,6 +16,7 @@ from lora_np.files.safetensors import read_safetensors, write_safetensors
 def save_checkpoint(training, path, history, run=None):
     """Write the state of a `Training`, a record of its past, and what the run is: both JSON-serialisable."""
     metadata = {"step": str(training.done), "history": json.dumps(history), "run": json.dumps(run)}
+    metadata["factors"] = json.dumps(unusual(training.optimiser.factors))
     write_safetensors(path, state(training), metadata)
 
 
@@ -47,9 +48,10 @@ def restored(training, path, run):
             raise ValueError(f"{path} holds {name} with numbers that are not finite; it is damaged, start a new run.")
     try:
         step, history = int(metadata["step"]), json.loads(metadata["history"])
-        theirs = json.loads(metadata.get("run", "null"))
+        theirs, factors = json.loads(metadata.get("run", "null")), json.loads(metadata.get("factors", "{}"))
     except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no checkpoint of a run ({error!r}).") from error
+    check_factors(path, factors, unusual(training.optimiser.factors))
     if run is not None:
         check_run(path, theirs, json.loads(json.dumps(run)))
     if not 0 <= step <= training.total:
@@ -69,6 +71,23 @@ def check_run(path, theirs, mine):
             raise ValueError(
                 f"{path} was saved by a run with {name} = {theirs.get(name)!r}, but here it is"
                 f" {mine.get(name)!r}; put that back, or start a new run."
+            )
+
+
+def unusual(factors):
+    """Return those factors of a learning rate that are not 1."""
+    return {name: factor for name, factor in factors.items() if factor != 1.0}
+
+
+def check_factors(path, theirs, mine):
+    """Raise if the arrays of a run had other learning rates beside each other than here."""
+    if not isinstance(theirs, dict):
+        raise ValueError(f"the learning rates' factors in {path} are damaged; delete that file to start the run anew.")
+    for name in sorted({*theirs, *mine}):
+        if theirs.get(name, 1.0) != mine.get(name, 1.0):
+            raise ValueError(
+                f"{path} was saved by a run in which lr_factors gave {name} {theirs.get(name, 1.0)} times the learning"
+                f" rate, but here it has {mine.get(name, 1.0)} times; put that back, or start a new run."
             )
 
 

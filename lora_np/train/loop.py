@@ -5,7 +5,7 @@ interrupted and resumed equals an unbroken one to the bit.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 
 import numpy as np
@@ -33,6 +33,7 @@ RANGES = {  # of the numbers of a plan
 class Plan:
     """The numbers that decide a training run.
 
+    `lr_factors` are those of `AdamW`: the rate of the schedule is multiplied by them.
     `shares` and `max_tokens` are those of `step.loss_and_gradients`. With `group_by_length` the sequences of a
     batch have neighbouring lengths; the order of the batches is random all the same.
 
@@ -52,6 +53,7 @@ class Plan:
     shares: int = 1
     max_tokens: int | None = None
     group_by_length: bool = False
+    lr_factors: dict = field(default_factory=dict)
 
     WHOLE = {"epochs": 1, "batch_size": 1, "shares": 1, "max_tokens": 1, "seed": 0}  # the least of each integer
 
@@ -99,6 +101,9 @@ class Training:
         `augment(rows, rng)` returns the sequences of a batch in place of `[sequences[row] for row in rows]`.
     loss : Classification or NextToken, optional
         Without it, `Classification` with the plan's label smoothing. A GPT-2 takes `NextToken()`.
+    precondition : callable, optional
+        `precondition(model, gradients)` returns what the optimiser takes in the gradients' place, such as
+        `lora_fa.projected`.
 
     Raises
     ------
@@ -106,14 +111,20 @@ class Training:
         If the model has nothing to train, or the loss cannot be had of it, the sequences and the labels.
     """
 
-    def __init__(self, model, sequences, labels, plan, augment=None, loss=None):
+    def __init__(self, model, sequences, labels, plan, augment=None, loss=None, precondition=None):
         self.model, self.sequences, self.plan = model, sequences, plan
         self.labels = labels if labels is None else np.asarray(labels)
         self.loss = loss or Classification(plan.label_smoothing)
         self.loss.check(model, sequences, labels)
+        self.precondition = precondition or (lambda _, gradients: gradients)
         self.lengths = np.array([len(sequence) for sequence in sequences])
         self.augment = augment or (lambda rows, _: [sequences[row] for row in rows])
-        self.optimiser = AdamW(parameters(model, trainable_only=True), lr=plan.lr, weight_decay=plan.weight_decay)
+        self.optimiser = AdamW(
+            parameters(model, trainable_only=True),
+            lr=plan.lr,
+            weight_decay=plan.weight_decay,
+            lr_factors=plan.lr_factors,
+        )
         self.steps_per_epoch = math.ceil(len(sequences) / plan.batch_size)
         self.total = plan.epochs * self.steps_per_epoch
         self.done = 0  # steps
@@ -161,7 +172,7 @@ class Training:
                         f" {plan.lr}."
                     )
                 self.optimiser.lr = lr = linear_schedule(self.done, self.total, plan.lr, plan.warmup)
-                self.optimiser.step(grads)
+                self.optimiser.step(self.precondition(self.model, grads))
                 after_step(self.model, self.done, grads)
                 self.done += 1
                 ends_epoch = self.done % self.steps_per_epoch == 0

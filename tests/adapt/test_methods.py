@@ -19,9 +19,10 @@ import lora_np as lnp
 from lora_np.adapt import lora
 from lora_np.adapt.methods import METHODS, adapted_nodes, after_step, is_adapted, registered
 from lora_np.adapt.targets import hf_name, targets_of, to_peft
+from lora_np.files.safetensors import read_safetensors, write_safetensors
 from lora_np.formats.peft.config import own_settings
 from lora_np.model.nodes import Linear
-from lora_np.model.tree import arrays, fingerprint, freeze, walk, with_arrays
+from lora_np.model.tree import arrays, fingerprint, freeze, rebuild, walk, with_arrays
 
 MODELS = ("bert mean head", "gpt", "vit")  # one of each architecture
 ROUNDING = {np.float64: 1e-12, np.float32: 1e-4}
@@ -53,13 +54,19 @@ def configuration(method, model, **given):
     return method.config(target_modules="all-linear", **{**options, **given})
 
 
-def fresh(method, model, seed=3):
-    return lnp.inject(model, configuration(method, model), np.random.default_rng(seed))
+def with_ours(method):
+    """Return options for `configuration`: none, and those that PEFT does not have, if there are any."""
+    ours = {field.name: field for field in dataclasses.fields(method.config) if field.name in method.config.OURS}
+    return [{}, *([{name: unusual(field.type, field.default) for name, field in ours.items()}] if ours else [])]
 
 
-def trained(method, model, seed=3):
+def fresh(method, model, seed=3, **given):
+    return lnp.inject(model, configuration(method, model, **given), np.random.default_rng(seed))
+
+
+def trained(method, model, seed=3, **given):
     """Return the model adapted, with every array that is trained moved away from its start."""
-    rng, model = np.random.default_rng([seed, 1]), fresh(method, model, seed)
+    rng, model = np.random.default_rng([seed, 1]), fresh(method, model, seed, **given)
     live = lnp.parameters(model, trainable_only=True)
     return with_arrays(model, {k: (a + 0.2 * rng.standard_normal(a.shape)).astype(a.dtype) for k, a in live.items()})
 
@@ -103,6 +110,11 @@ def nodes_of(model):
     return {path: (type(node), settings_of(node)) for path, node in adapted_nodes(model).items()}
 
 
+def as_differentiated(_, node):
+    """Return a node with that held which its backward takes for a constant."""
+    return node.as_differentiated() if hasattr(node, "as_differentiated") else node
+
+
 # ---- what is checked
 
 
@@ -122,16 +134,19 @@ def it_starts_where_it_says(method, name, _):
 
 
 def every_gradient_is_proven(method, name, _):
-    model = fresh(method, frozen(name, dropout=0.2))
-    live = lnp.parameters(model, trainable_only=True)
-    assert set(live) == {f"{path}.{field}" for path in adapted_nodes(model) for field in method.tensors}
-    report = lnp.check_model(model, batch_for(name))
-    assert report.ok and {row.argument for row in report.rows} >= set(live), report
-    moved = trained(method, frozen(name))
-    output, cache = moved.forward(batch_for(name), np.random.default_rng(0))
-    grads = moved.backward(np.random.default_rng(1).standard_normal(output.shape), cache)
-    silent = [key for key, gradient in grads.items() if not gradient.any()]
-    assert not silent, f"no gradient away from the start: {silent}"
+    for own in with_ours(method):
+        model = fresh(method, frozen(name, dropout=0.2), **own)
+        live = lnp.parameters(model, trainable_only=True)
+        assert set(live) == {f"{path}.{field}" for path in adapted_nodes(model) for field in method.tensors}
+        report = lnp.check_model(model, batch_for(name))
+        assert report.ok and {row.argument for row in report.rows} >= set(live), report
+        moved = trained(method, frozen(name), **own)
+        output, cache = moved.forward(batch_for(name), np.random.default_rng(0))
+        grads = moved.backward(np.random.default_rng(1).standard_normal(output.shape), cache)
+        silent = [key for key, gradient in grads.items() if not gradient.any()]
+        assert not silent, f"no gradient away from the start: {silent}"
+        held = rebuild(moved, as_differentiated)
+        assert np.array_equal(outputs(held, name, np.random.default_rng(0)), output), "what is held is not what was"
 
 
 def merged_is_unmerged(method, name, _):
@@ -151,21 +166,23 @@ def merged_is_unmerged(method, name, _):
 
 
 def it_comes_back_to_the_bit(method, name, folder):
-    base = frozen(name, np.float32)
-    model = trained(method, base)
-    lnp.save_adapter(model, folder / "first")
-    again = lnp.load_adapter(base, folder / "first")
-    assert content(again) == content(model) and nodes_of(again) == nodes_of(model)
-    for own in own_settings(method.config):
-        if own not in {
-            *method.config.PATTERNS.values(),
-            *method.config.PARTS,
-        }:  # those name nodes by their names in files
-            assert getattr(again.adapter, own) == getattr(model.adapter, own), own
-    assert np.array_equal(*(outputs(one, name, np.random.default_rng(0)) for one in (again, model)))  # dropout, too
-    lnp.save_adapter(again, folder / "second")
-    for file in ("adapter_model.safetensors", "adapter_config.json"):
-        assert (folder / "first" / file).read_bytes() == (folder / "second" / file).read_bytes(), file
+    for k, given in enumerate(with_ours(method)):
+        base, (first, second) = frozen(name, np.float32), (folder / f"{k} first", folder / f"{k} second")
+        model = trained(method, base, **given)
+        lnp.save_adapter(model, first)
+        again = lnp.load_adapter(base, first)
+        assert content(again) == content(model) and nodes_of(again) == nodes_of(model)
+        for own in (*own_settings(method.config), *method.config.OURS):
+            if own not in {
+                *method.config.PATTERNS.values(),
+                *method.config.PARTS,
+            }:  # those name nodes by their names in files
+                assert getattr(again.adapter, own) == getattr(model.adapter, own), own
+        one, other = (outputs(model, name, np.random.default_rng(0)) for model in (again, model))  # dropout, too
+        assert np.array_equal(one, other)
+        lnp.save_adapter(again, second)
+        for file in ("adapter_model.safetensors", "adapter_config.json"):
+            assert (first / file).read_bytes() == (second / file).read_bytes(), file
 
 
 def the_files_hold_its_table(method, name, folder):
@@ -266,7 +283,8 @@ def a_configuration_says_how_and_one_that_does_not_fit_is_refused(method, name, 
     mine = {field: getattr(node, field) for field in (*method.tensors, *getattr(node, "SHARED", ()))}
     assert not method.differs(node, model.adapter.at(names))
     for field in dataclasses.fields(method.config):
-        if field.type not in (bool, int, float) or field.name not in own_settings(method.config):
+        own = (*own_settings(method.config), *method.config.OURS)
+        if field.type not in (bool, int, float) or field.name not in own:
             continue
         value = (
             not getattr(model.adapter, field.name)
@@ -301,6 +319,13 @@ def a_file_with_a_value_of_another_kind_is_refused(method, name, folder):
     for field in own_settings(method.config):
         path.write_text(json.dumps({**right, field: [[1]]}))
         with pytest.raises(ValueError, match=rf"adapter_config\.json has {field} = \[\[1\]\]; expected "):
+            lnp.load_adapter(base, folder)
+    path.write_text(json.dumps(right))
+    weights = folder / "adapter_model.safetensors"
+    tensors, metadata = read_safetensors(weights)
+    for field in method.config.OURS:
+        write_safetensors(weights, tensors, {**metadata, "lora_np_options": json.dumps({field: [[1]]})})
+        with pytest.raises(ValueError, match=rf"adapter_model\.safetensors has {field} = \[\[1\]\]; expected "):
             lnp.load_adapter(base, folder)
 
 

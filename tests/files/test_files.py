@@ -193,7 +193,8 @@ FIRST = "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight"
 @pytest.mark.parametrize(
     ("damage", "received"),
     [
-        (lambda f: edit(f, use_dora=True), "use_dora = True"),
+        (lambda f: edit(f, use_qalora=True), "use_qalora = True"),
+        (lambda f: edit(f, use_dora=True), "lacks the tensor .*lora_magnitude_vector"),
         (lambda f: edit(f, peft_type="OFT"), "OFT"),
         (lambda f: edit(f, bias="all"), "bias"),
         (lambda f: edit(f, r=3), r"\(2, 12\).*\(3, 12\)"),

@@ -215,7 +215,14 @@ ADAPTERS = {  # folder: what its forward gives
             *("bert/high_rank_pattern", "bert/pattern_of_nothing", "bert/target_of_nothing", "bert/word_embeddings"),
             *("bert/embedding_layers", "bert/resized", "bert/resized_saved", "bert/layer_norms"),
             *("bert/output_whole", "bert_gamma/layer_norms", "vit/all_linear", "vit/high_rank", "bert/rslora"),
-            *("bert/gaussian", "bert/not_initialised", "bert/exclude", "bert/exclude_pattern", "bert/one_layer"),
+            *(
+                "bert/dora",
+                "bert/gaussian",
+                "bert/not_initialised",
+                "bert/exclude",
+                "bert/exclude_pattern",
+                "bert/one_layer",
+            ),
             *("bert/layers_pattern", "bert/regular_expression", "bert/other_name"),
         ],
         "encoder",
@@ -242,7 +249,6 @@ OTHERS = {  # folder: what PEFT computes, and the words by which to refuse it if
     "gpt2/lm_head": ("logits", "lm_head"),
     "gpt2/lm_head_target": ("logits", "lm_head"),
     "gpt2/wte_target": ("logits", "wte"),
-    "bert/dora": ("encoder", "use_dora"),
     "bert/bias_lora_only": ("encoder", "bias"),
     "bert/bias_all": ("encoder", "bias"),
     "bert/lora_bias": ("encoder", "lora_bias"),
@@ -554,7 +560,7 @@ def test_adapter_configurations_of_other_versions_are_read(name, change, copy):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("use_dora", True), ("bias", "all"), ("bias", "lora_only"), ("lora_bias", True), ("use_qalora", True),
+        ("bias", "all"), ("bias", "lora_only"), ("lora_bias", True), ("use_qalora", True),
         ("layer_replication", [[0, 2], [1, 2]]), ("trainable_token_indices", [1]), ("peft_type", "ADALORA"),
         ("peft_type", "LOHA"), ("init_lora_weights", "pissa"), ("init_lora_weights", "olora"),
         ("init_lora_weights", "pissa_niter_4"), ("init_lora_weights", "loftq"), ("init_lora_weights", "corda"),
@@ -1023,7 +1029,7 @@ def test_the_neutral_words_of_peft_are_accepted(words):
 @pytest.mark.parametrize(
     ("word", "value"),
     [
-        ("bias", "all"), ("bias", "lora_only"), ("use_dora", True), ("lora_bias", True), ("inference_mode", True),
+        ("bias", "all"), ("bias", "lora_only"), ("use_dora", 2), ("lora_bias", True), ("inference_mode", True),
         ("init_lora_weights", "gaussian"), ("init_lora_weights", "pissa"), ("init_lora_weights", "olora"),
         ("init_lora_weights", False), ("init_lora_weights", "orthogonal"), ("init_lora_weights", "eva"),
         ("layer_replication", [[0, 1]]), ("trainable_token_indices", [1, 2]), ("target_parameters", ["x"]),

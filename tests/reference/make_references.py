@@ -26,6 +26,7 @@ import peft
 import torch
 import transformers
 from peft import PeftModel, get_peft_model
+from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer
 from safetensors.numpy import load_file, save_file
 from torch.nn import functional as F
 
@@ -160,6 +161,32 @@ ADAPTERS = {
         "fan_in_fan_out": True,
     },
     "vit/vera": {"config": "VeraConfig", "r": 9, "d_initial": 0.6, "target_modules": r".*(q_proj|fc1|fc2)"},
+    "bert/dora": {
+        "use_dora": True,
+        "r": 2,
+        "lora_alpha": 5,
+        "use_rslora": True,
+        "target_modules": r".*layer\.\d+\.(attention\.self\.(query|key)|output\.dense)",
+        "rank_pattern": {"query": 3, r"layer\.1\.output\.dense": 1},
+        "alpha_pattern": {r"layer\.0\..*key": 7},
+        "task_type": "SEQ_CLS",
+    },
+    "gpt2/dora": {
+        "use_dora": True,
+        "r": 3,
+        "lora_alpha": 5,
+        "target_modules": ["c_attn", "mlp.c_proj"],
+        "fan_in_fan_out": True,
+        "alpha_pattern": {r"h\.1\..*": 9},
+    },
+    "vit/dora": {
+        "use_dora": True,
+        "r": 2,
+        "lora_alpha": 3,
+        "target_modules": ["q_proj", "v_proj", "fc2"],
+        "modules_to_save": ["classifier"],
+        "rank_pattern": {"fc2": 1},
+    },
     "vit/six": {"r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]},
     "vit/patterns": {
         "r": 2,
@@ -307,7 +334,7 @@ def save(model, folder):
 
 
 def make_adamw():
-    """Five steps of torch.optim.AdamW in two settings, the second with a rate that changes."""
+    """Five steps of torch.optim.AdamW in three settings, two with a rate that changes, one of them by other factors."""
     rng = np.random.default_rng([SEED, 1])
     shapes = {"matrix": (4, 3), "vector": (5,), "cube": (2, 3, 2)}
     stored = {f"start.{name}": rng.standard_normal(shape) for name, shape in shapes.items()}
@@ -315,18 +342,48 @@ def make_adamw():
         for name, shape in shapes.items():
             stored[f"gradient.{step}.{name}"] = (1e-7 if name == "vector" else 1.0) * rng.standard_normal(shape)
     settings = {"plain": (0.01, (0.9, 0.999), 1e-8, 0.01), "other": (0.03, (0.8, 0.95), 1e-6, 0.1)}
+    settings["factors"] = settings["other"]
     for setting, (lr, betas, eps, weight_decay) in settings.items():
         rates = np.array([lr * (1.0 if setting == "plain" else 1.0 - step / 5) for step in range(5)])
         tensors = {name: torch.tensor(stored[f"start.{name}"], requires_grad=True) for name in shapes}
-        optimiser = torch.optim.AdamW(tensors.values(), lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        groups = [{"params": [tensor]} for tensor in tensors.values()]
+        optimiser = torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        factors = operations.FACTORS if setting == "factors" else {}
         for step in range(5):
-            optimiser.param_groups[0]["lr"] = float(rates[step])
+            for name, group in zip(shapes, optimiser.param_groups):
+                group["lr"] = float(rates[step]) * factors.get(name, 1.0)
             for name, tensor in tensors.items():
                 tensor.grad = torch.from_numpy(stored[f"gradient.{step}.{name}"])
             optimiser.step()
             stored |= {f"{setting}.{step}.{name}": t.detach().numpy().copy() for name, t in tensors.items()}
         stored |= {f"{setting}.rates": rates, f"{setting}.options": np.array([*betas, eps, weight_decay])}
     save_file(stored, HERE / "adamw.safetensors")
+
+
+def make_optimisers(base, inputs):
+    """Two steps of PEFT's own optimisers, from adapters that are stored, with its words for what is trained."""
+    stored = {}
+    for what, folder, make in (
+        ("loraplus", "bert/dora", loraplus),
+        ("lorafa", "bert/classifier", lorafa),
+    ):
+        model = PeftModel.from_pretrained(copy.deepcopy(base), HERE / folder, is_trainable=True).eval()
+        optimiser = make(model)
+        for step in range(2):
+            optimiser.zero_grad()
+            run(model, "bert", inputs).backward(torch.from_numpy(inputs["doutput"]))
+            optimiser.step()
+            stored |= {f"{what}.{step}.{name}": value for name, value in written(model).items()}
+    save_file(stored, HERE / "optimisers.safetensors")
+
+
+def loraplus(model):
+    return create_loraplus_optimizer(model, torch.optim.AdamW, lr=operations.LR, loraplus_lr_ratio=operations.RATIO)
+
+
+def lorafa(model):
+    config = model.peft_config["default"]
+    return create_lorafa_optimizer(model, config.r, config.lora_alpha, operations.LR, weight_decay=0.0)
 
 
 def make_operations():
@@ -382,6 +439,7 @@ PATTERNS = {"rank_pattern": {"query": 3}, "alpha_pattern": {r"layer\.1\..*value"
 WRITTEN = {  # what: the model, the configuration, the pooling of a head of our own
     "BERT, classifier trained": ("bert", {"task_type": "SEQ_CLS"}, None),
     "BERT, patterns": ("bert", PATTERNS, None),
+    "BERT, DoRA, patterns": ("bert", {"use_dora": True, **PATTERNS}, None),
     "BERT, mean-pooled head": ("bert_hidden", {"task_type": "SEQ_CLS"}, "mean"),
     "GPT-2": ("gpt2", {"target_modules": ["c_attn", "mlp.c_proj"]}, None),
     "ViT, all linear": ("vit", {"target_modules": "all-linear"}, None),
@@ -476,7 +534,12 @@ def measure(inputs):
                     if of_kind:
                         errors[f"{len(of_kind)} {words}"] = max(of_kind)
                 yield from ((f"{name}, {dtype.__name__}: {what}", error, bound) for what, error in errors.items())
-    for what, errors in (("operations", operations.operation_errors()), ("AdamW", operations.adamw_errors())):
+    for what, errors in (
+        ("operations", operations.operation_errors()),
+        ("AdamW", operations.adamw_errors()),
+        ("LoRA+, two steps of PEFT's optimiser", operations.loraplus_errors()),
+        ("LoRA-FA, two steps of PEFT's optimiser", operations.lorafa_errors()),
+    ):
         yield what, max(errors.values()), operations.TOLERANCE
     for what in WRITTEN:
         for function in (adapter_in_peft, merged_in_transformers):
@@ -497,14 +560,16 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", NOT_OURS)
     torch.manual_seed(SEED)
-    inputs = {}
+    inputs, first = {}, None
     for name in MODELS:
         shutil.rmtree(HERE / name, ignore_errors=True)
         base, inputs[name] = make_model(name)
+        first = first or (base, inputs[name])  # BERT
         for adapter in ADAPTERS:
             if adapter.startswith(f"{name}/"):
                 make_adapter(adapter, base, inputs[name])
     make_adamw()
+    make_optimisers(*first)
     make_operations()
     for path in HERE.rglob("*.safetensors"):
         path.chmod(0o644)  # the library makes its files private

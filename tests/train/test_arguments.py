@@ -84,6 +84,41 @@ def test_rates_without_meaning_are_refused_at_the_start_and_before_a_step(rates)
     assert (live["W"] == 1).all()
 
 
+NAMES = ("layer.0.attention.query.A", "layer.0.attention.query.B", "layer.1.attention.query.B", "head.classifier.b")
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        ({"C": 2.0}, "lr_factors: 'C' matches nothing; the nearest that exist are "),
+        ({"quary.B": 2.0}, "'quary.B' matches nothing; .* query.B"),
+        ({"query": 2.0}, "'query' matches nothing"),  # the end of a name, as in rank_pattern
+        ({"B": 16, "query.B": 4}, "what 'query.B' matches, a pattern before it matches already; put it first"),
+        ({"(": 2.0}, r"the key '\(' of lr_factors: '\(' is no regular expression"),
+        ({1: 2.0}, "must be a dict of factors by name"),
+        ([("B", 2.0)], "must be a dict of factors by name"),
+        (16, "must be a dict of factors by name"),
+    ]
+    + [({"B": bad}, r"lr_factors\['B'\] must be ") for bad in (0, -1, math.inf, math.nan, "16", None, True, [2.0])],
+)
+def test_factors_of_the_learning_rate_without_meaning_are_refused(factors, words):
+    live = {name: np.ones(2) for name in NAMES}
+    with pytest.raises(ValueError, match=words):
+        lnp.AdamW(live, lr=0.1, lr_factors=factors)
+
+
+def test_the_first_pattern_that_matches_the_end_of_a_name_says_its_factor():
+    live = {name: np.ones(2) for name in NAMES}
+    given = {r"layer\.1\..*": np.float32(4), "query.B": 16, r"head\..*": 0.5}
+    optimiser = lnp.AdamW(live, lr=0.25, lr_factors=given)
+    assert [optimiser.rate(name) for name in NAMES] == [0.25, 4.0, 1.0, 0.125]
+    assert all(type(factor) is float for factor in optimiser.factors.values())
+    optimiser.lr = 0.5
+    assert [optimiser.rate(name) for name in NAMES] == [0.5, 8.0, 2.0, 0.25]
+    optimiser.step({name: np.ones(2) for name in NAMES})
+    assert np.allclose([1.0 - live[name][0] for name in NAMES], [0.5, 8.0, 2.0, 0.25], rtol=0.05)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"warmup": bad} for bad in (5, -0.1, math.nan, "0.1", None, True)]

@@ -76,6 +76,38 @@ def test_a_checkpoint_of_another_run_is_refused_and_changes_nothing(tmp_path):
     assert equal(before, state(other))
 
 
+def test_the_schedule_multiplies_the_factors_and_a_resumed_run_keeps_them(tmp_path):
+    plan = dataclasses.replace(PLAN, lr_factors={"B": 16, r"head\..*": 0.5})
+    unbroken, broken, plain = fresh(plan), fresh(plan), fresh()
+    for step in unbroken.steps():
+        assert unbroken.optimiser.rate("layer.0.mlp.up.B") == 16 * step.lr
+        assert unbroken.optimiser.rate("layer.0.mlp.up.A") == step.lr == unbroken.optimiser.lr
+    next(broken.steps())
+    save_checkpoint(broken, tmp_path / "checkpoint.safetensors", [])
+    resumed = fresh(plan)
+    load_checkpoint(resumed, tmp_path / "checkpoint.safetensors")
+    assert len(list(resumed.steps())) == 14 and equal(state(resumed), state(unbroken))
+    list(plain.steps())
+    assert not equal(state(plain), state(unbroken))
+    for other in (PLAN, dataclasses.replace(plan, lr_factors={"B": 16})):
+        training = fresh(other)
+        before = state(training)
+        with pytest.raises(ValueError, match=r"lr_factors gave head\.classifier\.W 0\.5 times|mlp\.\w+\.B 16\.0 times"):
+            load_checkpoint(training, tmp_path / "checkpoint.safetensors")
+        assert equal(state(training), before) and training.done == 0
+
+
+def test_what_the_optimiser_takes_may_be_made_of_the_gradients():
+    def nothing(model, gradients):
+        assert list(gradients) == list(lnp.parameters(model, trainable_only=True))
+        return {name: np.zeros_like(gradient) for name, gradient in gradients.items()}
+
+    training = Training(tiny.adapted("bert mean head"), ROWS, LABELS, PLAN, precondition=nothing)
+    before = state(training)
+    training.optimiser.weight_decay = 0.0
+    assert len(list(training.steps())) == training.total and equal(state(training), before)
+
+
 def test_each_epoch_goes_once_through_all_examples_in_a_new_order():
     training = fresh()
     epochs = [np.concatenate([training.rows(5 * epoch + k) for k in range(5)]) for epoch in range(3)]

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from lora_np.adapt.config import AFTERWARDS, OPTIONS, TASKS, PeftOptions, check_neutral, options
+from lora_np.adapt.config import AFTERWARDS, TASKS, PeftOptions, check_neutral, marks, options
 from lora_np.adapt.methods import METHODS, registered
 from lora_np.adapt.targets import HEADS, around, check_untied, hf_name, hf_names, is_part, to_peft, trained_whole
 from lora_np.files import check_fields, is_names, read_json
@@ -43,13 +43,8 @@ def is_pattern(value):
 
 
 def own_settings(kind):
-    """Return the names of what a configuration says beside what is adapted."""
-    return [field.name for field in dataclasses.fields(kind) if field.name not in OF_TARGETS]
-
-
-def marks(kind):
-    """Return the options by whose values a file tells a method from LoRA."""
-    return {name: getattr(kind, name) for name in OPTIONS if getattr(kind, name) != getattr(PeftOptions, name)}
+    """Return the names of what a configuration says beside what is adapted, in adapter_config.json."""
+    return [field.name for field in dataclasses.fields(kind) if field.name not in (*OF_TARGETS, *kind.OURS)]
 
 
 def method_in(settings):

@@ -1,6 +1,7 @@
 """adapter_model.safetensors: an adapter's arrays are written, and put onto a base."""
 
 import dataclasses
+import json
 import os
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from lora_np.adapt.methods import adapt, check_plain, registered
 from lora_np.adapt.targets import HEADS, hf_name, to_peft
-from lora_np.files import about, renamed
+from lora_np.files import about, check_fields, parse_json, renamed
 from lora_np.formats.huggingface import (
     HEAD_MARK,
     check_finite,
@@ -30,7 +31,8 @@ from lora_np.model.nodes import Linear
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import fingerprint, freeze, locked, parameters, rebuild, unfreeze, with_arrays
 
-BASE_MARK, LENGTH_MARK = "lora_np_base_sha256", "lora_np_max_seq_length"  # in the metadata
+# In the metadata.
+BASE_MARK, LENGTH_MARK, OURS_MARK = "lora_np_base_sha256", "lora_np_max_seq_length", "lora_np_options"
 
 
 def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.PathLike | None = None) -> None:
@@ -78,8 +80,12 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
     if length := model.config.get("max_seq_length"):
         marks[LENGTH_MARK] = str(length)
     content = peft_config(model, saved, None if base is None else str(base))
-    own = registered("config", model.adapter).config.FIELDS
-    write_folder(model, folder, "adapter_model.safetensors", tensors, "adapter_config.json", content, own, **marks)
+    kind = registered("config", model.adapter).config
+    if kind.OURS:
+        marks[OURS_MARK] = json.dumps({name: getattr(model.adapter, name) for name in kind.OURS})
+    write_folder(
+        model, folder, "adapter_model.safetensors", tensors, "adapter_config.json", content, kind.FIELDS, **marks
+    )
 
 
 def shared_tensors(model):
@@ -146,6 +152,7 @@ def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
             # It was trained below a head; our file is to say so, too.
             model = dataclasses.replace(model, hf_prefix=prefix)
         config, targets, beside = our_config(settings, model, names, folder)
+        config = dataclasses.replace(config, **ours(file.metadata, config, weights))
         taken = {name: file[theirs] for name, theirs in names.items()}
         if isinstance(model.head, TiedHead):
             take_tied(taken, model, weights)
@@ -171,6 +178,14 @@ def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
         lora = dataclasses.replace(lora, config={**lora.config, "max_seq_length": int(length)})
     # What the file holds whole and does not train is frozen again.
     return rebuild(with_arrays(lora, new), lambda path, node: freeze(node) if path in beside else node)
+
+
+def ours(metadata, config, path):
+    """Return the fields of a configuration that PEFT does not have, as the metadata of a file say."""
+    found = parse_json(metadata.get(OURS_MARK, "{}").encode(), f"{OURS_MARK} in {path}")
+    unknown = (lambda _: False, f"nothing here but {', '.join(config.OURS) or 'what adapter_config.json has'}")
+    check_fields(found, {name: config.FIELDS[name] if name in config.OURS else unknown for name in found}, path)
+    return found
 
 
 def with_classifier(model, settings, shapes, path):
