@@ -164,7 +164,10 @@ def named(model, names, who, fixed=()):
     known, chosen = [name for name in parameters(model) if name not in fixed], set()
     for name in [names] if isinstance(names, str) else names:
         if name in fixed:
-            raise ValueError(f"{name} lies under an adapter and stays frozen; merge the adapter before you train it.")
+            raise ValueError(
+                f"{name} lies under an adapter, or is shared by its nodes, and stays frozen; merge the adapter before"
+                " you train it."
+            )
         found = [key for key in known if name == "all" or fnmatchcase(key, name) or fnmatchcase(key, f"{name}.*")]
         if not found:
             raise ValueError(
