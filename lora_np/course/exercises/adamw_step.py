@@ -9,7 +9,7 @@ CHAPTER, PLACE, MINUTES, LEVEL = 6, 1, 15, "medium"
 OUTPUTS = ("p", "m", "v")
 CHANGES = ("p", "m", "v")
 HINTS = (
-    "Four lines are new against the cell above it, as all happens in place: decay of p, then m, then v, then the step.",
+    "The order: the decay of p, then m, then v, then the step of p. Do it in numbers first, as on paper.",
     "`m = 0.9 * m` makes a new array, and the caller never sees it. `m *= 0.9` writes into the old one.",
     "The means are divided by 1 - beta ** t for this step only: do not write that back into m and v.",
 )
