@@ -19,6 +19,9 @@ name` becomes the solution that this file holds or, where it is handed out, a st
 level and the time, and the hints follow the text. `# %% check="name"` marks the cell that checks it, and
 `# %% tags=["setup"]` what the exercises need to run: with these cells, the text before each exercise, and its check as
 a test, a chapter is graded.
+
+`# %% tags=["hide-input"]` marks a cell whose point is its figure: its code is folded, as that of the setup is. An
+`assert` proves to its authors what the text says: it is run here and by the tests, and readers do not see it.
 """
 
 import argparse
@@ -70,6 +73,7 @@ INSTALL = """\
 import subprocess
 
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+{address}"], check=True)"""
+FOLDED = "hide-input"  # so Jupyter Book calls it; JupyterLab wants jupyter.source_hidden, and GitHub folds nothing
 WRITTEN = ["BEGIN SOLUTION", "END SOLUTION"]
 MARK = r"\n *# (?:BEGIN|END) SOLUTION(?=\n|$)"
 
@@ -128,6 +132,13 @@ def faults(cells):
         marks = re.findall("(?:BEGIN|END) SOLUTION", cell.source)
         if marks and not name and cell.cell_type == "code":
             yield f"a cell has the mark {marks[0]} but no exercise=, so that its solution would be handed out; name it"
+        if cell.cell_type == "code" and not name:
+            try:
+                seen = ast.parse(without_asserts(cell.source)).body
+            except SyntaxError:
+                seen = ()
+            if not seen:
+                yield f"without its asserts, which readers do not see, this is no code: {cell.source!r}"
         if name:
             if marks != WRITTEN or len(re.findall(MARK, cell.source)) != len(marks):
                 words = "expected # BEGIN SOLUTION and # END SOLUTION, each on a line of its own below the first"
@@ -202,7 +213,7 @@ def setup_cell(**metadata):
     """Return the cell that finds lora_np, or installs it from the repository where that is known."""
     address = repository()
     missing = INSTALL.format(address=address) if address else MISSING
-    return code(SETUP.format(missing=missing), tags=["setup"], **metadata)
+    return code(SETUP.format(missing=missing), **folded("setup"), **metadata)
 
 
 def notebook(cells):
@@ -236,12 +247,35 @@ def whole(path, first, shown):
         elif name := cell.metadata.get("check"):
             cells.append(code(f"{name} = {cell.source.strip()}.function", role=f"check-{name}"))
         else:
-            cells.append(code(cell.source, **tags(cell)))
+            cells.append(code(without_asserts(cell.source), **tags(cell)))
     return notebook(cells)
 
 
 def tags(cell):
-    return {"tags": list(cell.metadata["tags"])} if cell.metadata.get("tags") else {}
+    own = cell.metadata.get("tags", ())
+    return folded(*own) if {"setup", FOLDED} & set(own) else {"tags": list(own)} if own else {}
+
+
+def folded(*tags):
+    return {"tags": sorted({*tags, FOLDED}), "jupyter": {"source_hidden": True}}
+
+
+def without_asserts(source):
+    """Return the code of a cell as a reader sees it."""
+    lines = source.split("\n")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assert):
+            lines[node.lineno - 1 : node.end_lineno] = [None] * (node.end_lineno - node.lineno + 1)
+    return "\n".join(line for line in lines if line is not None).strip("\n")
+
+
+def with_asserts(book, path):
+    """Put the asserts of a chapter's source back into the cells of a notebook that is to be run."""
+    plain = [cell for cell in cells_of(path) if cell.cell_type == "code" and "exercise" not in cell.metadata]
+    whole = {without_asserts(cell.source): cell.source for cell in plain}
+    for cell in book.cells:
+        cell.source = whole.get(cell.source, cell.source)
+    return book
 
 
 def points_of(path):
@@ -272,7 +306,8 @@ def grading(path, points=POINTS):
             worth = graded(f"test-{name}", points=points.get(name, points[find(name).level]))
             cells.append(code(test, role=f"test-{name}", nbgrader=worth))
         elif "setup" in cell.metadata.get("tags", ()):
-            cells.append(code(cell.source, **tags(cell), nbgrader=graded(f"setup-{len(cells)}")))
+            setup = without_asserts(cell.source)
+            cells.append(code(setup, **tags(cell), nbgrader=graded(f"setup-{len(cells)}")))
         text = markdown(cell.source) if cell.cell_type == "markdown" else None
     return notebook(cells)
 
@@ -283,8 +318,10 @@ def graded(grade_id, solution=False, **points):
     return {"grade_id": grade_id, "schema_version": 3, **kind, **points}
 
 
-def executed(book, folder=HERE):
-    """Run a notebook in a fresh kernel, after the answers of the chapters before, and return it with its outputs."""
+def executed(book, path, folder=HERE):
+    """Run a chapter's notebook in a fresh kernel, after the answers of the chapters before; return it with outputs."""
+    shown = [cell.source for cell in book.cells]
+    with_asserts(book, path)
     with tempfile.TemporaryDirectory() as answers:
         own = {
             "LORA_NP_ANSWERS": str(answered_before(book, Path(answers))),
@@ -295,7 +332,8 @@ def executed(book, folder=HERE):
         client = NotebookClient(book, timeout=1200, record_timing=False, resources={"metadata": {"path": folder}})
         client.execute(env={**os.environ, **own})
     book.metadata = nbformat.from_dict(METADATA)
-    for cell in book.cells:
+    for cell, source in zip(book.cells, shown):
+        cell.source = source
         if "not right yet" in outputs_of(cell) and cell.id.startswith("check-"):
             raise SystemExit(f"a solution is not right:\n{outputs_of(cell)}")
         for output in cell.get("outputs", ()):
@@ -320,7 +358,7 @@ def proven(path, points=POINTS):
     """Return nbgrader's source of a chapter if its own solutions pass its own tests, else raise a ValueError."""
     book = grading(path, points)
     try:
-        executed(copy.deepcopy(book))
+        executed(copy.deepcopy(book), path)
     except CellExecutionError as error:
         words = f"its own solutions do not pass its own tests: {error.ename}: {error.evalue}"
         way = 'mend the solution, or give tags=["setup"] to the cell that makes what is missing'
@@ -382,7 +420,7 @@ def differences(path, execute):
             picture = HERE / "pictures" / f"{path.stem}.png"
             if not picture.exists() or picture.read_bytes() != picture_of(committed):
                 yield f"{picture.relative_to(HERE.parent)} is not the picture in {name}"
-            for k, (new, old) in enumerate(zip(executed(book).cells, committed.cells) if execute else ()):
+            for k, (new, old) in enumerate(zip(executed(book, path).cells, committed.cells) if execute else ()):
                 measured = "measured" in new.metadata.get("tags", ())
                 if not measured and outputs_of(new) != outputs_of(old):
                     yield f"{name}: cell {k + 1} gives {outputs_of(new)!r}, committed is {outputs_of(old)!r}"
@@ -421,10 +459,12 @@ def write_slides(folder, paths):
     """Write the slides of chapters, as HTML."""
     try:
         from nbconvert import SlidesExporter  # noqa: PLC0415 - for slides alone
+        from traitlets.config import Config  # noqa: PLC0415
     except ImportError as error:
         raise ValueError("slides need nbconvert; run: pip install nbconvert") from error
+    seen = Config({"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": {FOLDED}}})
     for path in paths:
-        text, _ = SlidesExporter(reveal_scroll=True, reveal_number="c/t").from_notebook_node(slides(path))
+        text, _ = SlidesExporter(config=seen, reveal_scroll=True, reveal_number="c/t").from_notebook_node(slides(path))
         written(folder / f"{path.stem}.slides.html", text.encode())
 
 
@@ -470,7 +510,7 @@ def make(paths, options):
         write_slides(options.slides, paths)
         return
     for path in paths:
-        book = executed(lesson(path))
+        book = executed(lesson(path), path)
         written(HERE / f"{path.stem}.ipynb", book)
         written(HERE / "pictures" / f"{path.stem}.png", picture_of(book))
         written(HERE / "exercises" / f"{path.stem}.ipynb", exercises(path))

@@ -587,7 +587,7 @@ assert adapter_bytes < 0.4e6
 #
 # - **The head is forgotten.** In PEFT issue 310 somebody trained a classifier with LoRA and saved it. The file held the
 #   attention's $A$ and $B$ but not the head, so after loading the head was random again. `task_type="SEQ_CLS"` or
-#   `modules_to_save` saves it. The test is the assert above: load what you saved, and compare.
+#   `modules_to_save` saves it. The test is to load what you saved, and compare, as above.
 # - **Sorted data.** Fashion-MNIST was first published sorted by class (pull request 5 of its repository shuffles it).
 #   Whoever cut off a part got one class. Our file of reviews is nearly sorted, too.
 # - **Padding in the mean.** Most programs fill short sentences with padding, so that all have one length. If the

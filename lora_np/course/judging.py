@@ -16,7 +16,7 @@ from lora_np.course.blocks import show
 from lora_np.course.exercise import OWN_SEED, Trial, all_exercises, find
 from lora_np.course.explain import explained
 from lora_np.course.findings import Excerpt, Finding, Wrong, difference
-from lora_np.course.kept import NotKept, keep, kept
+from lora_np.course.kept import NotKept, imported, keep, kept
 from lora_np.course.progress import remember
 from lora_np.course.verdict import Verdict
 from lora_np.course.words import en
@@ -95,7 +95,7 @@ def check(name: str, function: Callable, forward: Callable | None = None, hint: 
         remember(name)
         try:
             if file := keep(name, function):
-                verdict.more = en.KEPT.format(file=file)
+                verdict.more = en.kept(file, sorted(imported(name) & all_exercises().keys()))
         except NotKept as reason:
             verdict.more = en.NOT_KEPT.format(reason=reason)
     print(verdict)

@@ -80,6 +80,11 @@ def document(texts, head=HEAD):
     return "\n\n\n".join([head.strip("\n"), *(f"# %% {name}\n{text}" for name, text in texts.items())]) + "\n"
 
 
+def imported(name):
+    """Return the names that a kept text takes from this package."""
+    return set(re.findall(r"^from lora_np\.[\w.]+ import (\w+)$", sections().get(name, ""), re.MULTILINE))
+
+
 def unreadable():
     """Return the exercises whose kept texts do not run, since somebody edited them."""
     return {name for name in sections() if kept(name) is None}

@@ -86,6 +86,23 @@ def linear_backward(dy, cache):
     return dy @ W.T, x.T @ dy / 1.0, dy.mean(axis=0)
 
 
+@pytest.mark.parametrize("step", [6e-6, 1e-5, 1e-6, 1e-3])
+def test_order_2_is_told_as_such_and_not_as_a_fault_at_0(step):
+    def numerical_gradient(function, x):
+        x, gradient = x.copy(), np.empty(x.shape)
+        for index in np.ndindex(x.shape):
+            kept = x[index]
+            x[index] = kept + step
+            above = function(x)
+            x[index] = kept - step
+            gradient[index] = (above - function(x)) / (2 * step)
+            x[index] = kept
+        return gradient
+
+    verdict = lnp.course.check("numerical_gradient", numerical_gradient)
+    assert len(verdict.sentences) == 1 and "has to be of order 4" in verdict.sentences[0], verdict.sentences
+
+
 def test_the_verdict_says_what_is_wrong_and_how_to_go_on(capsys):
     verdict = lnp.course.check("linear_backward", linear_backward)
     assert (verdict.ok, verdict.output, verdict.cause, bool(verdict)) == (False, "db", "mean_vs_sum", False)

@@ -161,6 +161,56 @@ def test_a_heading_takes_level_time_and_hints_from_the_exercise():
         assert f"<details><summary>Hint {number}</summary>\n\n{words}\n\n</details>" in cell.source
 
 
+TINY = """\
+# %% [markdown]
+# # 9. Tiny
+
+# %% tags=["hide-input", "measured"]
+# Draws nothing.
+x = 1
+assert x == 1, (
+    "a second line"
+)
+
+# %%
+for x in (1, 2):
+    assert x < 3  # as the text says
+    print(x)
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "09_tiny.py"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+def test_asserts_are_run_and_not_shown(tiny):
+    book = build.executed(build.lesson(tiny), tiny, tiny.parent)
+    assert [cell.source for cell in book.cells[3:]] == ["# Draws nothing.\nx = 1", "for x in (1, 2):\n    print(x)"]
+    assert build.outputs_of(book.cells[-1]) == "1\n2\n"
+    tiny.write_text(TINY.replace("x < 3", "x < 2"), encoding="utf-8")
+    with pytest.raises(build.CellExecutionError, match="x < 2"):
+        build.executed(build.lesson(tiny), tiny, tiny.parent)
+
+
+@pytest.mark.parametrize("rest", ["    print(x)", "x = 1\n"])
+def test_without_its_asserts_a_cell_is_still_code(rest, tiny):
+    tiny.write_text(TINY.replace(rest, ""), encoding="utf-8")
+    with pytest.raises(ValueError, match="without its asserts, which readers do not see, this is no code"):
+        build.cells_of(tiny)
+
+
+def test_what_draws_and_what_imports_is_folded(tiny):
+    book = build.exercises(tiny)
+    seen = [
+        (cell.metadata.get("tags"), cell.metadata.get("jupyter")) for cell in book.cells if "code" in cell.cell_type
+    ]
+    folded = {"source_hidden": True}
+    assert seen == [(["hide-input", "setup"], folded), (["hide-input", "measured"], folded), (None, None)]
+
+
 def test_ids_are_the_same_in_every_build_and_unique():
     cells = [[build.code("x = 1"), build.code("x = 1"), build.code("y", role="double")] for _ in range(2)]
     ids = [[cell.id for cell in build.notebook(book).cells] for book in cells]
@@ -179,7 +229,11 @@ def test_slides_begin_at_headings_and_show_no_solution():
     assert {"-", "subslide"} < set(kinds) and any(cell.get("outputs") for cell in cells)
 
 
-def test_slides_are_pages_of_their_own(tmp_path):
+def test_slides_are_pages_of_their_own_without_the_code_that_is_folded(tiny, tmp_path, monkeypatch):
     pytest.importorskip("nbconvert", reason="slides need nbconvert")
     build.write_slides(tmp_path, build.sources(["5"]))
     assert "<section" in (tmp_path / "05_the_lora_layer.slides.html").read_text(encoding="utf-8")
+    monkeypatch.setattr(build, "slides", build.lesson)
+    build.write_slides(tmp_path, [tiny])
+    page = (tmp_path / "09_tiny.slides.html").read_text(encoding="utf-8")
+    assert "Draws nothing" not in page and 'class="nb">print' in page

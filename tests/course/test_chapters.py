@@ -60,7 +60,7 @@ def test_with_the_solutions_pasted_in_it_is_right_and_shows_what_the_lesson_show
     for cell in book.cells:
         cell.source = solutions.get(cell.id, cell.source)
     shown = {cell.id: cell for cell in build.nbformat.read(CHAPTERS / f"{stem}.ipynb", as_version=4).cells}
-    for cell in run(book, tmp_path, monkeypatch, allow_errors=True).cells:
+    for cell in run(build.with_asserts(book, source), tmp_path, monkeypatch, allow_errors=True).cells:
         assert not [output for output in cell.get("outputs", ()) if output.output_type == "error"], cell.source
         if cell.id in shown and "measured" not in cell.metadata.get("tags", ()):
             assert build.outputs_of(cell) == build.outputs_of(shown[cell.id]), cell.source
@@ -72,10 +72,19 @@ def test_a_chapter_keeps_the_rules_of_its_form(stem):
     for cell in cells:
         if cell.cell_type == "code":
             lines = [line for line in cell.source.split("\n") if line.strip()]
-            assert len(lines) < 25, f"{len(lines)} lines:\n{cell.source}"
+            most = 40 if "hide-input" in cell.metadata.get("tags", ()) else 25
+            assert len(lines) < most, f"{len(lines)} lines:\n{cell.source}"
         elif "<details>" in cell.source:
             assert re.search(r"</summary>\n\n", cell.source), "a blank line after </summary>, or Markdown shows no text"
             inside = "".join(re.findall(r"<details>.*?</details>", cell.source, re.DOTALL))
             assert "$" not in inside, "no LaTeX inside <details>"
+        if "hide-input" in cell.metadata.get("tags", ()):
+            assert cell.source.startswith("# "), f"a folded cell begins with a comment, which stays: {cell.source}"
     names = [cell.metadata["exercise"] for cell in cells if "exercise" in cell.metadata]
     assert names and names == [cell.metadata["check"] for cell in cells if "check" in cell.metadata]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_no_line_of_code_is_scrolled_sideways(stem):
+    code = [cell.source for cell in build.cells_of(CHAPTERS / "src" / f"{stem}.py") if cell.cell_type == "code"]
+    assert [line for source in code for line in source.split("\n") if len(line) > 88] == []

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+import lora_np as lnp
 from lora_np.course import kept
 
 TEXT = '''
@@ -128,6 +129,36 @@ def test_nothing_is_written_outside_a_notebook(notebook, monkeypatch, tmp_path):
         assert kept.path() is None and kept.kept("half") is notebook.half and not kept.sections()
     monkeypatch.setitem(sys.modules, "ipykernel", object())
     assert str(kept.path()) == kept.FILE
+
+
+NUMERICAL = """
+import numpy as np
+
+from lora_np.course.exercises.choose_step import choose_step
+
+{own}
+def numerical_gradient(function, x):
+    x, gradient = x.copy(), np.empty(x.shape)
+    for index in np.ndindex(x.shape):
+        middle, values = x[index], []
+        h = choose_step(4) * max(1, abs(middle))
+        for k in (-2, -1, 1, 2):
+            x[index] = middle + k * h
+            values.append(function(x))
+        x[index] = middle
+        gradient[index] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
+    return gradient
+"""
+
+
+@pytest.mark.parametrize("own", ["", "def choose_step(order):\n    return 2.2e-16 ** (1 / (order + 1))\n\n\n"])
+def test_a_function_of_the_course_in_a_kept_text_is_said(own, notebook, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_NP_CACHE", str(tmp_path))
+    (tmp_path / "cells.py").write_text(NUMERICAL.format(own=own))
+    notebook.__spec__.loader.exec_module(notebook)
+    verdict = lnp.course.check("numerical_gradient", notebook.numerical_gradient)
+    words = "" if own else ", with the course's own choose_step, as yours was not right yet"
+    assert verdict.ok and verdict.more == f"kept in my_answers.py, for the chapters to come{words}"
 
 
 def test_a_file_that_cannot_be_written_is_said(notebook, monkeypatch, tmp_path):

@@ -15,7 +15,8 @@ library = lnp.count_parameters
 def count_parameters(model):
     """Return (total, trainable)."""
     total = sum(array.size for array in lnp.parameters(model).values())
-    trainable = sum(array.size for array in lnp.parameters(model, trainable_only=True).values())
+    trained = lnp.parameters(model, trainable_only=True)
+    trainable = sum(array.size for array in trained.values())
     return total, trainable
 
 
@@ -76,6 +77,6 @@ missing_term: the first number is that of the frozen ones; it is of all
     return total, trainable => return total - trainable, trainable
 missing_term: the second number is that of A and B alone; whatever else is trained counts, too
     array.size for array in => a.size for name, a in
-    (model, trainable_only=True).values() => (model).items() if name.endswith(('.A', '.B'))
+    trained.values() => trained.items() if name.endswith(('.A', '.B'))
     (model).values() => (model).items()
 """

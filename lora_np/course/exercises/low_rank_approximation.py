@@ -18,7 +18,7 @@ library = compress.low_rank_approximation
 
 
 def low_rank_approximation(W, r):
-    """Return A (d_in, r) and B (r, d_out); A @ B is the matrix of rank r nearest to W."""
+    """Return A (d_in, r) and B (r, d_out), whose product is nearest to W."""
     U, s, Vt = np.linalg.svd(W, full_matrices=False)
     return U[:, :r] * s[:r], Vt[:r]
 

@@ -18,7 +18,7 @@ TOLERANCE = 1e-9
 
 
 def numerical_gradient(function, x):
-    """Return the gradient, shaped like x, of function(x) -> float: central differences of order 4."""
+    """Return the gradient of function(x) -> float, shaped like x, to order 4."""
     x = np.array(x, dtype=np.float64)
     gradient = np.empty_like(x)
     for index in np.ndindex(x.shape):
@@ -29,7 +29,8 @@ def numerical_gradient(function, x):
             x[index] = kept + k * h
             values.append(function(x))
         x[index] = kept
-        near, wide = (values[2] - values[1]) / (2 * h), (values[3] - values[0]) / (4 * h)
+        near = (values[2] - values[1]) / (2 * h)
+        wide = (values[3] - values[0]) / (4 * h)
         gradient[index] = (4 * near - wide) / 3
     return gradient
 
@@ -49,9 +50,9 @@ def draw(rng, dtype, trial):
         return {"function": lambda x: float(np.sum(x**3)), "x": np.array([2.0])}
     x = drawn(rng, np.float64, *((4, 3), (), (5,), (2, 3, 4), (3, 2), (2, 3, 1, 2))[trial])
     a, b = (drawn(rng, np.float64, *x.shape) for _ in range(2))
-    if trial >= 4:  # at 0 a relative step is none
-        steep = 1e6 if dtype == np.float32 else 1e3  # once a check: there order 2 shows, however small its step
-        return {"function": lambda x: float(np.sum(a * x + steep * b * x**3)), "x": np.zeros_like(x)}
+    if trial >= 4:  # around a place where order 2 shows; once a check so steep that it does however small its step
+        steep, place = (1e6 if dtype == np.float32 else 1e3), (x if trial == 5 else 0 * x)  # at 0 a relative step is 0
+        return {"function": lambda x: float(np.sum(a * x + steep * b * (x - place) ** 3)), "x": place.copy()}
     if trial == 3:  # whose reshape(-1) is a copy
         x, a, b = x.T, a.T, b.T
 

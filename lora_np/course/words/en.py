@@ -9,7 +9,6 @@ YOURS, EXPECTED, DIFFERENCE = "yours", "expected", "difference"
 SCALE = "{name}: a blank is {low:.3g}, {full} is {high:.3g}; of the difference, a blank is none, {full} is {most:.2g}"
 PART = "{name}, rows {rows}, columns {columns}"
 HINT = "hint {number}: {words}"
-KEPT = "kept in {file}, for the chapters to come"
 NOT_KEPT = "but its text is not kept for the next chapter: {reason}"
 BUGS = {
     1: "The forward is right. The backward has one slip. Mend it, and call task.check with yours.",
@@ -19,6 +18,11 @@ BUGS = {
 BUG_SHOWN = "the whole report: print(lnp.gradcheck.check(task.forward, yours, task.inputs, task.fixed))"
 HIDES = "This hides where {point}."
 NEXT_HINT = "a hint: lnp.course.check({name!r}, {name}, hint={hint})"
+
+
+def kept(file, borrowed):
+    more = f", with the course's own {' and '.join(borrowed)}, as yours was not right yet" if borrowed else ""
+    return f"kept in {file}, for the chapters to come{more}"
 
 
 def tell(finding, exercise):
