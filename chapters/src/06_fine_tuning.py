@@ -10,6 +10,10 @@
 #
 # **Needs** chapters 4 and 5. **Time** 110 minutes; the cells run for about two minutes. **Difficulty** medium.
 #
+# **In 20 minutes:** [The question](#The-question), [A place for the new numbers](#A-place-for-the-new-numbers), [Four
+# ways to adapt, side by side](#Four-ways-to-adapt,-side-by-side) and [When is LoRA the right
+# tool?](#When-is-LoRA-the-right-tool?), without the exercises.
+#
 # Of the course's eight questions (the link stands at the top) the chapter answers five: what LoRA is good and bad at
 # (2), the step "update" of its five steps (3), how it compares with other light ways to fine-tune (5), a code example
 # that runs (7), and what it does for images when you have only a laptop (8).
@@ -51,11 +55,13 @@ train_rows, dev_rows = list(tokens(train_set.inputs)), list(tokens(dev.inputs))
 test_rows, upright_rows = list(tokens(test.inputs)), list(tokens(upright.inputs))
 before = predict(base, test_rows)
 
-print(f"upright images  {accuracy(predict(base, upright_rows), upright.labels):.1%} right")
+on_upright = accuracy(predict(base, upright_rows), upright.labels)
+print(f"upright images  {on_upright:.1%} right")
 print(f"your images     {accuracy(before, test.labels):.1%} right")
 
 
-# %%
+# %% tags=["hide-input"]
+# Draws sixteen test images, and above each what a model says to it.
 picked = np.random.default_rng(1).permutation(len(test))[:16]
 
 
@@ -245,10 +251,11 @@ lnp.course.check("inject", inject)
 
 # %%
 lora = inject(base, config, np.random.default_rng(0))
-assert np.array_equal(predict(lora, test_rows), before)
+same = np.array_equal(predict(lora, test_rows), before)
 query, its_base = (each.layer[0].attention.query for each in (lora, base))
-assert np.shares_memory(query.W, its_base.W)
-print("the same logits, to the bit; the same W, in memory")
+shared = np.shares_memory(query.W, its_base.W)
+print(f"the same logits, to the bit: {same}; the same W, in memory: {shared}")
+assert same and shared
 total, trained = lnp.count_parameters(lora)
 print(f"{trained:,} of {total:,} parameters are trained")
 
@@ -260,8 +267,9 @@ print(f"{trained:,} of {total:,} parameters are trained")
 
 # %%
 report = lnp.check_model(lora, lnp.Batch.of(train_rows[:4]))
-assert report.ok and report.max_error < 1e-9
-print(f"{len(report.rows)} gradients are right, each within 1e-09")
+right = report.ok and report.max_error < 1e-9
+print(f"{len(report.rows)} gradients, each right within 1e-09: {right}")
+assert right
 
 # %% [markdown]
 # ### Exercise: train ({{train}})
@@ -389,7 +397,8 @@ print(mine)
 # %% tags=["measured"]
 order, batches = np.random.default_rng(0).permutation(len(train_rows)), []
 for rows in np.split(order, 125):
-    batches.append((lnp.Batch.of([train_rows[k] for k in rows]), train_set.labels[rows]))
+    images = lnp.Batch.of([train_rows[k] for k in rows])
+    batches.append((images, train_set.labels[rows]))
 start = time.perf_counter()
 losses = mine.train(batches, lr=5e-3)
 seconds = time.perf_counter() - start
@@ -476,7 +485,8 @@ def fit(model, rows, dev_rows, lr):
 
 # %% tags=["measured"]
 with worker_pool(2) as run:
-    head_rows, head_dev = (features(models["head"], r, run) for r in (train_rows, dev_rows))
+    head_rows = features(models["head"], train_rows, run)
+    head_dev = features(models["head"], dev_rows, run)
 inputs = {name: (model, train_rows, dev_rows) for name, model in models.items()}
 inputs["head"] = head_alone(models["head"]), head_rows, head_dev
 curves, first, last = {}, {}, {}
@@ -490,13 +500,15 @@ assert 0.5 < on_dev["head"] < 0.65 and min(on_dev["LoRA"], on_dev["full"]) > 0.9
 assert 0.45 < on_dev["BitFit"] < on_dev["LoRA"] - 0.2
 assert first["full"] < first["LoRA"] and last["full"] < last["LoRA"]
 
-# %%
-COLOURS = ("black", "tab:green", "tab:orange", "tab:blue")
+# %% tags=["hide-input"]
+# Draws the loss by step, and the accuracy on dev by epoch.
+LOOKS = (":", "black"), ("-.", "tab:green"), ("-", "tab:orange"), ("--", "tab:blue")
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-for (name, (losses, shares)), color, style in zip(curves.items(), COLOURS, (":", "-.", "-", "--")):
+for (name, (losses, shares)), (style, color) in zip(curves.items(), LOOKS):
     smooth = np.convolve(losses, np.full(15, 1 / 15), "valid")
     left.plot(np.arange(len(smooth)) + 8, smooth, style, color=color, label=name)
-    right.plot(range(5), 100 * np.array([at_start, *shares]), style, color=color, marker="o")
+    percent = 100 * np.array([at_start, *shares])
+    right.plot(range(5), percent, style, color=color, marker="o")
 left.set(xlabel="step (125 are one epoch)", ylabel="loss, mean of 15 steps")
 left.set_ylim(0, None)
 right.set(xlabel="epoch", ylabel="accuracy on dev, %", ylim=(0, 100), xticks=range(5))
@@ -592,7 +604,8 @@ assert memory["LoRA"][2] < memory["full"][2] / 8
 assert abs(caches["LoRA"] / caches["full"] - 1) < 0.1
 assert 0.67 < caches["LoRA q, v"] / caches["full"] < 0.8
 
-# %%
+# %% tags=["hide-input"]
+# Draws the memory of each way as a bar.
 figure, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
 edge = np.zeros(len(memory))
 for k, part in enumerate(("weights", "gradients", "m and v", "cache")):
@@ -696,13 +709,15 @@ print("d              ", *(f"{d:5}" for d in widths))
 print("LoRA over full ", *(f"{quotient:5.2f}" for quotient in quotients))
 assert quotients[-1] < min(1, quotients[0])
 
-# %%
+# %% tags=["hide-input"]
+# Draws the measured quotient of the times, and the one that was counted.
 figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 ax.plot(widths, quotients, "o-", color="tab:orange", label="measured time")
 counted = 2 / 3 + 2 * r / widths
 ax.plot(widths, counted, "--", color="black", label="multiplications, 2/3 + 2r/d")
 ax.axhline(1, color="tab:blue", linewidth=1, label="full fine-tuning")
-ax.set(xscale="log", ylim=(0, 1.6), xlabel="width d of the linear map", ylabel="LoRA over full")
+ax.set(xscale="log", xlabel="width d of the linear map")
+ax.set(ylim=(0, 1.6), ylabel="LoRA over full")
 ax.set_xticks(widths, widths)
 ax.minorticks_off()
 ax.legend(frameon=False, loc="lower left")

@@ -42,8 +42,10 @@ def test_nbgrader_gets_its_own_marks():
 def test_the_links_of_the_first_cell_lead_somewhere(lesson):
     folder = build.HERE if lesson else build.HERE / "exercises"
     targets = re.findall(r"\]\(([^)]+)\)", build.links(build.sources()[4], lesson).source)
-    here = [target for target in targets if "://" not in target]
-    assert len(here) == 2 and all((folder / target).is_file() for target in here), here
+    here = [target.partition("#") for target in targets if "://" not in target]
+    assert len(here) == 3 and all((folder / target).is_file() for target, _, _ in here), here
+    marks = [(mark, (folder / target).read_text(encoding="utf-8")) for target, _, mark in here if mark]
+    assert marks and all(f"\n## {mark}\n" in text.lower() for mark, text in marks)
 
 
 ADDRESS = "https://github.com/someone/lora_np"
