@@ -164,7 +164,8 @@ for name, m in (("base", model), ("with adapter", rotated), ("merged", merged)):
 
 adapted_logits = logits_of(rotated, "digits-rotated")
 difference = np.abs(logits_of(merged, "digits-rotated") - adapted_logits).max()
-print(f"largest difference of a logit: {difference:.0e}")
+print(f"largest difference of a logit: {difference:.0e}\n")
+print("tested on            upright   rotated  inverted")
 show("merged", merged)
 assert lnp.count_parameters(merged).total == lnp.count_parameters(model).total
 assert difference < 1e-4
@@ -212,7 +213,7 @@ assert difference < 1e-4
 # | bfloat16 | 16 | 8 | 7 | $1 + 2^{-7} = 1.0078$ | about $3.4 \cdot 10^{38}$ |
 #
 # The last two are of one size. float16 is eight times as fine, but $100{,}000$ is infinite in it. bfloat16 reaches as
-# far as float32, so nothing overflows in training. Many large models are stored in it.
+# far as float32, so hardly anything overflows in training. Many large models are stored in it.
 #
 # We need a way to round. NumPy has float16, but no bfloat16. It is easily made: a bfloat16 is the upper half of a
 # float32's bits, sign and exponent and the first 7 bits of the mantissa.

@@ -231,6 +231,20 @@ def test_slides_begin_at_headings_and_show_no_solution():
     assert {"-", "subslide"} < set(kinds) and any(cell.get("outputs") for cell in cells)
 
 
+def test_slides_are_written_where_they_are_wanted(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(build, "write_slides", lambda *given: asked.append(given))
+    monkeypatch.setattr(sys, "argv", ["build.py", "5", "--slides", str(tmp_path)])
+    build.main()
+    assert asked == [(tmp_path, build.sources(["5"]))]
+
+
+def test_without_nbconvert_slides_say_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "nbconvert", None)
+    with pytest.raises(ValueError, match="pip install nbconvert"):
+        build.write_slides(tmp_path, [])
+
+
 def test_slides_are_pages_of_their_own_without_the_code_that_is_folded(tiny, tmp_path, monkeypatch):
     pytest.importorskip("nbconvert", reason="slides need nbconvert")
     build.write_slides(tmp_path, build.sources(["5"]))
