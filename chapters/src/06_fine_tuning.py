@@ -82,8 +82,9 @@ show_predictions(before)
 # *Sixteen test images drawn at random, turned and partly inverted. Above each stands the model's answer, blue if it
 # is right, orange and with a cross if it is wrong. Most are wrong.*
 #
-# You have 8,000 labelled images of the new kind, and a laptop. The plan has four parts: an optimiser, a place for the
-# new numbers, a loop, and an honest account of the cost.
+# You have 8,000 labelled images of the new kind, and a laptop. Two smaller sets are held out: `dev`, for choices on the
+# way, and `test`, for the end. The plan has four parts: an optimiser, a place for the new numbers, a loop, and an
+# honest account of the cost.
 
 # %% [markdown]
 # ## AdamW, by hand
@@ -123,8 +124,8 @@ show_predictions(before)
 #
 # <details><summary>Compare with yours</summary>
 #
-# m = 0.9 · 0.2 + 0.1 · (-1) = 0.08, and v = 0.999 · 0.004 + 0.001 · 1 = 0.004996. Divided by 0.19 and by 0.001999 they
-# are 0.4211 and 2.499. The root of 2.499 is 1.581, so the step is 0.1 · 0.4211 / 1.581 = 0.0266 down: p = 0.8734.
+# m = 0.9 · 0.2 + 0.1 · (-1) = 0.08, and v = 0.999 · 0.004 + 0.001 · 1 = 0.004996. Divided by 0.19 and by 0.001999
+# they are 0.4211 and 2.499. The root of 2.499 is 1.581, so the step is 0.1 · 0.4211 / 1.581 = 0.0266 down: p = 0.8734.
 #
 # The gradient pointed the other way, and p still went down a little: the mean remembers the first gradient.
 #
@@ -468,7 +469,7 @@ def fit(model, rows, dev_rows, lr):
 # %% [markdown]
 # The head can be trained in a cheaper way. Below it nothing moves, so what the network says of an image is the same in
 # every epoch. Ask it once, keep the answers (the *features*), and train a model that is a head and nothing else. It
-# shares its arrays with `models["head"]`, so both learn.
+# shares its arrays with `models["head"]`, so both learn. (`worker_pool(2)` lends two threads for the asking.)
 
 # %% [markdown]
 # <details><summary>Before you look: BitFit trains biases in all layers, the head alone trains one map, LoRA a tenth of
@@ -579,10 +580,10 @@ assert (after["LoRA"].argmax(axis=1) == test.labels)[picked].mean() > 0.8
 # %% tags=["measured"]
 def cache_bytes(model, batch):
     tracemalloc.start()
-    kept = model.forward(batch)
+    kept = model.forward(batch)  # logits and cache; alive until the function ends
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert len(kept) == 2  # logits and cache are alive until here
+    assert len(kept) == 2
     return held
 
 
@@ -591,9 +592,10 @@ shown = {**models, "LoRA q, v": inject(base, narrow, np.random.default_rng(0))}
 memory = {}
 for name, model in shown.items():
     total, trained = lnp.count_parameters(model)
-    cache = cache_bytes(model, batch)
+    inputs = model, batch
     if name == "head":
-        cache = cache_bytes(head_alone(model), lnp.Batch.of(head_rows[:64]))
+        inputs = head_alone(model), lnp.Batch.of(head_rows[:64])
+    cache = cache_bytes(*inputs)
     memory[name] = np.array([4 * total, 4 * trained, 8 * trained, cache]) / 1e6
 print("MB         weights  gradients  m and v   cache")
 for name, parts in memory.items():
@@ -602,6 +604,7 @@ caches = {name: parts[3] for name, parts in memory.items()}
 assert caches.pop("head") < 0.05 and min(caches.values()) > 3
 assert memory["LoRA"][2] < memory["full"][2] / 8
 assert abs(caches["LoRA"] / caches["full"] - 1) < 0.1
+assert caches["BitFit"] < caches["LoRA q, v"]
 assert 0.67 < caches["LoRA q, v"] / caches["full"] < 0.8
 
 # %% tags=["hide-input"]
@@ -625,7 +628,8 @@ plt.show()
 #
 # So LoRA saves nearly all of parts 2 and 3. Of part 4 it saves nothing as long as it sits on every map: the gradient
 # $dA = x^T du$ needs the same $x$ as $dW = x^T dy$ does. On query and value alone the other four maps of a layer are
-# frozen, and need not keep their $x$: the cache is about a quarter smaller.
+# frozen, and need not keep their $x$: the cache is about a quarter smaller. BitFit keeps least: the gradient of a bias,
+# the sum of the rows of $dy$, needs no $x$ at all.
 #
 # Here the model is tiny and the batch is large, so the cache rules. In a large model with a small batch the other three
 # parts rule. For them there is nothing to measure, only to multiply:
