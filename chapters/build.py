@@ -16,9 +16,9 @@ python chapters/build.py --slides DIR [NN ...]
 
 In a source, `# %% exercise="name"` marks the cell of an exercise: its line `from lora_np.course.exercises.name import
 name` becomes the solution that this file holds or, where it is handed out, a stub. `{{name}}` in a text becomes the
-level and the time, and the hints follow the text. `# %% check="name"` marks the cell that checks it, and
-`# %% tags=["setup"]` what the exercises need to run: with these cells, the text before each exercise, and its check as
-a test, a chapter is graded.
+level and the time, the heading `Exercise:` before it gets its number, and the hints follow the text. `# %%
+check="name"` marks the cell that checks it, and `# %% tags=["setup"]` what the exercises need to run: with these cells,
+the text before each exercise, and its check as a test, a chapter is graded.
 
 `# %% tags=["hide-input"]` marks a cell whose point is its figure: its code is folded, as that of the setup is. An
 `assert` proves to its authors what the text says: it is run here and by the tests, and readers do not see it.
@@ -112,6 +112,8 @@ def fill(cell):
     """Put what an exercise's file holds into a cell: its solution for its import; its level and time, and its hints."""
     for name in re.findall(r"\{\{(\w+)\}\}", cell.source) if cell.cell_type == "markdown" else ():
         exercise = find(name)
+        heading = re.compile(rf"^(#+ Exercise)(?=: .*\{{\{{{name}\}}\}})", re.MULTILINE)
+        cell.source = heading.sub(rf"\1 {exercise.place}", cell.source)
         cell.source = cell.source.replace(f"{{{{{name}}}}}", f"{exercise.level}, {exercise.minutes} minutes")
         for number, words in enumerate(exercise.hints, start=1):
             cell.source += HINT.format(number=number, words=words)
@@ -246,10 +248,17 @@ def whole(path, first, shown):
         elif name := cell.metadata.get("exercise"):
             cells.append(code(shown(cell.source), role=name))
         elif name := cell.metadata.get("check"):
-            cells.append(code(f"{name} = {cell.source.strip()}.function", role=f"check-{name}"))
+            cells.append(code(goes_on(name, cell.source.strip()), role=f"check-{name}"))
         else:
             cells.append(code(without_asserts(cell.source), **tags(cell)))
     return notebook(cells)
+
+
+def goes_on(name, check):
+    """Return the code that checks an answer, and goes on with the function that is right; 88 columns wide at most."""
+    line = f"{name} = {check}.function"
+    call, arguments = check[:-1].split("(", 1)
+    return line if len(line) <= 88 else f"{name} = {call}(\n    {arguments}\n).function"
 
 
 def tags(cell):

@@ -10,6 +10,10 @@
 #
 # **Needs:** Python, NumPy, the matrix product. **Time:** about 60 minutes. **Difficulty:** easy.
 #
+# **In 20 minutes:** read [How many numbers](#How-many-numbers) and
+# [Which directions matter most](#Which-directions-matter-most), write `low_rank_approximation`, and look at the last
+# figure, in [Does it matter for the answers?](#Does-it-matter-for-the-answers?), with the text below it.
+#
 # It answers the first half of question 1 of the course (the README lists the eight): what LoRA is, and why it suits
 # scarce resources. Chapter 5 answers the other half.
 
@@ -33,7 +37,7 @@ import lora_np as lnp
 from lora_np.model.tree import with_arrays
 from lora_np.train.loop import Plan, Training
 
-threadpool_limits(1)  # our matrices are small: more threads would only wait for each other
+threadpool_limits(1)  # on small matrices more threads only wait for each other
 np.set_printoptions(precision=3, suppress=True)
 
 # %% [markdown]
@@ -155,7 +159,8 @@ u = np.array([[1.0, 3.0], [3.0, -1.0]]) / np.sqrt(10)  # one vector a row
 print("lengths after M  ", np.linalg.norm(u @ M, axis=1))
 print("singular values  ", np.linalg.svd(M, compute_uv=False))
 
-# %%
+# %% tags=["hide-input"]
+# Draws the circle of all vectors of length one, and the ellipse that M makes of it.
 turn = np.radians(np.arange(361))
 circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)  # (361, 2)
 colours = "tab:blue", "tab:orange"
@@ -223,13 +228,17 @@ plt.show()
 angle = np.radians(np.arange(0, 181))
 Q = np.stack([np.cos(angle), np.sin(angle)], axis=1)  # (181, 2): one direction a row
 error = np.sqrt((W**2).sum() - ((Q @ W) ** 2).sum(axis=1))
-print("smallest error", error.min().round(3), "at", np.degrees(angle[error.argmin()]).round(), "degrees")
+best = np.degrees(angle[error.argmin()])
+print("smallest error", error.min().round(3), "at", best.round(), "degrees")
 
+# %% tags=["hide-input"]
+# Draws the error over the angle.
 figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
 ax.plot(np.degrees(angle), error, color="tab:blue")
 ax.plot(45, 1, "o", color="black", label="first direction of the SVD")
 ax.axhline(1, color="tab:orange", linestyle="--", label="second singular value")
-ax.set(xlabel="angle of the one direction kept, degrees", ylabel="error", ylim=(0, 3.2), xticks=range(0, 181, 45))
+ax.set(xlabel="angle of the one direction kept, degrees", xticks=range(0, 181, 45))
+ax.set(ylabel="error", ylim=(0, 3.2))
 ax.legend(loc="lower right")
 plt.show()
 
@@ -238,7 +247,7 @@ plt.show()
 # its first direction, and highest, 3, at 135 degrees.*
 
 # %% [markdown]
-# ## Exercise 1: the best factors ({{low_rank_approximation}})
+# ## Exercise: the best factors ({{low_rank_approximation}})
 #
 # Write `low_rank_approximation(W, r)`, for a W of any two sides. It returns `A` (d_in, r) and `B` (r, d_out), whose
 # product is the matrix of rank r nearest to W.
@@ -269,12 +278,16 @@ lnp.course.check("low_rank_approximation", low_rank_approximation)
 
 # %%
 image = lnp.load_data("digits")[0].inputs[5].astype(np.float64)
+factors = {r: low_rank_approximation(image, r) for r in (1, 2, 3, 4, 8)}
+
+# %% tags=["hide-input"]
+# Draws the product of the factors for each rank.
 figure, axes = plt.subplots(1, 5, figsize=(9, 2.4), layout="constrained")
-for ax, r in zip(axes, (1, 2, 3, 4, 8)):
-    A, B = low_rank_approximation(image, r)
-    lost = np.linalg.norm(image - A @ B) / np.linalg.norm(image)
+for ax, (r, (A, B)) in zip(axes, factors.items()):
+    lost = 100 * np.linalg.norm(image - A @ B) / np.linalg.norm(image)
     ax.imshow(A @ B, cmap="gray_r", vmin=0, vmax=1)
-    ax.set(xticks=[], yticks=[], title=f"rank {r}", xlabel=f"error {100 * lost:.0f} %\n{A.size + B.size} numbers")
+    ax.set(xticks=[], yticks=[], title=f"rank {r}")
+    ax.set_xlabel(f"error {lost:.0f} %\n{A.size + B.size} numbers")
 plt.show()
 
 # %% [markdown]
@@ -285,7 +298,7 @@ plt.show()
 # the image is exact, and costs twice its size.
 
 # %% [markdown]
-# ## Exercise 2: how much rank is needed ({{rank_for_error}})
+# ## Exercise: how much rank is needed ({{rank_for_error}})
 #
 # Write `rank_for_error(W, error)`. It returns the smallest r whose best approximation is within `error` of W, relative
 # to the size of W. So `error=0.1` means: what is left out has at most a tenth of the norm of W.
@@ -310,7 +323,7 @@ lnp.course.check("rank_for_error", rank_for_error)
 # %%
 base = lnp.load_pretrained("digits")
 weights = lnp.parameters(base)  # {name: array}
-names = [name for name in weights if name.startswith("layer") and weights[name].ndim == 2]
+names = [n for n in weights if n.startswith("layer") and weights[n].ndim == 2]
 for name in names[:6]:
     print(f"{name:28} {weights[name].shape}")
 print("...", len(names), "matrices in all")
@@ -359,10 +372,12 @@ def accuracy(model):
 
 
 tuned = lnp.unfreeze(base, "all")  # a copy whose numbers may all be trained
-run = Training(tuned, list(tokens(train.inputs)), train.labels, Plan(lr=0.002, epochs=2, batch_size=64))
+plan = Plan(lr=0.002, epochs=2, batch_size=64)
+run = Training(tuned, list(tokens(train.inputs)), train.labels, plan)
 for _ in run.steps():  # each step changes the numbers of `tuned`
     pass
-print(f"accuracy on turned and inverted digits: {accuracy(base):.0%} before, {accuracy(tuned):.0%} after")
+print("accuracy on turned and inverted digits")
+print(f"before {accuracy(base):.0%}, after {accuracy(tuned):.0%}")
 assert accuracy(base) < 0.35 and accuracy(tuned) > 0.85
 
 # %% [markdown]
@@ -392,15 +407,20 @@ def energy(M):
 random = {name: rng.standard_normal(weights[name].shape) for name in names}
 top = {name: [energy(M[name])[3] for M in (weights, updates, random)] for name in names}
 print("share of the energy in the top 4 directions, mean of the 4 layers")
+print("          weight   update   random numbers")
 for kind in ("query", "key", "value", "output", "up", "down"):
     mean = np.mean([top[name] for name in names if f".{kind}." in name], axis=0)
-    print(f"{kind:8} weight {mean[0]:.2f}   update {mean[1]:.2f}   random numbers {mean[2]:.2f}")
-print("update above weight in", sum(u > w for w, u, _ in top.values()), "of 24 matrices")
+    print(f"{kind:8} {mean[0]:7.2f} {mean[1]:8.2f} {mean[2]:8.2f}")
+above = sum(update > weight for weight, update, _ in top.values())
+print("update above weight in", above, "of 24 matrices")
 assert all(u > max(w, r) for w, u, r in top.values())
 assert 1.7 < np.mean([u / w for w, u, _ in top.values()]) < 2.4
 
-# %% tags=["measured"]
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", width_ratios=(1, 1.5))
+# %% tags=["hide-input", "measured"]
+# Draws the share of the energy: over the rank for one matrix, at rank 4 for all 24.
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(10, 3.6), layout="constrained", width_ratios=(1, 1.5)
+)
 styles = (
     ("update", updates, "tab:blue", "o"),
     ("weight", weights, "tab:orange", "s"),
@@ -409,11 +429,15 @@ styles = (
 for label, matrices, colour, marker in styles:
     line = "--" if label == "random" else "-"
     left.plot(range(1, 65), energy(matrices[names[0]]), line, color=colour, label=label)
-    right.plot(range(24), [energy(matrices[name])[3] for name in names], marker, color=colour, label=label)
+    right.plot([energy(matrices[name])[3] for name in names], marker, color=colour)
 left.axvline(4, color="gray", linewidth=0.8)
-left.set(xlabel="directions kept (rank)", ylabel="share of the energy", title="query of layer 0", ylim=(0, 1.02))
-right.set(ylabel="share in the top 4 directions", title="all 24 matrices", ylim=(0, 0.8))
-right.set_xticks(range(24), [name.split(".")[-2] for name in names], rotation=90, fontsize=8)
+left.text(5, 0.04, "rank 4", color="gray", fontsize=9)
+left.set(xlabel="directions kept (rank)", ylabel="share of the energy")
+left.set(title="query of layer 0", ylim=(0, 1.02))
+right.set(ylabel="share in the top 4 directions", ylim=(0, 0.8))
+right.set_title("all 24 matrices")
+kinds = [name.split(".")[-2] for name in names]
+right.set_xticks(range(24), kinds, rotation=90, fontsize=8)
 for layer in range(4):
     right.axvline(6 * layer - 0.5, color="gray", linewidth=0.8)
     right.text(6 * layer + 2.5, 0.74, f"layer {layer}", ha="center")
@@ -467,19 +491,26 @@ def cut(M, r):
 
 ranks = (1, 2, 4, 8, 16, 32, 64)
 after = lnp.parameters(tuned)
-cut_weight = [accuracy(with_arrays(tuned, {name: cut(after[name], r) for name in names})) for r in ranks]
-cut_update = [accuracy(with_arrays(tuned, {n: weights[n] + cut(updates[n], r) for n in names})) for r in ranks]
+cut_weight, cut_update = [], []
+for r in ranks:
+    own = {name: cut(after[name], r) for name in names}
+    change = {name: weights[name] + cut(updates[name], r) for name in names}
+    cut_weight.append(accuracy(with_arrays(tuned, own)))
+    cut_update.append(accuracy(with_arrays(tuned, change)))
 print("rank             ", *(f"{r:5d}" for r in ranks))
 print("weight cut, %    ", *(f"{100 * a:5.0f}" for a in cut_weight))
 print("update cut, %    ", *(f"{100 * a:5.0f}" for a in cut_update))
 assert 0.74 < cut_update[3] < 0.86 and max(cut_weight[:4]) < 0.2  # up to rank 8
 assert cut_update[4] > accuracy(tuned) - 0.05 > cut_weight[4] + 0.3  # rank 16
-assert cut_weight[5] > accuracy(tuned) - 0.2 and cut_update[0] > accuracy(base)  # rank 32; rank 1
+assert cut_weight[5] > accuracy(tuned) - 0.2  # rank 32
+assert cut_update[0] > accuracy(base)  # rank 1
 
-# %% tags=["picture", "measured"]
+# %% tags=["picture", "hide-input", "measured"]
+# Draws the accuracy over the rank, for both cuts.
 figure, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
-ax.plot(ranks, [100 * a for a in cut_update], "o-", color="tab:blue", label="update cut to this rank")
-ax.plot(ranks, [100 * a for a in cut_weight], "s-", color="tab:orange", label="weight cut to this rank")
+update, weight = ([100 * a for a in shares] for shares in (cut_update, cut_weight))
+ax.plot(ranks, update, "o-", color="tab:blue", label="update cut to this rank")
+ax.plot(ranks, weight, "s-", color="tab:orange", label="weight cut to this rank")
 ax.axhline(100 * accuracy(base), color="black", linestyle=":", label="base, no update")
 ax.set(xscale="log", xlabel="rank", ylabel="accuracy on dev, %", ylim=(0, 100))
 ax.set_xticks(ranks, ranks)
@@ -509,7 +540,7 @@ plt.show()
 #   look much like noise. The LoRA paper looks at GPT-3: on its tasks a very small rank is enough (section 7.2).
 
 # %% [markdown]
-# ## Exercise 3: count the parameters ({{count_parameters}})
+# ## Exercise: count the parameters ({{count_parameters}})
 #
 # Write `count_parameters(model)`. It returns a pair `(total, trainable)`: how many numbers the model holds, and how
 # many of them are trained.
@@ -540,7 +571,8 @@ print("           all    trained   share trained")
 print("base  {:10,d} {:10,d}".format(*lnp.count_parameters(base)))
 for r in (1, 2, 4, 8):
     config = lnp.LoRAConfig(r=r, target_modules="all-linear")
-    total, trainable = lnp.count_parameters(lnp.inject(base, config, np.random.default_rng(0)))
+    adapted = lnp.inject(base, config, np.random.default_rng(0))
+    total, trainable = lnp.count_parameters(adapted)
     print(f"r = {r} {total:10,d} {trainable:10,d} {100 * trainable / total:8.1f} %")
 
 # %% [markdown]

@@ -12,6 +12,11 @@
 #
 # **Needs:** chapter 2, derivatives, Taylor's formula. **Time:** about 80 minutes. **Difficulty:** medium.
 #
+# **In 20 minutes:** read [Would you notice?](#Would-you-notice?) and
+# [One number: the slope by hand](#One-number:-the-slope-by-hand), write `choose_step`, look at the figure in
+# [How large an error is too large?](#How-large-an-error-is-too-large?), and read
+# [The judge of this course](#The-judge-of-this-course).
+#
 # It prepares question 3 of the course, the five steps of LoRA: step three is the gradients of the low-rank matrices,
 # and everything rests on those being right.
 
@@ -48,9 +53,8 @@ def forgetful_backward(dy, cache):
 
 
 def losses(norm_backward, steps=120, lr=0.5):
-    rng = np.random.default_rng(0)
+    rng, found = np.random.default_rng(0), []
     W1, W2 = rng.standard_normal((64, 32)) / 8, rng.standard_normal((32, 10)) / 6
-    found = []
     for _ in range(steps):
         h, c1 = ops.linear_forward(images, W1)
         n, c2 = ops.layer_norm_forward(h, np.ones(32), np.zeros(32), 1e-5)
@@ -75,14 +79,19 @@ def losses(norm_backward, steps=120, lr=0.5):
 
 # %% tags=["measured"]
 curves = {"A": losses(forgetful_backward), "B": losses(ops.layer_norm_backward)}
-for (name, curve), colour in zip(curves.items(), ("tab:orange", "tab:blue")):
-    plt.plot(curve, color=colour)
-    plt.annotate(f" {name}", (len(curve) - 1, curve[-1]), color=colour, va="center", fontsize=12)
-plt.gca().set(xlabel="step", ylabel="training loss", ylim=(0, None), title="Which backward is wrong?")
-plt.show()
 for name, curve in curves.items():
     print(f"{name}: loss {curve[0]:.1f} at the start, {curve[-1]:.1f} at the end")
 assert curves["A"][-1] < 0.2 * curves["A"][0] and curves["A"][-1] > 2 * curves["B"][-1]
+
+# %% tags=["hide-input", "measured"]
+# Draws the two losses over the steps.
+for (name, curve), colour in zip(curves.items(), ("tab:orange", "tab:blue")):
+    plt.plot(curve, color=colour)
+    look = {"color": colour, "va": "center", "fontsize": 12}
+    plt.annotate(f" {name}", (len(curve) - 1, curve[-1]), **look)
+plt.gca().set(xlabel="step", ylabel="training loss", ylim=(0, None))
+plt.title("Which backward is wrong?")
+plt.show()
 
 # %% [markdown]
 # *Two loss curves that both fall from above 2 towards 0. Curve A falls smoothly. Curve B has bumps, falls faster and
@@ -189,7 +198,12 @@ lnp.course.check("choose_step", choose_step)
 print("order   best step   best error   best error in float32")
 for p in (1, 2, 4):
     eps, eps32 = 2.0**-52, 2.0**-23
-    print(f"{p:5} {eps ** (1 / (p + 1)):11.0e} {eps ** (p / (p + 1)):12.0e} {eps32 ** (p / (p + 1)):15.0e}")
+    step, best, best32 = (
+        eps ** (1 / (p + 1)),
+        eps ** (p / (p + 1)),
+        eps32 ** (p / (p + 1)),
+    )
+    print(f"{p:5} {step:11.0e} {best:12.0e} {best32:15.0e}")
 
 # %% [markdown]
 # Two lessons. The higher the order, the *larger* the best step. And in float32 even order 4 leaves about five digits:
@@ -238,16 +252,22 @@ def f(x):
 
 
 slope = np.cos(1.0) * np.exp(np.sin(1.0))
+formulas = {1: forward_difference, 2: central_difference, 4: order_four}
 steps = np.logspace(-15, -0.5, 200)
-formulas = {"order 1": forward_difference, "order 2": central_difference, "order 4": order_four}
-formulas["complex"] = complex_step
-styles = (("tab:orange", 1), ("tab:blue", 2), ("black", 4), ("tab:gray", None))
-for (name, formula), (colour, p) in zip(formulas.items(), styles):
-    errors = [max(abs(formula(f, 1.0, h) - slope) / slope, 1e-17) for h in steps]
-    plt.loglog(steps, errors, "-" if p else "--", color=colour, label=name)
-    if p:
-        plt.axvline(2.0 ** (-52 / (p + 1)), color=colour, linestyle=":")
-plt.gca().set(xlabel="step h", ylabel="relative error", title="Dotted: eps ** (1 / (order + 1))", ylim=(5e-18, 10))
+
+
+def errors(formula):
+    return [max(abs(formula(f, 1.0, h) - slope) / slope, 1e-17) for h in steps]
+
+
+# %% tags=["hide-input"]
+# Draws the error of each formula over the step, and where choose_step puts the step.
+for (p, formula), colour in zip(formulas.items(), ("tab:orange", "tab:blue", "black")):
+    plt.loglog(steps, errors(formula), color=colour, label=f"order {p}")
+    plt.axvline(choose_step(p), color=colour, linestyle=":")
+plt.loglog(steps, errors(complex_step), "--", color="tab:gray", label="complex")
+plt.gca().set(xlabel="step h", ylabel="relative error", ylim=(5e-18, 10))
+plt.title("dotted: choose_step of 1, 2 and 4")
 plt.legend(ncol=2, loc="lower right")
 plt.show()
 
@@ -260,11 +280,12 @@ plt.show()
 # `choose_step`, which knows nothing of $f$, lands near the bottom each time.
 
 # %%
-for name, p in (("order 1", 1), ("order 2", 2), ("order 4", 4)):
-    h = 2.0 ** (-52 / (p + 1))
-    off, predicted = abs(formulas[name](f, 1.0, h) - slope) / slope, h**p
+print("order   predicted, about   below 30 times that")
+for p, formula in formulas.items():
+    h = choose_step(p)
+    off, predicted = abs(formula(f, 1.0, h) - slope) / slope, h**p
+    print(f"{p:5} {predicted:18.0e}   {off < 30 * predicted}")
     assert off < 30 * predicted
-    print(f"{name}: predicted about {predicted:.0e}, and the error is below 30 times that")
 
 # %% [markdown]
 # ## From a number to arrays
@@ -299,7 +320,8 @@ lnp.course.check("numerical_gradient", numerical_gradient)
 
 # %%
 rng = np.random.default_rng(0)
-inputs = {"x": rng.standard_normal((5, 4)), "W": rng.standard_normal((4, 3)), "b": rng.standard_normal(3)}
+shapes = {"x": (5, 4), "W": (4, 3), "b": (3,)}
+inputs = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
 dy = rng.standard_normal((5, 3))  # the upstream gradient
 y, cache = ops.linear_forward(**inputs)
 numeric = numeric_gradients(ops.linear_forward, inputs, dy)
@@ -311,8 +333,9 @@ def error(given, numeric):
 
 
 for name, given in zip(inputs, ops.linear_backward(dy, cache)):
-    assert error(given, numeric[name]) < 1e-10
-    print(f"d{name:2} {given.shape!s:7} agrees to 1e-10")
+    agrees = error(given, numeric[name]) < 1e-10
+    print(f"d{name:2} {given.shape!s:7} agrees to 1e-10: {agrees}")
+    assert agrees
 
 # %% [markdown]
 # ## How large an error is too large?
@@ -330,7 +353,8 @@ def largest_error(backward, case, upstream, numeric):
 
 
 # %% tags=["setup"]
-examples = {case.name: case for case in cases(np.random.default_rng(0))}  # inputs for each operation
+# Inputs for each operation, by name.
+examples = {case.name: case for case in cases(np.random.default_rng(0))}
 
 # %%
 found = {}
@@ -341,8 +365,12 @@ for op in ("linear", "gelu", "layer_norm", "attention", "lora_linear", "cross_en
     numeric = numeric_gradients(case.forward, case.inputs, upstream, case.fixed)
     right = largest_error(case.backward, case, upstream, numeric)
     with np.errstate(all="ignore"):  # some mistakes overflow
-        wrong = [largest_error(mutant.backward, case, upstream, numeric) for mutant in mutants(case, seed=0)]
+        backwards = [mutant.backward for mutant in mutants(case, seed=0)]
+        wrong = [largest_error(b, case, upstream, numeric) for b in backwards]
     found[op] = right, wrong
+assert max(right for right, _ in found.values()) < 1e-8
+assert min(min(wrong) for _, wrong in found.values()) > 1e-3
+assert sum(len(wrong) for _, wrong in found.values()) > 200
 
 # %% [markdown]
 # <details><summary>Before you look: how far apart will the worst right gradient and the best wrong one be: a factor of
@@ -353,20 +381,20 @@ for op in ("linear", "gelu", "layer_norm", "attention", "lora_linear", "cross_en
 #
 # </details>
 
-# %% tags=["picture"]
+# %% tags=["hide-input", "picture"]
+# Draws the errors of the right backwards, and of those with one mistake.
 for row, (right, wrong) in enumerate(found.values()):
-    plt.plot(np.minimum(wrong, 1e3), np.full(len(wrong), row), "|", color="tab:orange", markersize=14)
+    errors_of_wrong, place = np.minimum(wrong, 1e3), np.full(len(wrong), row)
+    plt.plot(errors_of_wrong, place, "|", color="tab:orange", markersize=14)
     plt.plot(max(right, 1e-17), row, "o", color="tab:blue")
 plt.axvline(1e-7, color="black", linestyle=":")
 plt.xscale("log")
 plt.ylim(-0.5, len(found) - 0.5)
-plt.yticks(range(len(found)), [f"{op} ({len(wrong)})" for op, (_, wrong) in found.items()])
+names = [f"{op} ({len(wrong)} wrong)" for op, (_, wrong) in found.items()]
+plt.yticks(range(len(found)), names)
 plt.xlabel("largest relative error of any gradient (above 1000: drawn at 1000)")
 plt.title("blue: right    orange: one mistake each    dotted: 1e-7", fontsize=10)
 plt.show()
-assert max(right for right, _ in found.values()) < 1e-8
-assert min(min(wrong) for _, wrong in found.values()) > 1e-3
-assert sum(len(wrong) for _, wrong in found.values()) > 200
 
 # %% [markdown]
 # *Six rows on a logarithmic axis: a blue point per operation far to the left, below 1e-8, and hundreds of orange
@@ -386,8 +414,13 @@ assert sum(len(wrong) for _, wrong in found.values()) > 200
 x, W = rng.standard_normal((6, 64)), rng.standard_normal((64, 256))
 dy, V = rng.standard_normal((6, 256)), rng.standard_normal((64, 256))
 _, dW, _ = ops.linear_backward(dy, ops.linear_forward(x, W)[1])
-slope = order_four(lambda t: np.sum(ops.linear_forward(x, W + t * V)[0] * dy), 0.0, 1e-3)
 
+
+def loss_along(t):
+    return np.sum(ops.linear_forward(x, W + t * V)[0] * dy)
+
+
+slope = order_four(loss_along, 0.0, 1e-3)
 damaged = dW.copy()
 damaged[3, 7] *= 1.01  # one of 16,384 entries, wrong by one percent
 for name, gradient in (("right", dW), ("damaged", damaged)):
@@ -406,11 +439,12 @@ print(f"evaluations: 4 in place of {4 * W.size:,}")
 # here is its whole test:
 
 # %%
-v, u = rng.standard_normal((3, 4, 6, 2)), rng.standard_normal((3, 6, 8))  # images, and something like their patches
+v = rng.standard_normal((3, 4, 6, 2))  # images
+u = rng.standard_normal((3, 6, 8))  # something like their patches
 forward, cache = ops.patches_forward(v, size=2)
 left, right = np.sum(u * forward), np.sum(ops.patches_backward(u, cache) * v)
+print(f"{left:.6f} and {right:.6f}")
 assert abs(left - right) < 1e-12
-print(f"{left:.6f} = {right:.6f}")
 
 # %% [markdown]
 # With the first idea, a direction for each array, the gradients of a whole model cost about a hundred evaluations, not
@@ -420,7 +454,8 @@ print(f"{left:.6f} = {right:.6f}")
 model = lnp.unfreeze(lnp.load_pretrained("digits"), "all")
 tokens = lnp.load_tokenizer("digits")
 report = lnp.check_model(model, lnp.Batch.of(tokens(train.inputs[:2])))
-print(f"{lnp.count_parameters(model).trainable:,} gradients in {len(report.rows)} arrays: right = {report.ok}")
+count = lnp.count_parameters(model).trainable
+print(f"{count:,} gradients in {len(report.rows)} arrays; all are right: {report.ok}")
 
 # %% [markdown]
 # ## The judge of this course
@@ -445,8 +480,11 @@ print(check(share_forward, constant_sum, {"x": rng.uniform(1, 2, (3, 4))}))
 
 # %% [markdown]
 # The table says which gradient is wrong and where it is worst. The last line is a guess at the cause: the check tries
-# the usual mistakes, and looks which one explains the numbers. Here it has found the line whose way is left out. Below,
-# both ways are there:
+# the usual mistakes, and looks which one explains the numbers. It begins with two labels, a group and a cause in it.
+# There are five groups: contract, factor, term, layout, value. `term` means that a part of the sum is wrong. Of these
+# `missing_path` is the case in which the input reaches the output in several ways, and one of them is left out: here
+# $x$ is above the line, and in the sum below it. (`lora_np.gradcheck.CAUSES` has all labels.) After the labels stands
+# the line whose way is missing. Below, both ways are there:
 
 
 # %%

@@ -13,8 +13,16 @@
 # - join them to the backward of a whole transformer block, with its two residual paths;
 # - get every gradient of the pretrained model by your own code, and check it.
 #
-# **Needs:** chapters 2 and 3. **Time:** about 330 minutes, in three or four sittings; every exercise can be skipped.
+# **Needs:** chapters 2 and 3. **Time:** about 330 minutes, in two sittings; every exercise can be skipped.
 # **Difficulty:** hard, but each step is small.
+#
+# - **First sitting**, about <!-- sitting_1 -->145<!-- / --> minutes: two rules; the linear map and GELU; a check that
+#   cannot fail; how to find a bug; the MLP; layer norm and RMSNorm.
+# - **[Second sitting](#Second-sitting)**, about <!-- sitting_2 -->185<!-- / --> minutes: softmax and attention; the
+#   loss; the block; your code, backwards through the real model; what a gradient is good for.
+#
+# **In 20 minutes:** [Nudge one thing, follow it](#Nudge-one-thing,-follow-it), and the [linear map](#Linear-map) with
+# its exercise. Chapter 5 needs no more.
 #
 # It answers a part of question 3 of the course: the step "gradients". What you derive for the linear map is what
 # chapter 5 uses for the low-rank matrices.
@@ -33,6 +41,7 @@ from lora_np.ops.cross_entropy import CrossEntropyCache
 
 plt.rcParams["figure.figsize"] = (6.5, 3.4)
 plt.rcParams["figure.constrained_layout.use"] = True
+BLUE, ORANGE = "tab:blue", "tab:orange"
 rng = np.random.default_rng(0)
 
 # %% [markdown]
@@ -51,11 +60,11 @@ print(f"{total:,} parameters, {4 * total:,} evaluations for one step of training
 #
 # ## Nudge one thing, follow it
 #
-# Take one weight $w = 2$, one input $x = 3$, one target $t = 5$:
+# Take one weight $w = 2$ and one input $x = 3$. The right answer is 5, and the loss is the square of the error:
 #
-# $$y = w x = 6, \qquad \ell = (y - t)^2 = 1.$$
+# $$y = w x = 6, \qquad \ell = (y - 5)^2 = 1.$$
 #
-# Nudge $w$ by $0.01$. Follow it. First $y$ moves by $x \cdot 0.01 = 0.03$. Then $\ell$ moves by $2 (y - t) = 2$ times
+# Nudge $w$ by $0.01$. Follow it. First $y$ moves by $x \cdot 0.01 = 0.03$. Then $\ell$ moves by $2 (y - 5) = 2$ times
 # that, $0.06$. So $\ell$ moves 6 times as much as $w$: its derivative with respect to $w$ is $2 \cdot 3 = 6$.
 #
 # **Rule 1: along a path, multiply.**
@@ -70,37 +79,45 @@ print(f"{total:,} parameters, {4 * total:,} evaluations for one step of training
 
 
 # %%
-def loss(w, x=3.0, t=5.0):
-    return (w * x - t) ** 2
+def loss(w, x=3.0):
+    return (w * x - 5.0) ** 2
 
 
 def fork(x, w=2.0):
     return x + w * x
 
 
-h = 1e-4
-print(f"rule 1: {(loss(2.0 + h) - loss(2.0 - h)) / (2 * h):.3f}")
-print(f"rule 2: {(fork(3.0 + h) - fork(3.0 - h)) / (2 * h):.3f}")
+nudge = 1e-4
+print(f"rule 1: {(loss(2.0 + nudge) - loss(2.0 - nudge)) / (2 * nudge):.3f}")
+print(f"rule 2: {(fork(3.0 + nudge) - fork(3.0 - nudge)) / (2 * nudge):.3f}")
 
 # %% [markdown]
 # Why backwards, from the loss to the inputs? Because there is one loss and there are many inputs. Going backwards, we
 # carry one array at a time: how the loss answers to the values *here*. Each operation turns the array for its output
 # into the arrays for its inputs:
 
-# %% tags=["picture"]
+# %% tags=["hide-input", "picture"]
+# Draws a chain of operations, and the gradients that go back along it.
 figure, axis = plt.subplots(figsize=(6.5, 1.9))
-names = ("input", "linear", "gelu", "linear", "loss")
-for k, name in enumerate(names):
-    axis.text(k, 0, name, ha="center", va="center", fontsize=12, bbox={"boxstyle": "round", "facecolor": "white"})
-arrow = {"arrowstyle": "->", "linewidth": 1.8}
-for k in range(len(names) - 1):
-    axis.annotate("", (k + 0.7, 0.12), (k + 0.3, 0.12), arrowprops=arrow | {"color": "tab:blue"})
-    axis.annotate("", (k + 0.3, -0.12), (k + 0.7, -0.12), arrowprops=arrow | {"color": "tab:orange"})
-    axis.text(k + 0.5, 0.2, ("x", "h", "a", "z")[k], ha="center", color="tab:blue", fontsize=12)
-    axis.text(k + 0.5, -0.4, ("dx", "dh", "da", "dz")[k], ha="center", color="tab:orange", fontsize=12)
-for k, text in ((1, "dW, db"), (3, "dW, db")):
-    axis.annotate(text, (k, -0.95), ha="center", color="tab:orange", fontsize=12)
-    axis.annotate("", (k, -0.75), (k, -0.25), arrowprops=arrow | {"color": "tab:orange"})
+centred = {"ha": "center", "va": "center", "fontsize": 12}
+box = {"boxstyle": "round", "facecolor": "white"}
+for k, name in enumerate(("input", "linear", "gelu", "linear", "loss")):
+    axis.text(k, 0, name, bbox=box, **centred)
+
+
+def arrow(start, end, color):
+    look = {"arrowstyle": "->", "linewidth": 1.8, "color": color}
+    axis.annotate("", end, start, arrowprops=look)
+
+
+for k, name in enumerate(("x", "wide", "bent", "z")):
+    arrow((k + 0.3, 0.12), (k + 0.7, 0.12), BLUE)
+    arrow((k + 0.7, -0.12), (k + 0.3, -0.12), ORANGE)
+    axis.text(k + 0.5, 0.27, name, color=BLUE, **centred)
+    axis.text(k + 0.5, -0.32, f"d{name}", color=ORANGE, **centred)
+for k in (1, 3):
+    arrow((k, -0.25), (k, -0.75), ORANGE)
+    axis.text(k, -0.9, "dW, db", color=ORANGE, **centred)
 axis.set(xlim=(-0.4, 4.4), ylim=(-1.1, 0.5))
 axis.axis("off")
 plt.show()
@@ -125,27 +142,32 @@ plt.show()
 #
 # $$y = x W + b, \qquad x\,(N, d_{in}),\; W\,(d_{in}, d_{out}),\; b\,(d_{out}),\; y\,(N, d_{out}).$$
 #
-# In entries: $y_{nj} = \sum_i x_{ni} W_{ij} + b_j$. Ask the question three times.
+# In entries: $y_{nj} = \sum_i x_{ni} W_{ij} + b_j$. Ask the question three times. Two answers are here:
 #
 # - Nudge $b_j$. It moves $y_{nj}$ in *every* row $n$, by the same amount. Add: $db_j = \sum_n dy_{nj}$.
 # - Nudge $W_{ij}$. It moves $y_{nj}$ by $x_{ni}$, in every row. Add: $dW_{ij} = \sum_n x_{ni}\, dy_{nj}$.
-# - Nudge $x_{ni}$. It moves $y_{nj}$ by $W_{ij}$, for every $j$. Add: $dx_{ni} = \sum_j dy_{nj} W_{ij}$.
+# - Nudge $x_{ni}$. Which entries of $y$ does it move, and each by how much? This sum is yours.
 #
-# Now write each sum as a matrix product. There is a check for free: with $N$, $d_{in}$ and $d_{out}$ all different,
-# only one order of the factors gives the right shape.
+# Then write each sum over a product as a matrix product. There is a check for free: with $N$, $d_{in}$ and $d_{out}$
+# all different, only one order of the factors gives the right shape.
 #
 # By hand, with two rows, $d_{in} = 2$, $d_{out} = 1$ and $b = 0$:
 #
 # $$x = \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}, \qquad W = \begin{pmatrix} 1 \\ 10 \end{pmatrix}, \qquad
 # y = \begin{pmatrix} 21 \\ 43 \end{pmatrix}, \qquad \text{and let} \quad dy = \begin{pmatrix} 1 \\ -1 \end{pmatrix}.$$
 #
-# Then the three sums are
+# What does this $dy$ say? That the loss moves as $\ell = \sum_n y_n\, dy_n$ (chapter 3), which here is $21 - 43 = -22$.
+# Nudge the first entry of $W$ by $0.1$: then $y = (21.1, 43.3)$ and $\ell = -22.2$. So $\ell$ moves $-2$ times as much
+# as that entry. Do the sums give the same? For $W$ and $b$ they are
 #
-# $$db = 1 - 1 = 0, \qquad dW = \begin{pmatrix} 1 \cdot 1 - 3 \cdot 1 \\ 2 \cdot 1 - 4 \cdot 1 \end{pmatrix}
-# = \begin{pmatrix} -2 \\ -2 \end{pmatrix}, \qquad dx = \begin{pmatrix} 1 & 10 \\ -1 & -10 \end{pmatrix}.$$
+# $$dW = \begin{pmatrix} 1 \cdot 1 - 3 \cdot 1 \\ 2 \cdot 1 - 4 \cdot 1 \end{pmatrix}
+# = \begin{pmatrix} -2 \\ -2 \end{pmatrix}, \qquad db = 1 - 1 = 0.$$
+#
+# What is $dx$? Work it out on paper, before you look at the library's numbers.
 
 # %%
-x, W, b, dy = np.array([[1.0, 2], [3, 4]]), np.array([[1.0], [10]]), np.zeros(1), np.array([[1.0], [-1]])
+x, W, b = np.array([[1.0, 2], [3, 4]]), np.array([[1.0], [10]]), np.zeros(1)
+dy = np.array([[1.0], [-1]])
 y, cache = ops.linear_forward(x, W, b)
 for name, gradient in zip(("dx", "dW", "db"), ops.linear_backward(dy, cache)):
     print(f"{name} = {gradient.tolist()}")
@@ -163,6 +185,13 @@ from lora_np.course.exercises.linear_backward import linear_backward
 lnp.course.check("linear_backward", linear_backward)
 
 # %% [markdown]
+# <details><summary>Compare with yours</summary>
+#
+# An entry of x moves all entries of y in its row, each by its entry of W. Add: dx_ni = sum over j of dy_nj W_ij.
+# So `dx = dy @ W.T`, `dW = x.T @ dy`, `db = dy.sum(axis=0)`.
+#
+# </details>
+#
 # Count the multiplications: $x W$ takes $N d_{in} d_{out}$. So does $dy\,W^T$, and so does $x^T dy$. The backward of a
 # linear map does twice the work of its forward. If $W$ is frozen, $dW$ is not wanted, and one of the three falls away.
 # Remember this for LoRA.
@@ -173,9 +202,10 @@ lnp.course.check("linear_backward", linear_backward)
 # $y = x\, \Phi(x)$, entry by entry. $\Phi$ is the normal distribution function. The same $x$ stands in both factors.
 #
 # - Through the first factor a nudge arrives multiplied by $\Phi(x)$.
-# - Through the second it arrives multiplied by $x\, \Phi'(x)$, with $\Phi'(x) = e^{-x^2 / 2} / \sqrt{2 \pi}$.
+# - What does it arrive multiplied by through the second? You need $\Phi'(x) = e^{-x^2 / 2} / \sqrt{2 \pi}$.
 #
-# Add: $dx = dy \cdot (\Phi(x) + x\, \Phi'(x))$.
+# By hand: at $x = 1$ the first path brings $\Phi(1) = 0.841$ and the second $0.242$, together $1.083$. At $x = -1$ they
+# bring $0.159$ and $-0.242$, together $-0.083$.
 
 # %% [markdown]
 # ### Exercise: `gelu_backward` ({{gelu_backward}})
@@ -191,6 +221,13 @@ from lora_np.course.exercises.gelu_backward import gelu_backward
 lnp.course.check("gelu_backward", gelu_backward)
 
 # %% [markdown]
+# <details><summary>Compare with yours</summary>
+#
+# `dx = dy * (cdf + x * density)`: through the second factor, the nudge arrives multiplied by x Phi'(x).
+#
+# </details>
+
+# %% [markdown]
 # <details><summary>Before you look: the first path alone, Phi, stays between 0 and 1. Does the whole
 # derivative?</summary>
 #
@@ -199,12 +236,14 @@ lnp.course.check("gelu_backward", gelu_backward)
 #
 # </details>
 
-# %%
+# %% tags=["hide-input"]
+# Draws GELU, and its derivative by your `gelu_backward`.
 x = np.linspace(-4, 4, 201)
 y, cache = ops.gelu_forward(x)
 plt.plot(x, y, color="black", label="GELU")
-plt.plot(x, gelu_backward(np.ones_like(x), cache), color="tab:blue", label="its derivative: both paths")
-plt.plot(x, cache.cdf, "--", color="tab:orange", label="first path only")
+slope = gelu_backward(np.ones_like(x), cache)
+plt.plot(x, slope, color=BLUE, label="its derivative: both paths")
+plt.plot(x, cache.cdf, "--", color=ORANGE, label="first path only")
 plt.gca().set(xlabel="x", ylim=(-0.4, 2.2))
 plt.legend()
 plt.show()
@@ -232,7 +271,7 @@ def passes(forward, backward, inputs, upstream, fixed=None):
     given = given if isinstance(given, tuple) else (given,)
     numeric = numeric_gradients(forward, inputs, upstream, fixed)
     pairs = zip(given, numeric.values())
-    return all(np.allclose(g, n, rtol=1e-7, atol=1e-8) for g, n in pairs)
+    return all(np.allclose(*pair, rtol=1e-7, atol=1e-8) for pair in pairs)
 
 
 def first_row(dy, cache):  # takes db from the first row alone
@@ -242,8 +281,10 @@ def first_row(dy, cache):  # takes db from the first row alone
 
 x, W, b = rng.standard_normal((5, 3)), rng.standard_normal((3, 3)), np.ones(3)
 dy = rng.standard_normal((5, 3))
-print("one row:  ", passes(ops.linear_forward, first_row, {"x": x[:1], "W": W, "b": b}, dy[:1]))
-print("five rows:", passes(ops.linear_forward, first_row, {"x": x, "W": W, "b": b}, dy))
+linear = {"x": x, "W": W, "b": b}
+one_row = linear | {"x": x[:1]}
+print("one row:  ", passes(ops.linear_forward, first_row, one_row, dy[:1]))
+print("five rows:", passes(ops.linear_forward, first_row, linear, dy))
 
 # %% [markdown]
 # The first comparison is sharp, to seven digits, and says nothing. Such a point is **unlucky**. Five more wrong
@@ -298,31 +339,28 @@ def no_influence(dy, cache):  # claims that x moves nothing
 # (`ops.embedding_forward` takes a row of a table for each id. So a table's row may be used several times.)
 
 # %%
-one, eye, ids = np.ones((5, 3)), np.eye(3), np.array([2, 0, 1])
-linear = {"x": x, "W": W, "b": b}
-twice = np.array([2, 0, 2])
-trials = [  # forward, wrong backward; inputs, upstream, what is fixed: unlucky, then ordinary
-    (ops.linear_forward, first_row, (linear | {"x": x[:1]}, dy[:1], {}), (linear, dy, {})),
-    (ops.linear_forward, not_transposed, (linear | {"W": eye}, dy, {}), (linear, dy, {})),
-    (ops.gelu_forward, one_path, ({"x": 0 * x}, dy, {}), ({"x": x}, dy, {})),
-    (
-        ops.embedding_forward,
-        last_use,
-        ({"table": W}, dy[:3], {"ids": ids}),
-        ({"table": W}, dy[:3], {"ids": twice}),
-    ),
-    (squares_forward, no_upstream, ({"x": x}, 1.0, {}), ({"x": x}, 0.7, {})),
-    (centre_forward, no_influence, ({"x": x}, one, {}), ({"x": x}, dy, {})),
-]
+one, eye, table = np.ones((5, 3)), np.eye(3), {"table": W}
+ids, twice = ({"ids": np.array(which)} for which in ([2, 0, 1], [2, 0, 2]))
+identity = linear | {"W": eye}
+# wrong backward: its forward; inputs, upstream and what is fixed, unlucky and ordinary
+trials = {
+    first_row: (ops.linear_forward, (one_row, dy[:1]), (linear, dy)),
+    not_transposed: (ops.linear_forward, (identity, dy), (linear, dy)),
+    one_path: (ops.gelu_forward, ({"x": 0 * x}, dy), ({"x": x}, dy)),
+    last_use: (ops.embedding_forward, (table, dy[:3], ids), (table, dy[:3], twice)),
+    no_upstream: (squares_forward, ({"x": x}, 1.0), ({"x": x}, 0.7)),
+    no_influence: (centre_forward, ({"x": x}, one), ({"x": x}, dy)),
+}
 print(f"{'wrong backward':16} {'unlucky':8} {'ordinary':8}")
-for forward, wrong, *points in trials:
-    verdicts = ["passes" if passes(forward, wrong, *point) else "caught" for point in points]
-    print(f"{wrong.__name__:16} {verdicts[0]:8} {verdicts[1]:8}")
-    assert verdicts == ["passes", "caught"]
+for wrong, (forward, *points) in trials.items():
+    found = [passes(forward, wrong, *point) for point in points]
+    unlucky, ordinary = ("passes" if passed else "caught" for passed in found)
+    print(f"{wrong.__name__:16} {unlucky:8} {ordinary:8}")
+    assert found == [True, False]
 
 # %% [markdown]
-# How far from such a point is far enough? Move away from three of them by $t$: x is $t$ times a random x, W is the
-# identity plus $t$ times a random matrix, the upstream is $1 + t$.
+# How far from such a point is far enough? Move away from three of them by a distance $\delta$: x is $\delta$ times a
+# random x, W is the identity plus $\delta$ times a random matrix, the upstream is $1 + \delta$.
 
 
 # %%
@@ -332,24 +370,31 @@ def off(wrong, right):
 
 distances, random = np.logspace(-9, 0, 40), rng.standard_normal((3, 3))
 errors = {"one_path": [], "not_transposed": [], "no_upstream": []}
-for t in distances:
-    _, c = ops.gelu_forward(t * x)
-    errors["one_path"].append(off(one_path(dy, c), ops.gelu_backward(dy, c)))
-    _, c = ops.linear_forward(x, eye + t * random, b)
-    right = ops.linear_backward(dy, c)[0]
-    errors["not_transposed"].append(off(not_transposed(dy, c)[0], right))
-    errors["no_upstream"].append(off(no_upstream(1 + t, x), (1 + t) * 2 * x / x.size))
+for delta in distances:
+    _, cache = ops.gelu_forward(delta * x)
+    given, right = one_path(dy, cache), ops.gelu_backward(dy, cache)
+    errors["one_path"].append(off(given, right))
+    _, cache = ops.linear_forward(x, eye + delta * random, b)
+    given, right = not_transposed(dy, cache)[0], ops.linear_backward(dy, cache)[0]
+    errors["not_transposed"].append(off(given, right))
+    given, right = no_upstream(1 + delta, x), (1 + delta) * 2 * x / x.size
+    errors["no_upstream"].append(off(given, right))
+far = distances > 1e-3
+assert all(min(np.array(found)[far]) > 1e-4 for found in errors.values())
+
+# %% tags=["hide-input"]
+# Draws the three errors over the distance.
 for (name, found), style in zip(errors.items(), ("-", "--", "-.")):
     plt.loglog(distances, found, style, label=name)
-plt.axhline(1e-7, color="black", linestyle=":")
-plt.gca().set(xlabel="distance t from the unlucky point", ylabel="error of the gradient")
+plt.axhline(1e-7, color="black", linestyle=":", label="tolerance")
+plt.xlabel("distance from the unlucky point")
+plt.ylabel("error of the gradient")
 plt.legend()
 plt.show()
-assert all(min(np.array(found)[distances > 1e-3]) > 1e-4 for found in errors.values())
 
 # %% [markdown]
 # *Three nearly straight lines on logarithmic axes, close together, rise from the lower left to the upper right; they
-# cross the dotted line at 1e-7 where t is near 1e-7.*
+# cross the dotted line, the tolerance of 1e-7, where the distance is near 1e-7.*
 #
 # The error grows as the distance does. A thousandth is far enough: the error is then more than a thousand times above
 # the tolerance. So a check is fooled only on such a point, or within about 1e-7 of it. But people are on it all the
@@ -366,8 +411,9 @@ assert all(min(np.array(found)[distances > 1e-3]) > 1e-4 for found in errors.val
 # away and looks again. Now it is given the unlucky inputs:
 
 # %%
-for forward, wrong, (inputs, _, fixed), _ in trials:
-    report = check(forward, wrong, inputs, fixed)
+for wrong, (forward, unlucky, _) in trials.items():
+    inputs, _, *fixed = unlucky
+    report = check(forward, wrong, inputs, *fixed)
     print(f"{wrong.__name__:16} {'passes' if report.ok else 'caught'}")
 
 report = check(ops.gelu_forward, one_path, {"x": 0 * x})
@@ -417,7 +463,8 @@ def mended(dy, cache):
     return dgate, dy * gate * sig
 
 
-assert task.check(mended)
+verdict = task.check(mended)
+assert verdict
 
 # %% [markdown]
 # ### Three for you (about 10 minutes each)
@@ -458,8 +505,11 @@ task.check(task.backward)  # put yours in its place
 # %% [markdown]
 # ## The MLP: three backwards in a row
 #
-# The second half of a block goes up, through GELU, and down: $h = \text{up}(x)$, $a = \text{gelu}(h)$,
-# $y = \text{down}(a)$. There is no fork in it. So this is rule 1, three times, last step first.
+# The second half of a block goes up, through GELU, and down:
+#
+# $$\text{wide} = \text{up}(x), \qquad \text{bent} = \text{gelu}(\text{wide}), \qquad y = \text{down}(\text{bent}).$$
+#
+# There is no fork in it. So this is rule 1, three times, last step first.
 #
 # `mlp.up` and `mlp.down` are nodes: `mlp.down.backward(dy, c_down)` returns the gradient of its input and a dict with
 # the gradients of its own arrays.
@@ -496,12 +546,12 @@ lnp.course.draw_paths("layer_norm", x=np.zeros((4, 6)))  # any shape (N, d)
 
 # %% [markdown]
 # *The graph of layer norm, four times. In each panel one way from y back to x is lit by thick orange arrows: straight
-# on; by the mean; by the spread; by both. The title says what this way adds to the gradient of x.*
+# on; by the mean; by the spread; by both.*
 #
 # A grey arrow goes forward, an orange one back. Rule 1 multiplies along the orange arrows, and rule 2 adds up the four
 # panels. Nobody walks the four ways one by one: from $y$ backwards, each box is visited once, and adds what arrives.
 #
-# Go back step by step.
+# Go back step by step. The first three steps are here, the last one is yours.
 #
 # 1. $\beta$ and $\gamma$ serve all rows, so add over rows: $d\beta = \sum_n dy$, $d\gamma = \sum_n dy\, \hat x$.
 #    Onwards goes $d\hat x = \gamma\, dy$.
@@ -510,22 +560,32 @@ lnp.course.draw_paths("layer_norm", x=np.zeros((4, 6)))  # any shape (N, d)
 # 3. The second way. $\sigma^{-1}$ receives $\sum_j d\hat x_j\, c_j$. A nudge of $c_i$ moves $\sigma^2$ by $2 c_i / d$,
 #    and so moves $\sigma^{-1} = (\sigma^2)^{-1/2}$ by $-\tfrac12 \sigma^{-3} \cdot 2 c_i / d = -\sigma^{-3} c_i / d$.
 #    Multiply the two, and put in $c = \hat x\, \sigma$: $-\sigma^{-1}\, \hat x_i\, \text{mean}(d\hat x\, \hat x)$.
-# 4. A nudge of $x_i$ moves $c_i$ by 1, and every entry of $c$ by $-1/d$ through the mean. So $dx$ is $dc$ less the mean
-#    of $dc$. (The term from 3 has mean zero already, as $\hat x$ has. So the fourth way brings nothing.)
+#    Add the two ways: $dc = \sigma^{-1} d\hat x - \sigma^{-1}\, \hat x\, \text{mean}(d\hat x\, \hat x)$.
+# 4. $c = x - \text{mean}(x)$. A nudge of $x_i$ moves $c_i$ by 1, and every entry of $c$ by $-1/d$ through the mean.
+#    What is $dx$ then, now that $dc$ is known? And one of the four ways brings nothing. Which?
 #
-# Together
+# By hand, with three entries and $\gamma = 1$: $x = (1, 1, 4)$ has the mean 2, so $c = (-1, -1, 2)$, and $\sigma^2$ is
+# $6 / 3 = 2$. Two changes of a row go unnoticed (chapter 2): a constant added to all entries, and $c$ made longer. So a
+# nudge along $(1, 1, 1)$ or along $(-1, -1, 2)$ moves nothing, and $dx$ is at right angles to both. In three dimensions
+# that leaves one direction: whatever $dy$ is, $dx$ is a multiple of $(1, -1, 0)$.
 #
-# $$dx = \sigma^{-1} \left( d\hat x - \text{mean}(d\hat x) - \hat x\; \text{mean}(d\hat x\, \hat x) \right).$$
+# Take $dy = (1, 0, 0)$. Then $d\hat x\, \hat x$ has the mean $-\tfrac13 \sigma^{-1}$. With $\sigma^{-2} = \tfrac12$,
+# steps 2 and 3 give
 #
-# By hand: a row of two entries, $x = (1, 3)$. Then $c = (-1, 1)$ and $\hat x = (-1, 1)$. Any two numbers, the smaller
-# first, become $(-1, 1)$, but for $\varepsilon$. So a small nudge moves nothing, and $dx$ must be zero whatever $dy$
-# is:
+# $$dc = \sigma^{-1} \left( (1, 0, 0) + \tfrac16 (-1, -1, 2) \right)
+# = \sigma^{-1} \left( \tfrac56, -\tfrac16, \tfrac13 \right).$$
+#
+# Step 4 is yours. Then compare with the library:
 
 # %%
-_, cache = ops.layer_norm_forward(np.array([[1.0, 3.0]]), np.ones(2), np.zeros(2), 1e-12)
-dx, _, _ = ops.layer_norm_backward(np.array([[5.0, -2.0]]), cache)
-assert np.abs(dx).max() < 1e-9
-print("dx is zero to nine digits")
+row = np.array([[1.0, 1, 4]])
+_, cache = ops.layer_norm_forward(row, np.ones(3), np.zeros(3), 1e-12)
+for dy in ([1.0, 0, 0], [5.0, -2, 1]):
+    dx, _, _ = ops.layer_norm_backward(np.array([dy]), cache)
+    print(f"dy = {dy}: dx = {(dx[0].round(3) + 0.0).tolist()}")  # + 0.0: no -0.0
+
+# %% [markdown]
+# (A row of two entries would be a bad example: both directions are taken, so $dx$ is zero whatever $dy$ is.)
 
 # %% [markdown]
 # ### Exercise: `layer_norm_backward` ({{layer_norm_backward}})
@@ -540,7 +600,18 @@ from lora_np.course.exercises.layer_norm_backward import layer_norm_backward
 lnp.course.check("layer_norm_backward", layer_norm_backward)
 
 # %% [markdown]
-# ### Now without a formula for the way back
+# <details><summary>Compare with yours</summary>
+#
+# `dx` is `dc` less the mean of `dc`. The term of step 3 has the mean zero already, as `xhat` has: the fourth way brings
+# nothing. So with `dxhat = gamma * dy`, and the means over each row,
+#
+# `dx = inverse_std * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat))`.
+#
+# By hand: the mean of `dc` is a third of `inverse_std`, so `dx = inverse_std * (1/2, -1/2, 0)`.
+#
+# </details>
+#
+# ### Now without a derivation
 #
 # Llama and its relatives have no layer norm but an **RMSNorm** (Zhang and Sennrich 2019, arXiv:1910.07467): a row is
 # divided by its root mean square and multiplied by $\gamma$. No mean is taken away, and there is no $\beta$. In code:
@@ -569,6 +640,34 @@ from lora_np.course.exercises.rms_norm_backward import rms_norm_backward
 lnp.course.check("rms_norm_backward", rms_norm_backward)
 
 # %% [markdown]
+# <details><summary>Compare with yours</summary>
+#
+# Nothing is taken away, so the way by the mean is not there, and step 4 falls away:
+# `dx = inverse_rms * (dxhat - xhat * mean(dxhat * xhat))`, with `dxhat = gamma * dy`.
+#
+# </details>
+
+# %% [markdown]
+# ---
+#
+# ## Second sitting
+#
+# A good place for a break: the rest takes about <!-- sitting_2 -->185<!-- / --> minutes. So far you have two rules, a
+# judge that you can trust, and the backward of every part that treats each row by itself. What is missing is the part
+# where rows meet, attention; the loss; and the whole.
+#
+# **If you go on after a restart of the kernel**, you need nothing of the first sitting but the two cells at the top:
+# the one that finds `lora_np`, and the one with the imports. Run these, then the cell below, and go on from here. Your
+# right answers stand in `my_answers.py`, beside this notebook. The library reads them there when it puts your code into
+# the model. The cell below lists them, as far as this model runs them (it has no RMSNorm).
+
+# %%
+model = lnp.unfreeze(lnp.load_pretrained("digits"), "all")  # as in the first sitting
+rng = np.random.default_rng(4)
+whose = lnp.course.assemble(model).whose
+print("yours so far:", *(name for name in whose if whose[name] == "yours"), sep="\n  ")
+
+# %% [markdown]
 # ## Softmax
 #
 # One row of scores $S$ becomes probabilities $P_u = e^{S_u} / \sum_v e^{S_v}$.
@@ -591,13 +690,13 @@ lnp.course.draw_paths("softmax", S=np.zeros((2, 3)))
 # $$\frac{\partial P_u}{\partial S_v} = P_u\, [u = v] - P_u P_v.$$
 #
 # Here $[u = v]$ is 1 if $u = v$, and 0 if not. The first term comes from the numerator, the second from the sum.
-# Follow the nudge to all $P_u$ and add: $dS_v = \sum_u dP_u\, (P_u [u = v] - P_u P_v)$, that is
 #
-# $$dS = P \left( dP - \textstyle\sum_u P_u\, dP_u \right).$$
+# By hand: $S = (0, \ln 3)$ gives $P = (\tfrac14, \tfrac34)$. Let $dP = (1, 0)$, so the loss answers to $P_0$ alone. A
+# nudge of $S_0$ moves $P_0$ by $\tfrac14 - \tfrac1{16} = \tfrac3{16}$, a nudge of $S_1$ by $-\tfrac14 \cdot \tfrac34 =
+# -\tfrac3{16}$. So $dS = (\tfrac3{16}, -\tfrac3{16})$. The two add to zero: raising all scores alike changes nothing.
 #
-# The products are entry by entry, and the sum is one number for each row. By hand: $S = (0, \ln 3)$ gives $P =
-# (\tfrac14, \tfrac34)$. For $dP = (1, 0)$ the sum is $\tfrac14$, so $dS = (\tfrac14 \cdot \tfrac34,\; \tfrac34 \cdot
-# (-\tfrac14)) = (\tfrac{3}{16}, -\tfrac{3}{16})$. The two add to zero: raising all scores alike changes nothing.
+# And for any $dP$? Follow the nudge of $S_v$ to all $P_u$, and add. Then look at what you have: one factor stands in
+# both terms, and one sum is the same for all entries of the row. No table of derivatives has to be built.
 
 # %% [markdown]
 # ### Exercise: `softmax_backward` ({{softmax_backward}})
@@ -613,6 +712,13 @@ from lora_np.course.exercises.softmax_backward import softmax_backward
 lnp.course.check("softmax_backward", softmax_backward)
 
 # %% [markdown]
+# <details><summary>Compare with yours</summary>
+#
+# dS_v = sum over u of dP_u (P_u [u = v] - P_u P_v) = P_v dP_v - P_v (sum over u of P_u dP_u). The factor P_v stands in
+# both terms, and the sum is one number for each row: `dS = P * (dP - (P * dP).sum(axis=-1, keepdims=True))`.
+#
+# </details>
+#
 # Layer norm and softmax are relatives: in both, every output of a row depends on every input of the row. To see it,
 # draw the whole table of derivatives for one row of six entries: row $u$, column $v$ holds $\partial y_u / \partial
 # x_v$. A backward multiplies by the transpose of this table, without ever building it.
@@ -630,17 +736,25 @@ lnp.course.check("softmax_backward", softmax_backward)
 x = np.array([[2.0, -2.2, 0.3, 0.9, -0.4, 1.1]])
 P = np.exp(x) / np.exp(x).sum()
 _, cache = ops.layer_norm_forward(x, np.ones(6), np.zeros(6), 1e-12)
-norm = np.concatenate([layer_norm_backward(one[None], cache)[0] for one in np.eye(6)])
-tables = {"layer norm (gamma = 1)": norm, "softmax": np.diag(P[0]) - P.T @ P}
+norm = [ops.layer_norm_backward(unit[None], cache)[0][0] for unit in np.eye(6)]
+tables = {
+    "layer norm (gamma = 1)": np.array(norm),
+    "softmax": np.diag(P[0]) - P.T @ P,
+}
+# a constant that is added to all inputs moves no output
+assert all(np.abs(table.sum(axis=1)).max() < 1e-12 for table in tables.values())
+
+# %% tags=["hide-input"]
+# Draws the two tables.
 limit = max(np.abs(table).max() for table in tables.values())
 figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.7), sharey=True)
 for axis, (name, table) in zip(axes, tables.items()):
     image = axis.imshow(table, cmap="RdBu", vmin=-limit, vmax=limit)
     axis.set(title=name, xlabel="input", ylabel="output")
     for (u, v), entry in np.ndenumerate(table):
-        look = {"color": "white" if abs(entry) > 0.6 * limit else "black", "fontsize": 8}
-        axis.text(v, u, f"{entry:+.2f}", ha="center", va="center", **look)
-    assert np.abs(table.sum(axis=1)).max() < 1e-12  # a constant added to all inputs moves no output
+        color = "white" if abs(entry) > 0.6 * limit else "black"
+        text = {"ha": "center", "va": "center", "fontsize": 8, "color": color}
+        axis.text(v, u, f"{entry:+.2f}", **text)
 figure.colorbar(image, ax=axes)
 plt.show()
 
@@ -659,7 +773,7 @@ plt.show()
 #
 # $$S = Q K^T / \sqrt{d_k}, \qquad P = \text{softmax}(S), \qquad D = P \odot \text{mask}, \qquad O = D V.$$
 #
-# The mask is dropout on the weights. There is nothing new here: two matrix products and a softmax.
+# The mask is dropout on the shares. There is nothing new here: two matrix products and a softmax.
 #
 # <details><summary>Before you look: which of Q, K and V has the shortest way to O?</summary>
 #
@@ -676,14 +790,32 @@ lnp.course.draw_paths("attention", Q=Q, V=V)
 # *The graph of attention, three times: one step from O back to V; from O by D, P and S back to Q; the same way as far
 # as S, and then to K.*
 #
-# Step by step, back from $O$:
+# Go back from $O$, a step at a time. You have undone each of them before:
 #
-# - $O = D V$ is a product like $x W$: $\;dV = D^T dO$ and $dD = dO\, V^T$.
-# - $D = P \odot \text{mask}$, entry by entry: $\;dP = dD \odot \text{mask}$.
-# - Softmax, for each row: $\;dS = P\,(dP - \sum_u P_u\, dP_u)$.
-# - $S = Q K^T / \sqrt{d_k}$ is a product again: $\;dQ = dS\, K / \sqrt{d_k}$ and $dK = dS^T Q / \sqrt{d_k}$.
+# | step | it is like | your question |
+# | --- | --- | --- |
+# | $O = D V$ | $y = x W$ | which of the two is $x$ here, and which is $W$? |
+# | $D = P \odot \text{mask}$ | a product, entry by entry | what does a nudge of $P_{tu}$ arrive multiplied by? |
+# | $P = \text{softmax}(S)$ | the exercise before | is it $P$ or $D$ that stands in there? |
+# | $S = Q K^T / \sqrt{d_k}$ | $y = x W$, with $W = K^T$ | where do the transpose and the root go? |
 #
-# A key that a query may not see has $P = 0$. So its $dS$ is zero by itself: `visible` needs no line in the backward.
+# By hand: one query, two keys, one number each. $Q = (1)$, $K = (0, \ln 3)$ and $V = (8, 0)$ give $S = (0, \ln 3)$ and
+# $P = (\tfrac14, \tfrac34)$. Dropout takes out half of the shares and doubles the others. Let it take out the second:
+# $\text{mask} = (2, 0)$. Then $D = (\tfrac12, 0)$ and $O = 4$. Let $dO = 1$, and find $dV$, $dD$, $dP$, $dS$, $dQ$ and
+# $dK$ on paper, in this order. Here are the three that attention hands down:
+
+# %%
+Q = np.array([[[[1.0]]]])
+K, V, mask = (np.array([[[[a], [b]]]]) for a, b in ((0, np.log(3)), (8.0, 0), (2.0, 0)))
+O, cache = ops.attention_forward(Q, K, V, mask=mask.swapaxes(2, 3))
+gradients = ops.attention_backward(np.ones((1, 1, 1, 1)), cache)
+for name, gradient in zip(("dQ", "dK", "dV"), gradients):
+    print(f"{name} = {gradient.ravel().round(3).tolist()}")
+
+# %% [markdown]
+# The second value was dropped, and gets nothing. Its key gets a gradient all the same: its share was in the sum that
+# the softmax divides by. A key that a query may not *see* is another matter. There $P = 0$, so $dS$ is zero by itself:
+# `visible` needs no line in the backward.
 
 # %% [markdown]
 # ### Exercise: `attention_backward` ({{attention_backward}})
@@ -699,7 +831,21 @@ from lora_np.course.exercises.attention_backward import attention_backward
 lnp.course.check("attention_backward", attention_backward)
 
 # %% [markdown]
-# Gradients flow back along the weights $P$. Below, token $u$ may be seen by token $t$ only if $u \le t$, as in GPT. We
+# <details><summary>Compare with yours</summary>
+#
+# With T for the transpose of the last two axes, in this order:
+#
+# - `dV = D.T @ dO` and `dD = dO @ V.T`, as for x W;
+# - `dP = dD * mask`;
+# - `dS = P * (dP - sum of P * dP)`, with P and not D, as P is what the softmax gave;
+# - `dQ = dS @ K / root` and `dK = dS.T @ Q / root`, with `root = d_k ** 0.5`.
+#
+# By hand: dV = (1/2, 0), dD = (8, 0), dP = (16, 0). The sum of P dP is 4, so dS = (1/4 · 12, 3/4 · (-4)) = (3, -3).
+# Then dQ = -3 ln 3 = -3.296 and dK = (3, -3).
+#
+# </details>
+#
+# Gradients flow back along the shares $P$. Below, token $u$ may be seen by token $t$ only if $u \le t$, as in GPT. We
 # let the loss depend on the output of a single token $t$, and look at which values receive a gradient.
 
 # %% [markdown]
@@ -719,11 +865,14 @@ for t in range(6):
     dO = np.zeros((1, 1, 6, 4))
     dO[0, 0, t] = 0.5  # a vector of length 1
     received[t] = np.linalg.norm(attention_backward(dO, cache)[2][0, 0], axis=1)
+assert np.all(received[np.triu_indices(6, 1)] == 0)
+
+# %% tags=["hide-input"]
+# Draws the lengths of the gradients that the values receive.
 figure, axis = plt.subplots(figsize=(4.6, 3.6))
 figure.colorbar(axis.imshow(received, cmap="viridis"), ax=axis, label="length of dV")
 axis.set(xlabel="value of token u", ylabel="loss depends on token t")
 plt.show()
-assert np.all(received[np.triu_indices(6, 1)] == 0)
 
 # %% [markdown]
 # *A six by six table: only the lower triangle is lit, so a token's loss reaches itself and the tokens before it, and
@@ -754,6 +903,14 @@ from lora_np.course.exercises.attention_layer_backward import attention_layer_ba
 
 # %% check="attention_layer_backward"
 lnp.course.check("attention_layer_backward", attention_layer_backward)
+
+# %% [markdown]
+# <details><summary>Compare with yours</summary>
+#
+# First through `output`, then through the heads, then back along each of the three: `dx` is the sum of what `query`,
+# `key` and `value` hand down.
+#
+# </details>
 
 # %% [markdown]
 # ## The loss, so that it does not overflow
@@ -787,18 +944,21 @@ lnp.course.check("cross_entropy_forward", cross_entropy_forward)
 # $q$ is 1 for the right class and 0 elsewhere (or smoothed; it sums to 1). The loss of a batch is the mean over the
 # rows that count.
 #
-# Since $\log p_j = z_j - \log \sum_k e^{z_k}$, a nudge of $z_i$ moves $\log p_j$ by $[i = j] - p_i$. Add over $j$,
-# with $\sum_j q_j = 1$:
+# Since $\log p_j = z_j - \log \sum_k e^{z_k}$, a nudge of $z_i$ moves $\log p_j$ by $[i = j] - p_i$. Put this into the
+# loss and add over $j$. The $q_j$ sum to 1, and all logarithms are gone: what is left for $dz_i$ is short.
 #
-# $$dz_i = -\sum_j q_j \left([i = j] - p_i\right) = p_i - q_i.$$
+# Two things remain. For a batch, each row is divided by the number of rows that count, and a row that is ignored gets
+# zero.
 #
-# All logarithms are gone. What is left is the probability that was given, minus the one that was asked for. For a
-# batch, each row is then divided by the number of rows that count, and a row that is ignored gets zero. With the
-# example above, $dz = (-\tfrac34, \tfrac34)$: a step against it pushes the first logit up, the second down.
+# By hand: the row above, $z = (0, \ln 3)$ with class 0. A nudge of $z_0$ moves $-\log p_0$ by $-(1 - \tfrac14)$, a
+# nudge of $z_1$ by $\tfrac34$. So $dz = (-\tfrac34, \tfrac34)$: a step against it pushes the first logit up, the second
+# down.
 
 # %%
-loss, cache = ops.cross_entropy_forward(np.array([[0.0, np.log(3.0)]]), np.array([0]))
-print(f"loss {loss:.3f}, dz {ops.cross_entropy_backward(1.0, cache).round(3).tolist()}")
+z = np.array([[0.0, np.log(3.0)]])
+loss, cache = ops.cross_entropy_forward(z, np.array([0]))
+dz = ops.cross_entropy_backward(1.0, cache)
+print(f"loss {loss:.3f}, dz {dz.round(3).tolist()}")
 
 # %% [markdown]
 # ### Exercise: `cross_entropy_backward` ({{cross_entropy_backward}})
@@ -812,6 +972,15 @@ from lora_np.course.exercises.cross_entropy_backward import cross_entropy_backwa
 
 # %% check="cross_entropy_backward"
 lnp.course.check("cross_entropy_backward", cross_entropy_backward)
+
+# %% [markdown]
+# <details><summary>Compare with yours</summary>
+#
+# dz_i = -(sum over j of q_j ([i = j] - p_i)) = p_i - q_i: the probability that was given, minus the one that was asked
+# for. In code: `(p - q) * counts * (dloss / divisor)`, where `counts` is 1 for a row that counts and 0 for one that
+# does not.
+#
+# </details>
 
 # %% [markdown]
 # ## A whole block
@@ -835,15 +1004,15 @@ lnp.course.draw_paths("block", x=np.zeros((10, 64)))  # two images of 5 tokens
 # *The graph of a pre-norm block, four times: from y past both parts back to x, through the MLP only, through the
 # attention only, and through both. All boxes have the same shape.*
 #
-# Go back from $y$. There are two forks, and rule 2 is the whole art:
+# Go back from $y$. There are two forks, and rule 2 is the whole art.
 #
-# - $y = h + m$: both $h$ and $m$ receive $dy$.
-# - $h$ went two ways, straight to $y$ and through the MLP. So $dh = dy + (\text{what comes back through the MLP})$.
-# - $h = x + a$: both $x$ and $a$ receive $dh$.
-# - $x$ went two ways as well. So $dx = dh + (\text{what comes back through the attention})$.
+# - $y = h + m$: what do $h$ and $m$ receive?
+# - $h$ went two ways, straight to $y$, and through norm 2 and the MLP. What is $dh$ then?
+# - The first half is built in the same way. In which order do you need the parts of it?
 #
-# Note the straight way: $dy$ itself is a summand of $dx$. However deep the stack of blocks, the upstream gradient
-# reaches the bottom undiminished by that way, and each block adds its own part to it.
+# By hand, with numbers in place of the parts: let the attention half give $a = 2 x$, and the MLP half $m = 3 h$. Then
+# $h = 3 x$ and $y = 4 h = 12 x$, so $dx = 12\, dy$. By the four ways: past both brings 1, through the MLP 3, through
+# the attention 2, through both $2 \cdot 3$. Together 12.
 #
 # The parts of a block are small objects with a backward each. You have written them all: `block.mlp.backward(dy,
 # cache)` is your `mlp_backward`, `block.attention.backward` your `attention_layer_backward`, and the norms are nodes,
@@ -862,6 +1031,17 @@ from lora_np.course.exercises.block_backward import block_backward
 
 # %% check="block_backward"
 lnp.course.check("block_backward", block_backward)
+
+# %% [markdown]
+# <details><summary>Compare with yours</summary>
+#
+# `dh = dy +` what comes back through the MLP and norm 2. Then `dx = dh +` what comes back through the attention and
+# norm 1, with dh as its upstream. With the numbers above: dh = dy + 3 dy = 4 dy, and dx = 4 dy + 2 · 4 dy = 12 dy.
+#
+# </details>
+#
+# Note the straight way: $dy$ itself is a summand of $dx$. However deep the stack of blocks, the upstream gradient
+# reaches the bottom undiminished by that way, and each block adds its own part to it.
 
 # %% [markdown]
 # ## Your code, backwards through the real model
@@ -892,8 +1072,9 @@ assert comparison.first is None
 # %%
 report = lnp.check_model(mine.model, lnp.Batch.of(tokens(dev.inputs[:2])))
 verdicts = [row.verdict for row in report.rows]
-print(f"your model: {verdicts.count('ok')} of {len(verdicts)} gradients are right", end="")
-print(f", and {verdicts.count('vacuous')} are zero, yours and the numerical ones")
+right, zero = (verdicts.count(verdict) for verdict in ("ok", "vacuous"))
+print(f"your model: {right} of {len(verdicts)} gradients are right", end="")
+print(f", and {zero} are zero, yours and the numerical ones")
 assert report.ok, report
 
 # %% [markdown]
@@ -914,8 +1095,8 @@ assert report.ok, report
 # why, and go by the names.
 #
 # For a trial: `lnp.astype(model, np.float64)` is a copy in which zero, but for rounding, is far from any real gradient.
-# Images can be random: `lnp.Batch.of(rng.standard_normal((2, n, P)))` holds two of `n` patches of `P` numbers, with `P
-# = len(model.embeddings.projection.W)` and `n = len(model.embeddings.position.table) - 1`, as one row is the class
+# Images can be random: `lnp.Batch.of(rng.standard_normal((2, patches, pixels)))` holds two, with `pixels =
+# len(model.embeddings.projection.W)` and `patches = len(model.embeddings.position.table) - 1`, as one row is the class
 # token's. Take a random upstream gradient. And mind adapters (chapter 5): an array that starts at zero can make
 # another's gradient zero in the first step, and only then.
 
@@ -929,9 +1110,9 @@ lnp.course.check("never_trained", never_trained)
 # %% [markdown]
 # <details><summary>Why? Think first.</summary>
 #
-# The bias of `key` adds the same vector b to every key. So it adds q·b to all scores of a query q: the same number to
-# the whole row. The softmax does not see that. No output moves, so there is no gradient. The bias of `query` is
-# different: it adds b·k, another number for each key k.
+# The bias of `key` adds the same vector to every key. So all scores of a query move by one number, the product of the
+# query with this vector. The softmax does not see that. No output moves, so there is no gradient. The bias of `query`
+# is different: it moves each score by its product with the key, which is another number for each key.
 #
 # </details>
 
@@ -946,12 +1127,13 @@ lnp.course.check("never_trained", never_trained)
 # %%
 def loss_of(model, batch, labels):
     logits, cache = model.forward(batch)
-    loss, c = ops.cross_entropy_forward(logits, labels)
-    return loss, lambda: model.backward(cross_entropy_backward(1.0, c), cache)
+    loss, kept = ops.cross_entropy_forward(logits, labels)
+    return loss, lambda: model.backward(cross_entropy_backward(1.0, kept), cache)
 
 
 precise = lnp.astype(mine.model, np.float64)
-batch, labels = lnp.Batch.of(tokens(dev.inputs[:100]).astype(np.float64)), dev.labels[:100]
+images, labels = tokens(dev.inputs[:100]), dev.labels[:100]
+batch = lnp.Batch.of(images.astype(np.float64))
 before, backward = loss_of(precise, batch, labels)
 gradients = backward()
 squares = sum(np.sum(g**2) for g in gradients.values())
@@ -960,7 +1142,8 @@ for eta in (1e-2, 1e-3, 1e-4):
     for name, array in lnp.parameters(moved).items():
         array -= eta * gradients[name]
     after, _ = loss_of(moved, batch, labels)
-    print(f"eta {eta:.0e}: the loss fell by {(before - after) / (eta * squares):.3f} of what was predicted")
+    share = (before - after) / (eta * squares)
+    print(f"eta {eta:.0e}: the loss fell by {share:.3f} of what was predicted")
 
 # %% [markdown]
 # With the largest step the loss is not a straight line any more. The smaller the step, the nearer to 1. So all these
@@ -971,7 +1154,7 @@ for eta in (1e-2, 1e-3, 1e-4):
 # take the medians.
 
 # %% tags=["measured"]
-batch, times = lnp.Batch.of(tokens(dev.inputs[:100])), {"forward": [], "backward": []}
+batch, times = lnp.Batch.of(images), {"forward": [], "backward": []}
 for _ in range(10):
     start = time.perf_counter()
     _, backward = loss_of(model, batch, labels)
@@ -998,19 +1181,21 @@ assert 0.4 < ratio < 5
 # %%
 def norm_of(part, arrays):
     """Return the norm of all arrays of a part together."""
-    return sum(np.sum(array**2) for name, array in arrays.items() if name.startswith(part)) ** 0.5
+    own = [array for name, array in arrays.items() if name.startswith(part)]
+    return sum(np.sum(array**2) for array in own) ** 0.5
 
 
+weights = lnp.parameters(precise)
 print("part         gradient   relative to the weights")
 for part in ("embeddings", "layer.0", "layer.1", "layer.2", "layer.3", "head"):
     size = norm_of(part, gradients)
-    print(f"{part:12} {size:8.2f} {size / norm_of(part, lnp.parameters(precise)):12.2f}")
+    print(f"{part:12} {size:8.2f} {size / norm_of(part, weights):12.2f}")
 
 # %% [markdown]
-# The six gradients are within a factor of four. They do not fade on the way down. They grow, as each block adds its own
-# part to what the straight way brings. What should make you look closer: a layer whose norm is a thousand times smaller
-# than its neighbour's (it hardly learns), a thousand times larger (it soon breaks), exactly zero (it is cut off), or
-# NaN.
+# The six gradients are within a factor of four. They do not fade on the way down. From layer 3 to layer 0 they grow, as
+# each block adds its own part to what the straight way brings. What should make you look closer: a layer whose norm is
+# a thousand times smaller than its neighbour's (it hardly learns), a thousand times larger (it soon breaks), exactly
+# zero (it is cut off), or NaN.
 
 # %% [markdown]
 # ## What you built

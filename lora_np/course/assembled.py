@@ -326,7 +326,7 @@ class Assembled:
 
     def __repr__(self):
         count = sum(said == YOURS for said in self.whose.values())
-        rows = [f"  {name:26}{said}" for name, said in self.whose.items()]
+        rows = [f"  chapter {find(name).chapter}  {name:26}{said}" for name, said in self.whose.items()]
         return "\n".join([f"{count} of {len(self.whose)} operations are yours", *rows])
 
     def compare(self, batch: Batch, labels: np.ndarray | None = None) -> "Comparison":

@@ -1,5 +1,6 @@
 """From a source cell to what is handed out, and to what nbgrader gets."""
 
+import ast
 import json
 import os
 import re
@@ -156,9 +157,12 @@ def test_all_that_is_not_python_comes_with_the_package():
 
 
 def test_a_heading_takes_level_time_and_hints_from_the_exercise():
-    cell = build.markdown("### Forward ({{linear_forward}})\n\nWrite it.")
+    cell = build.markdown("### Exercise: forward ({{linear_forward}})\n\nWrite it.")
     build.fill(cell)
-    assert cell.source.startswith("### Forward (easy, ") and "minutes)\n\nWrite it.\n\n<details>" in cell.source
+    assert (
+        cell.source.startswith("### Exercise 1: forward (easy, ")
+        and "minutes)\n\nWrite it.\n\n<details>" in cell.source
+    )
     for number, words in enumerate(find("linear_forward").hints, start=1):
         assert f"<details><summary>Hint {number}</summary>\n\n{words}\n\n</details>" in cell.source
 
@@ -211,6 +215,13 @@ def test_what_draws_and_what_imports_is_folded(tiny):
     ]
     folded = {"source_hidden": True}
     assert seen == [(["hide-input", "setup"], folded), (["hide-input", "measured"], folded), (None, None)]
+
+
+@pytest.mark.parametrize("name", ["gelu_backward", "attention_layer_backward"])
+def test_a_check_goes_on_with_the_right_function_in_lines_that_are_not_wide(name):
+    text = build.goes_on(name, f'lnp.course.check("{name}", {name})')
+    assert max(map(len, text.split("\n"))) <= 88
+    assert ast.unparse(ast.parse(text)) == f"{name} = lnp.course.check('{name}', {name}).function"
 
 
 def test_ids_are_the_same_in_every_build_and_unique():

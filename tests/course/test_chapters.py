@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_np.course.exercise import find
 from lora_np.fetch import MINILM, cache_folder
 
 pytestmark = pytest.mark.chapters
@@ -74,6 +75,7 @@ def test_a_chapter_keeps_the_rules_of_its_form(stem):
             lines = [line for line in cell.source.split("\n") if line.strip()]
             most = 40 if "hide-input" in cell.metadata.get("tags", ()) else 25
             assert len(lines) < most, f"{len(lines)} lines:\n{cell.source}"
+            assert not re.search(r"assert .*check\(", cell.source), "readers would see what it prints, and not the line"
         elif "<details>" in cell.source:
             assert re.search(r"</summary>\n\n", cell.source), "a blank line after </summary>, or Markdown shows no text"
             inside = "".join(re.findall(r"<details>.*?</details>", cell.source, re.DOTALL))
@@ -87,4 +89,30 @@ def test_a_chapter_keeps_the_rules_of_its_form(stem):
 @pytest.mark.parametrize("stem", STEMS)
 def test_no_line_of_code_is_scrolled_sideways(stem):
     code = [cell.source for cell in build.cells_of(CHAPTERS / "src" / f"{stem}.py") if cell.cell_type == "code"]
-    assert [line for source in code for line in source.split("\n") if len(line) > 88] == []
+    wide = [line for source in code for line in source.split("\n") if len(line) > 88]
+    assert not wide, "\n".join([f"{len(wide)} lines:", *wide])
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_chapter_begins_with_a_way_through_it_in_20_minutes(stem):
+    first = build.cells_of(CHAPTERS / "src" / f"{stem}.py")[0].source
+    quick = re.search(r"\n\n\*\*In 20 minutes:\*\* (.*?)\n\n", first, re.DOTALL)[1]
+    written = [find(name) for name in re.findall(r"`(\w+)`", quick)]
+    assert quick.count("](#") >= 2 and all(exercise.chapter == int(stem[:2]) for exercise in written)
+    assert sum(exercise.minutes for exercise in written) <= 15
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_link_within_the_page_leads_to_a_heading(stem):
+    text = "\n".join(c.source for c in build.cells_of(CHAPTERS / "src" / f"{stem}.py") if c.cell_type == "markdown")
+    headings = {heading.replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([^\s]*)\)", text)) <= headings
+
+
+def test_the_second_sitting_of_chapter_4_needs_the_setup_and_the_kept_answers_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_NP_CACHE", str(tmp_path / "cache"))
+    book = build.lesson(CHAPTERS / "src" / "04_backward_pass.py")
+    start = next(k for k, cell in enumerate(book.cells) if "## Second sitting" in cell.source)
+    book.cells = [cell for cell in book.cells[:start] if "setup" in cell.metadata.get("tags", ())] + book.cells[start:]
+    for cell in run(book, tmp_path, monkeypatch, allow_errors=False).cells:
+        assert "not right yet" not in build.outputs_of(cell), cell.source

@@ -49,7 +49,7 @@ def test_a_panel_lights_one_way_and_turns_its_arrows(name):
 
 
 def test_the_ways_through_layer_norm_are_the_summands_of_its_gradient():
-    """What the titles say, with numbers."""
+    """What chapter 4 says below its exercise, with numbers."""
     rng = np.random.default_rng(0)
     x, gamma, beta, dy = rng.standard_normal((4, 6)), *rng.standard_normal((2, 6)), rng.standard_normal((4, 6))
     _, cache = ops.layer_norm_forward(x, gamma, beta, 1e-12)

@@ -9,6 +9,7 @@ from lora_np.ops.cross_entropy import CrossEntropyCache
 CHAPTER, PLACE, MINUTES, LEVEL = 4, 10, 15, "medium"
 OUTPUTS = ("dlogits",)
 HINTS = (
+    "For one label j the nudge of z_i moves -log p_j by p_i, and where i is j by p_i - 1. Weigh these by q_j and add.",
     "Softmax and logarithm together: the probability given minus the one asked for, p - q, times dloss / divisor.",
     "An ignored row must give zero: `q.any(axis=1, keepdims=True)` is True for the rows that count.",
 )

@@ -17,7 +17,7 @@ library = ops.cross_entropy_forward
 
 
 def cross_entropy_forward(logits, labels):
-    """Return the loss, the mean over the rows whose label is not -100, and CrossEntropyCache(p, q, divisor)."""
+    """Return the loss, a mean over rows, and CrossEntropyCache(p, q, divisor)."""
     counts = labels != -100
     rows = np.arange(len(labels))[counts]
     z = logits - logits.max(axis=1, keepdims=True)

@@ -17,9 +17,10 @@ library = lora.lora_init
 
 
 def lora_init(d_in, d_out, r, rng, dtype):
-    """Return A (d_in, r), uniform between -1/sqrt(d_in) and 1/sqrt(d_in), and B (r, d_out), zero."""
+    """Return A (d_in, r), uniform within +-1/sqrt(d_in), and B (r, d_out), zero."""
     bound = 1.0 / np.sqrt(d_in)
-    return rng.uniform(-bound, bound, (d_in, r)).astype(dtype), np.zeros((r, d_out), dtype)
+    A = rng.uniform(-bound, bound, (d_in, r)).astype(dtype)
+    return A, np.zeros((r, d_out), dtype)
 
 
 BRANCHES = {

@@ -21,9 +21,9 @@ def mlp_backward(mlp, dy, cache):
     """Return dx (N, d) and the gradients of the parameters, a dict by part."""
     c_up, c_gelu, c_down = cache
     grads = {}
-    da, grads["down"] = mlp.down.backward(dy, c_down)
-    dh = ops.gelu_backward(da, c_gelu)
-    dx, grads["up"] = mlp.up.backward(dh, c_up)
+    dbent, grads["down"] = mlp.down.backward(dy, c_down)
+    dwide = ops.gelu_backward(dbent, c_gelu)
+    dx, grads["up"] = mlp.up.backward(dwide, c_up)
     return dx, grads
 
 
@@ -44,7 +44,7 @@ def draw(rng, dtype, trial):
 
 SLIPS = """
 elementwise_factor: gelu is not gone through on the way down
-    ops.gelu_backward(da, c_gelu) => da
+    ops.gelu_backward(dbent, c_gelu) => dbent
 swapped: the gradients of up and down are stored under each other's name
     grads["down"] => grads["other"]
     grads["up"] => grads["down"]
@@ -53,10 +53,10 @@ extra_term: what comes past the MLP belongs to the block; here it is added alrea
     return dx, grads => return dx + dy, grads
 constant_factor: the upstream gradient that enters down is dy as it is
     mlp.down.backward(dy, => mlp.down.backward(2 * dy,
-wrong_derivative: here gelu is applied to the gradient; what multiplies da is its slope at h
-    ops.gelu_backward(da, c_gelu) => ops.gelu_forward(da)[0]
-wrong_cached_value: gelu_backward gives a gradient already; the chain rule does not multiply by da once more
-    ops.gelu_backward(da, c_gelu) => da * ops.gelu_backward(da, c_gelu)
-wrong_derivative: what multiplies da is the slope of gelu, not Phi alone
-    ops.gelu_backward(da, c_gelu) => da * c_gelu.cdf
+wrong_derivative: here gelu is applied to the gradient; what multiplies dbent is its slope at wide
+    ops.gelu_backward(dbent, c_gelu) => ops.gelu_forward(dbent)[0]
+wrong_cached_value: gelu_backward gives a gradient already; the chain rule does not multiply by dbent once more
+    ops.gelu_backward(dbent, c_gelu) => dbent * ops.gelu_backward(dbent, c_gelu)
+wrong_derivative: what multiplies dbent is the slope of gelu, not Phi alone
+    ops.gelu_backward(dbent, c_gelu) => dbent * c_gelu.cdf
 """

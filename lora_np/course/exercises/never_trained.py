@@ -19,7 +19,7 @@ HINTS = (
 
 
 def never_trained(model):
-    """Return a list of the names, in lnp.parameters(model), of the arrays that no batch gives a gradient."""
+    """Return a list of the names of the arrays that no batch gives a gradient."""
     names = lnp.parameters(model, trainable_only=True)
     return [name for name in names if name.endswith("attention.key.b")]
 

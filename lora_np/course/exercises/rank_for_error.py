@@ -17,7 +17,7 @@ library = compress.rank_for_error
 
 
 def rank_for_error(W, error):
-    """Return the smallest rank whose error is at most `error`, relative to the norm of W."""
+    """Return the smallest rank with an error of at most `error`, relative to W."""
     energy = np.linalg.svd(W, compute_uv=False).astype(np.float64) ** 2
     for r in range(len(energy)):
         if energy[r:].sum() <= error**2 * energy.sum():
