@@ -577,7 +577,7 @@ assert (after["LoRA"].argmax(axis=1) == test.labels)[picked].mean() > 0.8
 # </details>
 
 
-# %% tags=["measured"]
+# %%
 def cache_bytes(model, batch):
     tracemalloc.start()
     kept = model.forward(batch)  # logits and cache; alive until the function ends
@@ -587,6 +587,7 @@ def cache_bytes(model, batch):
     return held
 
 
+# %% tags=["measured"]
 narrow = lnp.LoRAConfig(r=4, lora_alpha=8, target_modules=["query", "value"])
 shown = {**models, "LoRA q, v": inject(base, narrow, np.random.default_rng(0))}
 memory = {}

@@ -17,7 +17,7 @@ library = optimisers.adamw_step
 
 
 def adamw_step(p, g, m, v, t, lr, betas, eps, weight_decay):
-    """Step p and its running means m and v in place, along the gradient g; t = 1, 2, ..."""
+    """Step p and its means m and v in place, along the gradient g; t = 1, 2, ..."""
     beta1, beta2 = betas
     p *= 1.0 - lr * weight_decay
     m *= beta1
