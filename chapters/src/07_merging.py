@@ -569,7 +569,7 @@ for way in (combined, summed):
     for path in adapted:
         wanted = delta(rotated, path) + delta(inverted, path)
         errors.append(norm(delta(together, path) - wanted) / norm(wanted))
-    print(f"{way.__name__:9} off by {np.mean(errors):.0e} of the sum that is wanted")
+    print(f"{way.__name__:9} off by {np.mean(errors):.1g} of the sum that is wanted")
     assert np.mean(errors) < 1e-6 if way is combined else np.mean(errors) > 0.5
 
 print("\ntested on            upright   rotated  inverted")
