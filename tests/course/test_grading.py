@@ -211,7 +211,7 @@ def test_what_a_teacher_has_changed_in_a_course_stays(tmp_path, monkeypatch):
 
 
 def command(*arguments):
-    done = subprocess.run([sys.executable, build.__file__, *arguments], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, build.__file__, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode and not done.stdout and "Traceback" not in done.stderr
     return done.stderr
 
