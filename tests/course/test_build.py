@@ -238,6 +238,9 @@ def test_slides_begin_at_headings_and_show_no_solution():
     assert [kind == "slide" for kind in kinds] == headings and headings.count(True) > 10
     shown = "".join(cell.source for cell, kind in zip(cells, kinds) if kind != "skip")
     assert "YOUR CODE HERE" in shown and "course.check(" not in shown and "importlib" not in shown
+    assert "Symbols and shapes" in cells[0].source and "Symbols and shapes" not in shown
+    setup = [kind for cell, kind in zip(cells, kinds) if "setup" in cell.metadata.get("tags", ())]
+    assert setup == ["skip", "skip"]
     assert find("lora_linear_backward").parts_of("lora_linear_backward")[1].strip() not in shown
     assert {"-", "subslide"} < set(kinds) and any(cell.get("outputs") for cell in cells)
 
