@@ -459,7 +459,7 @@ def slides(path):
         cell.source = handed.get(cell.id, cell.source)
         heading = cell.cell_type == "markdown" and cell.source.startswith("#")
         kind = "slide" if heading else "-" if cell.source.startswith("*") else "subslide"  # a picture keeps its caption
-        if number < 2 or cell.id.startswith("check-") or "setup" in cell.metadata.get("tags", ()):
+        if number == 0 or cell.id.startswith("check-") or "setup" in cell.metadata.get("tags", ()):
             kind = "skip"
         cell.metadata["slideshow"] = {"slide_type": kind}
     return book
