@@ -286,6 +286,7 @@ def configuration(monkeypatch):
 def test_the_configuration_of_a_course_sets_the_stub_and_judges_before_the_score_is_kept(configuration):
     settings, judge = configuration
     assert settings.ClearSolutions.code_stub == {"python": build.STUB}
+    assert settings.CourseDirectory.course_id == "lora_np" and settings.ExecutePreprocessor.timeout == 600
     assert settings.Autograde.autograde_preprocessors == ["runs it", judge, "keeps its score"]
 
 
