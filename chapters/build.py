@@ -190,12 +190,13 @@ def for_nbgrader(source):
 
 
 def links(path, lesson):
-    """Return the first cell: where the other notebook of the chapter is, and the page of symbols."""
+    """Return the first cell: where the chapter's other notebook is, the page of symbols, and the course's questions."""
     file, handed_out = f"{path.stem}.ipynb", f"exercises/{path.stem}.ipynb"
     words = (
         f"[The exercises of this chapter]({handed_out})" if lesson else f"[The chapter with its solutions](../{file})"
     )
-    words += f" · [Symbols and shapes]({'' if lesson else '../'}guide/symbols.md)"
+    up = "" if lesson else "../"
+    words += f" · [Symbols and shapes]({up}guide/symbols.md) · [The course's eight questions]({up}../README.md#learn)"
     if project := re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)(\.git)?", repository()):  # Colab opens no other
         colab = "https://colab.research.google.com"
         target = f"{colab}/github/{project[1]}/blob/main/chapters/{file if lesson else handed_out}"
@@ -458,7 +459,7 @@ def slides(path):
         cell.source = handed.get(cell.id, cell.source)
         heading = cell.cell_type == "markdown" and cell.source.startswith("#")
         kind = "slide" if heading else "-" if cell.source.startswith("*") else "subslide"  # a picture keeps its caption
-        if number < 2 or cell.id.startswith("check-") or "setup" in cell.metadata.get("tags", ()):
+        if number == 0 or cell.id.startswith("check-") or "setup" in cell.metadata.get("tags", ()):
             kind = "skip"
         cell.metadata["slideshow"] = {"slide_type": kind}
     return book

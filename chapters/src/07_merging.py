@@ -23,6 +23,10 @@
 #
 # **Needs** chapters 5 (the LoRA layer) and 6 (fine-tuning). **Time** about 70 minutes. **Difficulty** medium.
 #
+# **In 20 minutes:** [The question](#The-question), [Merged: what changed, and what did
+# not](#Merged:-what-changed,-and-what-did-not), [Merged twice](#Merged-twice) and [Two adapters at
+# once](#Two-adapters-at-once), without the exercises.
+#
 # It does the last of LoRA's five steps: transform the low-rank change back into a full weight.
 
 # %% tags=["setup"]
@@ -100,9 +104,7 @@ TEST = {name: tokens(DATA[name][2].inputs) for name in DOMAINS}
 
 
 def logits_of(model, domain):
-    return predict(
-        model, TEST[domain]
-    )  # model.forward on one small batch after the other
+    return predict(model, TEST[domain])  # model.forward, batch after batch
 
 
 def accuracy(model, domain):
@@ -125,10 +127,8 @@ rotated_shares = show("+ rotated", rotated)
 inverted_shares = show("+ inverted", inverted)
 assert base_shares[0] > 0.97 and max(base_shares[1:]) < 0.25
 assert rotated_shares[1] > 0.88 and inverted_shares[2] > 0.85
-assert (
-    max(rotated_shares[2], inverted_shares[1]) < 0.25
-    and max(rotated_shares[0], inverted_shares[0]) < 0.9
-)
+assert max(rotated_shares[2], inverted_shares[1]) < 0.25
+assert max(rotated_shares[0], inverted_shares[0]) < 0.9
 
 # %% [markdown]
 # Each adapter does its own job and not the other's. Each also costs something on upright digits, which it has not
@@ -159,14 +159,13 @@ lnp.course.check("merge", merge)
 merged = merge(rotated)
 for name, m in (("base", model), ("with adapter", rotated), ("merged", merged)):
     detours = sum(isinstance(node, LoRALinear) for _, node in walk(m))
-    print(
-        f"{name:13} {lnp.count_parameters(m).total:,} numbers, {detours:2} maps with a detour"
-    )
+    total = lnp.count_parameters(m).total
+    print(f"{name:13} {total:,} numbers, {detours:2} maps with a detour")
 
-difference = np.abs(
-    logits_of(merged, "digits-rotated") - logits_of(rotated, "digits-rotated")
-).max()
-print(f"largest difference of a logit: {difference:.0e}")
+adapted_logits = logits_of(rotated, "digits-rotated")
+difference = np.abs(logits_of(merged, "digits-rotated") - adapted_logits).max()
+print(f"largest difference of a logit: {difference:.0e}\n")
+print("tested on            upright   rotated  inverted")
 show("merged", merged)
 assert lnp.count_parameters(merged).total == lnp.count_parameters(model).total
 assert difference < 1e-4
@@ -180,11 +179,10 @@ assert difference < 1e-4
 # %%
 rotated64 = lnp.astype(rotated, np.float64)
 rows = lnp.Batch.of(tokens(DATA["digits-rotated"][2].inputs.astype(np.float64)))
-difference = np.abs(
-    rotated64.forward(rows)[0] - merge(rotated64).forward(rows)[0]
-).max()
+with_detour, without = (m.forward(rows)[0] for m in (rotated64, merge(rotated64)))
+difference = np.abs(with_detour - without).max()
+print("largest difference in float64 is below 1e-11:", difference < 1e-11)
 assert difference < 1e-11
-print("largest difference in float64: below 1e-11")
 
 # %% [markdown]
 # And by your own code alone: the adapted model on your operations, merged by your `merge`, and the merged model on your
@@ -194,13 +192,9 @@ print("largest difference in float64: below 1e-11")
 mine = lnp.course.assemble(rotated)
 merged_by_you = lnp.course.assemble(merge(mine.model))
 print(merged_by_you)
-difference = np.abs(
-    logits_of(merged_by_you.model, "digits-rotated")
-    - logits_of(rotated, "digits-rotated")
-).max()
-print(
-    f"largest difference of a logit from the library's adapted model: {difference:.0e}"
-)
+own_logits = logits_of(merged_by_you.model, "digits-rotated")
+difference = np.abs(own_logits - adapted_logits).max()
+print(f"largest difference of a logit from the library's model: {difference:.0e}")
 assert difference < 1e-4
 
 # %% [markdown]
@@ -209,8 +203,20 @@ assert difference < 1e-4
 # One base, many adapters: how do you go from one to the next? A merged weight suggests: subtract the old change, add
 # the new one. On paper that is exact. In floating point each addition rounds, and the rounding stays in the weight.
 #
-# We need a way to round. NumPy has float16, but no bfloat16, the format of many large models. It is easily made: a
-# bfloat16 is the upper half of a float32's bits.
+# How coarse the rounding is depends on the format. Besides its sign, a number has bits for its *exponent*, which say
+# how large or how small it may get, and bits for its *mantissa*, which say how fine the steps are:
+#
+# | format | bits | exponent | mantissa | next number above 1 | largest number |
+# | --- | ---: | ---: | ---: | --- | --- |
+# | float32 | 32 | 8 | 23 | $1 + 2^{-23} = 1.00000012$ | about $3.4 \cdot 10^{38}$ |
+# | float16 | 16 | 5 | 10 | $1 + 2^{-10} = 1.00098$ | $65{,}504$ |
+# | bfloat16 | 16 | 8 | 7 | $1 + 2^{-7} = 1.0078$ | about $3.4 \cdot 10^{38}$ |
+#
+# The last two are of one size. float16 is eight times as fine, but $100{,}000$ is infinite in it. bfloat16 reaches as
+# far as float32, so hardly anything overflows in training. Many large models are stored in it.
+#
+# We need a way to round. NumPy has float16, but no bfloat16. It is easily made: a bfloat16 is the upper half of a
+# float32's bits, sign and exponent and the first 7 bits of the mantissa.
 
 
 # %%
@@ -225,20 +231,18 @@ def float16(x):
 def bfloat16(x):
     """Keep the upper 16 of a float32's 32 bits, rounded to nearest, ties to even."""
     bits = np.asarray(x, np.float32).view(np.uint32)
-    bits = (
-        bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)
-    )  # carries into the upper half where it has to round up
+    # this carries into the upper half where it has to round up
+    bits = bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)
     return (bits & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 FORMATS = {"float32": float32, "float16": float16, "bfloat16": bfloat16}
 for name, stored in FORMATS.items():
-    print(
-        f"{name:8} 1.2345 -> {stored(1.2345):.6f}    1 + 0.003 -> {stored(1.003):.6f}"
-    )
+    print(f"{name:8} 1.23 -> {stored(1.23):.6f}    1 + 0.003 -> {stored(1.003):.6f}")
 
 # %% [markdown]
-# Near 1, bfloat16's next number is 1.0078. So 1 + 0.003 is 1 again: **the change is gone.** Remember that line.
+# In bfloat16 the numbers next to $1.003$ are $1$ and $1.0078$, and $1$ is the nearer one. So 1 + 0.003 is 1 again:
+# **the change is gone.** Remember that line. float16, with its finer steps, keeps most of it.
 #
 # Now take one weight, merge the first adapter, subtract it, merge the second, subtract it, and so on.
 # After each round the weight should be what it was.
@@ -256,9 +260,10 @@ def delta(lora, path="layer.0.attention.query"):
 def drift(stored):
     """Return by round how far the weight is from its start, relative to it."""
     start = stored(model.layer[0].attention.query.W)
+    changes = delta(rotated), delta(inverted)
     W, errors = start, []
     for _ in range(ROUNDS):
-        for change in (delta(rotated), delta(inverted)):
+        for change in changes:
             W = stored(stored(W + change) - change)
         errors.append(np.linalg.norm(W - start) / np.linalg.norm(start))
     return errors
@@ -275,30 +280,28 @@ def drift(stored):
 
 # %% tags=["measured"]
 drifts = {name: drift(stored) for name, stored in FORMATS.items()}
+for name, errors in drifts.items():
+    once, last = errors[0], errors[-1]
+    print(f"{name:8} off by {once:.0e} after 1 round, {last:.0e} after {ROUNDS}")
+    assert 0 < once < last < 0.01
+assert drifts["bfloat16"][0] > 1e-4
+assert drifts["bfloat16"][-1] == drifts["bfloat16"][200]
+assert drifts["float16"][-1] < 1.1 * drifts["float16"][200]
+
+# %% tags=["hide-input"]
+# Draws the distance from the base weight, by round.
 fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for (name, errors), color in zip(drifts.items(), (BLUE, ORANGE, "black")):
     ax.loglog(np.arange(1, ROUNDS + 1), errors, color=color, label=name)
-    print(
-        f"{name:8} off by {errors[0]:.0e} after 1 round, {errors[-1]:.0e} after {ROUNDS}"
-    )
-ax.set(
-    xlabel="rounds of merging and subtracting two adapters",
-    ylabel="distance from the base weight",
-)
+ax.set(xlabel="rounds of merging and subtracting two adapters")
+ax.set(ylabel="distance, relative to the weight")
 ax.legend(frameon=False)
 plt.show()
-assert (
-    all(0 < errors[0] < errors[-1] for errors in drifts.values())
-    and drifts["bfloat16"][0] > 1e-4
-)
-assert (
-    max(errors[-1] for errors in drifts.values()) < 0.01
-    and drifts["float16"][-1] < 1.1 * drifts["float16"][200]
-)
 
 # %% [markdown]
-# *Three curves, one for each format: after the first round the weight is off by a rounding error. The error grows with
-# the rounds; in the two coarse formats it levels off below a hundredth.*
+# *How far the weight is from where it began, by round, for three formats; both axes are logarithmic. After the first
+# round it is off by a rounding error: float32 hardly, bfloat16 most. The error grows with the rounds; in the two coarse
+# formats it levels off below a hundredth.*
 
 # %% [markdown]
 # The base does not come back, not even once. So **keep the base, and never write to it.** `lnp.merge` returns a new
@@ -309,10 +312,8 @@ try:
     model.layer[0].attention.query.W += 1.0
 except ValueError as error:
     print("ValueError:", error)
-shared = np.shares_memory(
-    rotated.layer[0].attention.query.W, inverted.layer[0].attention.query.W
-)
-print("both adapters stand on the same memory:", shared)
+one, other = (lora.layer[0].attention.query.W for lora in (rotated, inverted))
+print("both adapters stand on the same memory:", np.shares_memory(one, other))
 
 # %% [markdown]
 # ## A change that is too small to be stored
@@ -327,7 +328,7 @@ print("both adapters stand on the same memory:", shared)
 
 # %%
 def unmoved(stored, factor):
-    """Return the share of all adapted weights' entries that merging factor * change does not move."""
+    """Return the share of entries that merging factor * change does not move."""
     same = []
     for path, node in walk(rotated):
         if isinstance(node, LoRALinear):
@@ -336,42 +337,42 @@ def unmoved(stored, factor):
     return np.concatenate(same).mean()
 
 
+norm = np.linalg.norm
 adapted = [path for path, node in walk(rotated) if isinstance(node, LoRALinear)]
 weights = dict(walk(model))
-sizes = [
-    np.linalg.norm(delta(rotated, path)) / np.linalg.norm(weights[path].W)
-    for path in adapted
-]
-size = np.mean(sizes)
-factors = 10.0 ** np.arange(0, -5, -0.5)
-shares = {
-    name: [unmoved(stored, factor) for factor in factors]
-    for name, stored in FORMATS.items()
-}
+size = np.mean([norm(delta(rotated, path)) / norm(weights[path].W) for path in adapted])
+factors, shares = 10.0 ** np.arange(0, -5, -0.5), {}
+for name, stored in FORMATS.items():
+    shares[name] = [unmoved(stored, factor) for factor in factors]
 
 # %% [markdown]
 # <details><summary>Before you look: make our change a hundred times as small. How many entries of a bfloat16 weight
 # will a merge not move at all: 1 %, 10 %, or more than half?</summary>
 #
-# More than half. A bfloat16 has 8 significant bits, so neighbours lie 0.4 to 0.8 % apart. A change of less than half
-# of that is rounded away, and ours is now about 0.2 % of the weight.
+# More than half. In bfloat16 the number above 1 is 1.0078, and the one below 2 is 1.9922: neighbours lie 0.4 to 0.8 %
+# of the number apart. A change is stored only if it is more than half of that, so more than 0.2 to 0.4 %. Ours is
+# now about 0.2 % of the weight. (In float16 the bound is an eighth of that, 0.025 to 0.05 %.)
 #
 # </details>
 
 # %% tags=["measured"]
-fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
-for (name, values), color in zip(shares.items(), (BLUE, ORANGE, "black")):
-    ax.semilogx(size * factors, 100 * np.array(values), "o-", color=color, label=name)
-ax.set(xlabel="size of the change, relative to W", ylabel="entries that do not move, %")
-ax.legend(frameon=False)
-
-print(f"our change is {size:.0%} of W (norm, mean of {len(sizes)} layers)")
+print(f"our change is {size:.0%} of W (norm, mean of {len(adapted)} maps)")
 for k in (0, 4):  # factors[0] is 1, factors[4] is 0.01
     lost = "  ".join(f"{name} {values[k]:6.1%}" for name, values in shares.items())
     print(f"{factors[k]:<4g} of it, not moved:  {lost}")
-plt.show()
 assert 0.2 < size < 0.27 and shares["bfloat16"][0] < 0.03
 assert 0.5 < shares["bfloat16"][4] < 0.75 and shares["float32"][4] < 0.001
+assert 0.1 < shares["float16"][4] < 0.15
+
+# %% tags=["hide-input"]
+# Draws the share of unmoved entries against the size of the change.
+fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
+for (name, values), color in zip(shares.items(), (BLUE, ORANGE, "black")):
+    ax.semilogx(size * factors, 100 * np.array(values), "o-", color=color, label=name)
+ax.set(xlabel="size of the change, relative to W")
+ax.set(ylabel="entries that do not move, %")
+ax.legend(frameon=False)
+plt.show()
 
 # %% [markdown]
 # *The share of unmoved entries against the size of the change: bfloat16 rises first as the change shrinks, float16
@@ -387,7 +388,7 @@ assert 0.5 < shares["bfloat16"][4] < 0.75 and shares["float32"][4] < 0.001
 
 # %%
 def in_format(stored):
-    """Return the rotated adapter on a base in a format: with its detour, and merged and stored again."""
+    """Return the rotated adapter on a base in a format: as a detour, and merged."""
 
     def change(path, node):
         inside = path.startswith("layer.") and hasattr(node, "W")
@@ -401,15 +402,11 @@ def in_format(stored):
 print("format    largest difference of a logit   other answers, of 497")
 for name, stored in FORMATS.items():
     ours, theirs = (logits_of(m, "digits-rotated") for m in in_format(stored))
-    difference, other = (
-        np.abs(ours - theirs).max(),
-        (ours.argmax(axis=1) != theirs.argmax(axis=1)).sum(),
-    )
+    difference = np.abs(ours - theirs).max()
+    other = (ours.argmax(axis=1) != theirs.argmax(axis=1)).sum()
     print(f"{name:8}  {difference:.0e}                           {other}")
-    assert (
-        difference < {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.3}[name]
-        and other <= 5
-    )
+    assert difference < {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.3}[name]
+    assert other <= 5
 
 # %% [markdown]
 # For this adapter a merge is safe in all three. For yours: look at the size of the change first (one line:
@@ -428,11 +425,9 @@ def with_strength(lora, t):
     """Return the model with its adapter t times as strong."""
 
     def change(path, node):
-        return (
-            dataclasses.replace(node, scale=t * node.scale)
-            if isinstance(node, LoRALinear)
-            else node
-        )
+        if isinstance(node, LoRALinear):
+            return dataclasses.replace(node, scale=t * node.scale)
+        return node
 
     return rebuild(lora, change)
 
@@ -446,40 +441,35 @@ def with_strength(lora, t):
 #
 # </details>
 
-# %% tags=["picture", "measured"]
-strengths = (0, 0.2, 0.4, 0.6, 0.8, 1, 1.5, 2, 2.5)
-by_domain = {
-    d: {t: accuracy(with_strength(rotated, t), d) for t in strengths}
-    for d in DOMAINS[:2]
-}
+# %% tags=["measured"]
+strengths, upright, turned = (0, 0.2, 0.4, 0.6, 0.8, 1, 1.5, 2, 2.5), {}, {}
+print("strength   upright   turned")
+for t in strengths:
+    adjusted = with_strength(rotated, t)
+    upright[t] = accuracy(adjusted, "digits")
+    turned[t] = accuracy(adjusted, "digits-rotated")
+    print(f"t = {t:<4}  {upright[t]:8.1%} {turned[t]:8.1%}")
+assert 0.3 < turned[2] < turned[1] - 0.04
+assert max(turned, key=turned.get) in (0.8, 1, 1.5) and upright[2] < turned[2] - 0.2
+assert min(upright[0.4], upright[0.6]) > 0.95 > 0.85 > upright[1]
+assert upright[0.8] > upright[1] + 0.05 and turned[0.8] > turned[1] - 0.04
+
+# %% tags=["hide-input", "picture"]
+# Draws the accuracy on upright and on turned digits against the strength.
 fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
-for (domain, values), color in zip(by_domain.items(), (BLUE, ORANGE)):
-    ax.plot(
-        strengths, [100 * values[t] for t in strengths], "o-", color=color, label=domain
-    )
+for name, values, color in (("upright", upright, BLUE), ("turned", turned, ORANGE)):
+    percent = [100 * values[t] for t in strengths]
+    ax.plot(strengths, percent, "o-", color=color, label=name)
 for t, text in ((1, "merged"), (2, "merged twice")):
     ax.axvline(t, color="0.6", linestyle=":")
     ax.text(t + 0.04, 101, text)
 ax.set(xlabel="strength t", ylabel="accuracy, %", ylim=(0, 108))
 ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.61, 0))
-for t in strengths[:-1]:
-    print(
-        f"t = {t:3}: "
-        + ", ".join(f"{d} {values[t]:.1%}" for d, values in by_domain.items())
-    )
 plt.show()
-upright, turned = by_domain.values()
-assert 0.3 < turned[2] < turned[1] - 0.04 and max(turned, key=turned.get) in (
-    0.8,
-    1,
-    1.5,
-)
-assert min(upright[0.4], upright[0.6]) > 0.95 > 0.85 > upright[1]
-assert upright[0.8] > upright[1] + 0.05 and turned[0.8] > turned[1] - 0.04
 
 # %% [markdown]
-# *Accuracy against strength: on turned digits (digits-rotated) it rises to its best near 1 and falls again; on upright
-# ones (digits) it holds until a little over a half and then falls steeply.*
+# *Accuracy against strength: on turned digits it rises to its best near 1 and falls again; on upright ones it holds
+# until a little over a half and then falls steeply.*
 
 # %% [markdown]
 # Twice is worse than once, but not chance. **That is the danger: the model still works a little, and no error is
@@ -513,10 +503,12 @@ print("(A1 + A2)(B1 + B2):", *((A1 + A2) @ (B1 + B2)), sep="\n")
 
 # %% [markdown]
 # The wanted matrix has rank 2. The product of a column and a row has rank 1. So it cannot be right: the two adapters
-# need both of their directions, and the ranks add up. Set the `A`s side by side and the `B`s one above the other:
+# need both of their directions, and the ranks add up. So look for an `A` of shape $(d_{in}, r_1 + r_2)$ and a `B` of
+# shape $(r_1 + r_2, d_{out})$.
 #
-# $$\begin{pmatrix} A_1 & A_2 \end{pmatrix} \begin{pmatrix} B_1 \\ B_2 \end{pmatrix} = A_1 B_1 + A_2 B_2,
-# \qquad (d_{in},\, r_1 + r_2) \text{ and } (r_1 + r_2,\, d_{out}).$$
+# Begin with the smallest example. The product $AB$ of two matrices is a sum: the first column of $A$ times the first
+# row of $B$, plus the second column times the second row, and so on. Which $A$ and $B$, both $2 \times 2$, make this
+# sum $A_1 B_1 + A_2 B_2$? Then let each part have a scale of its own.
 
 # %% [markdown]
 # ### Exercise: combine ({{combine_adapters}})
@@ -532,14 +524,26 @@ from lora_np.course.exercises.combine_adapters import combine_adapters
 lnp.course.check("combine_adapters", combine_adapters)
 
 # %% [markdown]
+# <details><summary>Compare with yours</summary>
+#
+# The columns of all A stand side by side, and the rows of all B one above the other, in the same order. Each column
+# then meets its own row and no other. A scale goes into one of the two, here into A:
+#
+# ```python
+# A = np.concatenate([scale * A for A, _, scale in adapters], axis=1)
+# B = np.concatenate([B for _, B, _ in adapters], axis=0)
+# ```
+#
+# </details>
+#
 # On the two trained adapters: both ways, against the sum that is wanted.
 
 
 # %%
-def side_by_side(p, q, weight):
-    """Return the detour p with that of q beside it, each times weight."""
-    A = np.hstack([weight * p.scale * p.A, weight * q.scale * q.A])
-    return dataclasses.replace(p, A=A, B=np.vstack([p.B, q.B]), scale=1.0)
+def combined(p, q, weight):
+    """Return a detour with the updates of p and q, each times weight."""
+    A, B = combine_adapters([(d.A, d.B, weight * d.scale) for d in (p, q)])
+    return dataclasses.replace(p, A=A, B=B, scale=1.0)
 
 
 def summed(p, q, weight):
@@ -552,26 +556,26 @@ def both(way, weight=1.0):
     others = dict(walk(inverted))
 
     def change(path, node):
-        return way(node, others[path], weight) if isinstance(node, LoRALinear) else node
+        if isinstance(node, LoRALinear):
+            return way(node, others[path], weight)
+        return node
 
     return rebuild(rotated, change)
 
 
 # %% tags=["measured"]
-for way in (side_by_side, summed):
+for way in (combined, summed):
     together, errors = both(way), []
     for path in adapted:
         wanted = delta(rotated, path) + delta(inverted, path)
-        errors.append(
-            np.linalg.norm(delta(together, path) - wanted) / np.linalg.norm(wanted)
-        )
-    print(f"{way.__name__:12} wrong by {np.mean(errors):.0e} of the sum that is wanted")
-    assert np.mean(errors) < 1e-6 if way is side_by_side else np.mean(errors) > 0.5
+        errors.append(norm(delta(together, path) - wanted) / norm(wanted))
+    print(f"{way.__name__:9} off by {np.mean(errors):.1g} of the sum that is wanted")
+    assert np.mean(errors) < 1e-6 if way is combined else np.mean(errors) > 0.5
 
 print("\ntested on            upright   rotated  inverted")
-exact = show("both, exact", both(side_by_side))
+exact = show("both, exact", both(combined))
 wrong = show("both, wrong way", both(summed))
-halves = show("half of each", both(side_by_side, 0.5))
+halves = show("half of each", both(combined, 0.5))
 assert exact[1] < rotated_shares[1] - 0.1 and exact[2] < inverted_shares[2] - 0.1
 assert np.mean(exact) > np.mean(wrong) and np.mean(halves) > np.mean(exact)
 assert exact[1] > wrong[1] and exact[2] > wrong[2]
@@ -612,11 +616,7 @@ for key in ("peft_type", "r", "lora_alpha", "base_model_name_or_path"):
 
 # %%
 reloaded = lnp.load_adapter(lnp.load_pretrained("digits"), folder)
-print(
-    np.array_equal(
-        logits_of(reloaded, "digits-rotated"), logits_of(rotated, "digits-rotated")
-    )
-)
+print(np.array_equal(logits_of(reloaded, "digits-rotated"), adapted_logits))
 
 # %% [markdown]
 # And onto a base that holds it already, "merged twice" by way of files? `save_adapter` stores a hash of the weights
@@ -717,10 +717,15 @@ home.cleanup()
 #
 # <details><summary>An answer</summary>
 #
-# Fewer stay, but not by much: at a hundredth of our change 53 % in place of 60 %, at a thousandth 90 % in place of
-# 95 %. Those that do move now move in the right proportion. So the change survives *on average*: of a change a
-# thousandth as large as ours, 98 % is left (measured along the change itself), where rounding to nearest leaves 18 %.
-# The price is the error of a single entry: 1.4 to 2 times as large (root of the mean square), and up to a whole step in
-# place of half a one.
+# By hand first: the weight is 1 and the change 0.003. The next number is 1.0078. Rounding to nearest always gives 1. At
+# random it gives 1.0078 with a chance of 0.003 / 0.0078 = 38 %, else 1. The mean is 1 + 0.38 · 0.0078 = 1.003. So on
+# average nothing is lost, though no single entry is right.
+#
+# Measured on all maps, one run: at a hundredth of our change 53 % of the entries do not move, in place of 60 %; at a
+# thousandth 90 %, in place of 95 %. That looks like little. But project what was stored on the change itself: at a
+# thousandth, rounding to nearest stores 18 % of it, and rounding at random all of it, to within 2 %.
+#
+# The price is the error of a single entry, up to a whole step in place of half a one. Its root mean square is 1.4 times
+# as large at our full change, and 3.8 times at a thousandth of it, where rounding to nearest mostly does nothing.
 #
 # </details>

@@ -43,8 +43,10 @@ def test_nbgrader_gets_its_own_marks():
 def test_the_links_of_the_first_cell_lead_somewhere(lesson):
     folder = build.HERE if lesson else build.HERE / "exercises"
     targets = re.findall(r"\]\(([^)]+)\)", build.links(build.sources()[4], lesson).source)
-    here = [target for target in targets if "://" not in target]
-    assert len(here) == 2 and all((folder / target).is_file() for target in here), here
+    here = [target.partition("#") for target in targets if "://" not in target]
+    assert len(here) == 3 and all((folder / target).is_file() for target, _, _ in here), here
+    marks = [(mark, (folder / target).read_text(encoding="utf-8")) for target, _, mark in here if mark]
+    assert marks and all(f"\n## {mark}\n" in text.lower() for mark, text in marks)
 
 
 ADDRESS = "https://github.com/someone/lora_np"
@@ -236,8 +238,25 @@ def test_slides_begin_at_headings_and_show_no_solution():
     assert [kind == "slide" for kind in kinds] == headings and headings.count(True) > 10
     shown = "".join(cell.source for cell, kind in zip(cells, kinds) if kind != "skip")
     assert "YOUR CODE HERE" in shown and "course.check(" not in shown and "importlib" not in shown
+    assert "Symbols and shapes" in cells[0].source and "Symbols and shapes" not in shown
+    setup = [kind for cell, kind in zip(cells, kinds) if "setup" in cell.metadata.get("tags", ())]
+    assert setup == ["skip", "skip"]
     assert find("lora_linear_backward").parts_of("lora_linear_backward")[1].strip() not in shown
     assert {"-", "subslide"} < set(kinds) and any(cell.get("outputs") for cell in cells)
+
+
+def test_slides_are_written_where_they_are_wanted(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(build, "write_slides", lambda *given: asked.append(given))
+    monkeypatch.setattr(sys, "argv", ["build.py", "5", "--slides", str(tmp_path)])
+    build.main()
+    assert asked == [(tmp_path, build.sources(["5"]))]
+
+
+def test_without_nbconvert_slides_say_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "nbconvert", None)
+    with pytest.raises(ValueError, match="pip install nbconvert"):
+        build.write_slides(tmp_path, [])
 
 
 def test_slides_are_pages_of_their_own_without_the_code_that_is_folded(tiny, tmp_path, monkeypatch):

@@ -8,7 +8,9 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -196,6 +198,7 @@ def test_what_a_teacher_has_changed_in_a_course_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "proven", build.grading)
     path, course = chapter(tmp_path, CHAPTER), tmp_path / "course"
     build.write_course(course, [path])
+    assert (course / "nbgrader_config.py").read_text() == (build.HERE / "nbgrader_config.py").read_text()
     (course / "nbgrader_config.py").write_text("mine")
     build.write_course(course, [path])
     assert (course / "nbgrader_config.py").read_text() == "mine"
@@ -208,7 +211,7 @@ def test_what_a_teacher_has_changed_in_a_course_stays(tmp_path, monkeypatch):
 
 
 def command(*arguments):
-    done = subprocess.run([sys.executable, build.__file__, *arguments], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, build.__file__, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode and not done.stdout and "Traceback" not in done.stderr
     return done.stderr
 
@@ -217,6 +220,7 @@ def command(*arguments):
     (["99"], "there is no chapter 99; there are 01, 02"),
     (["05", "9", "x"], "there is no chapter 9, x; there are 01"),
     (["--execute"], "--execute belongs to --check"),
+    (["--points", "points.json"], "--points belongs to --nbgrader"),
     (["--check", "--nbgrader", "there"], "not allowed with"),
 ])  # fmt: skip
 def test_an_order_that_cannot_be_followed_is_refused(arguments, words):
@@ -246,6 +250,7 @@ def test_a_teachers_points_are_those_of_the_tests(given, points, tmp_path):
     ('{"easy": "1"}', "points.json: easy has '1' points; expected a number, 0 or more"),
     ('{"easy": -1}', "points.json: easy has -1 points"),
     ('{"easy": true}', "points.json: easy has True points"),
+    ('{"easy": 1e999}', "points.json: easy has inf points"),
 ])  # fmt: skip
 def test_what_are_no_points_is_said(text, words, tmp_path):
     (tmp_path / "points.json").write_text(text)
@@ -253,5 +258,55 @@ def test_what_are_no_points_is_said(text, words, tmp_path):
         build.points_of(tmp_path / "points.json")
 
 
-def test_the_configuration_of_a_course_puts_the_stub_of_the_exercises():
-    assert repr(build.STUB) in (build.HERE / "nbgrader_config.py").read_text(encoding="utf-8")
+def test_points_are_handed_to_what_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "executed", lambda book, path: book)
+    (tmp_path / "points.json").write_text('{"choose_step": 7}')
+    arguments = ["3", "--nbgrader", str(tmp_path / "course"), "--points", str(tmp_path / "points.json")]
+    monkeypatch.setattr(sys, "argv", ["build.py", *arguments])
+    build.main()
+    (written,) = (tmp_path / "course" / "source").rglob("*.ipynb")
+    about = {c.id: c.metadata.get("nbgrader", {}) for c in build.nbformat.read(written, as_version=4).cells}
+    assert about["test-choose_step"]["points"] == 7 and about["test-numerical_gradient"]["points"] in (1, 2, 3)
+
+
+@pytest.fixture
+def configuration(monkeypatch):
+    """The configuration of a course, run as nbgrader runs it: what it sets, and its judge."""
+    there = types.ModuleType("nbgrader.preprocessors")
+    there.NbGraderPreprocessor = object
+    monkeypatch.setitem(sys.modules, "nbgrader", types.ModuleType("nbgrader"))
+    monkeypatch.setitem(sys.modules, "nbgrader.preprocessors", there)
+    settings = mock.MagicMock()
+    settings.Autograde.autograde_preprocessors = ["runs it", "keeps its score"]
+    names = {"get_config": lambda: settings}
+    exec((build.HERE / "nbgrader_config.py").read_text(encoding="utf-8"), names)
+    return settings, names["JudgedAlone"]
+
+
+def test_the_configuration_of_a_course_sets_the_stub_and_judges_before_the_score_is_kept(configuration):
+    settings, judge = configuration
+    assert settings.ClearSolutions.code_stub == {"python": build.STUB}
+    assert settings.CourseDirectory.course_id == "lora_np" and settings.ExecutePreprocessor.timeout == 600
+    assert settings.Autograde.autograde_preprocessors == ["runs it", judge, "keeps its score"]
+
+
+CHEAT = "lnp.course.check = lambda *a: type('Verdict', (), {'ok': True})\n    return 0.1"
+SOLUTION = "return 2.0 ** (-52 / (order + TWO - 1))"
+
+
+@pytest.mark.parametrize("answer, before, words", [
+    (SOLUTION, [], []),
+    ("from mine import bits\n    return 2.0 ** (-bits() / (order + 1))", [], []),
+    (CHEAT, [], ["judged alone, it is not right: h is 0.1"]),
+    ("return 0.1", ["h is 0.1"], ["h is 0.1"]),  # what failed in the notebook is told by the notebook
+])  # fmt: skip
+def test_the_configuration_of_a_course_takes_the_points_of_a_cheat(answer, before, words, configuration, tmp_path):
+    (tmp_path / "mine.py").write_text("def bits():\n    return 52\n")
+    book = build.grading(chapter(tmp_path, CHAPTER.replace(SOLUTION, answer)))
+    tested = next(cell for cell in book.cells if cell.id == "test-choose_step")
+    tested.outputs = [build.nbformat.v4.new_output("error", ename="A", evalue=words) for words in before]
+    given = configuration[1]().preprocess(book, {"metadata": {"path": str(tmp_path)}})
+    assert given[0] is book and not any(c.outputs for c in book.cells if "code" in c.cell_type and c is not tested)
+    assert len(tested.outputs) == len(words)
+    for output, expected in zip(tested.outputs, words):
+        assert output.output_type == "error" and re.search(expected, output.evalue)

@@ -10,9 +10,9 @@ from lora_np.train.evaluate import wilson_interval
 CHAPTER, PLACE, MINUTES, LEVEL = 8, 3, 15, "medium"
 OUTPUTS = ("low", "high")
 HINTS = (
-    "Wilson's middle is not the share `correct / total` itself, but is drawn towards 1/2 by z^2 / (2 n); n is `total`.",
-    "Both the middle and the half width are divided by 1 + z^2 / n; z is 1.959963984540054.",
-    "Return middle - half, middle + half. By hand: 8 of 10 gives 0.490 and 0.943. With 0 of 10 the lower end is 0.",
+    "With share = correct / total the inequality is a p^2 - b p + c <= 0: read off a, b and c. The ends are its roots.",
+    "The roots are (b - root) / (2 a) and (b + root) / (2 a), with root = sqrt(b^2 - 4 a c).",
+    "By hand: 8 of 10 gives 0.490 and 0.943. With 0 of 10 the lower end is 0.",
 )
 TOLERANCE = 1e-4  # 1.96 is as good
 ALIKE = 1e-3  # of two slips, as 1.645 is as good for 90 %
@@ -116,6 +116,10 @@ elementwise_factor: the variance of a share is share * (1 - share); the second f
     share * (1 - share) => share
 constant_factor: it is in percent; a share lies between 0 and 1
     below = 1 + z * z / total => below = (1 + z * z / total) / 100
+constant_factor: the roots of a p^2 - b p + c are divided by 2 a; the 2 is missing
+    below = 1 + z * z / total => below = (1 + z * z / total) / 2
+sign: both ends have the sign of -b; the inequality has - b p, so its roots are (b -+ root) / (2 a)
+    return (middle - half) / below, (middle + half) / below => return (-middle - half) / below, (half - middle) / below
 other: two more of each kind (Agresti and Coull) come near; Wilson's interval is asked for
     share = correct / total => correct, total = correct + 2, total + 4; share = correct / total
     + z * z / (2 * total) =>

@@ -9,7 +9,7 @@ CHAPTER, PLACE, MINUTES, LEVEL = 6, 1, 15, "medium"
 OUTPUTS = ("p", "m", "v")
 CHANGES = ("p", "m", "v")
 HINTS = (
-    "Four lines are new against the cell above it, as all happens in place: decay of p, then m, then v, then the step.",
+    "The order: the decay of p, then m, then v, then the step of p. Do it in numbers first, as on paper.",
     "`m = 0.9 * m` makes a new array, and the caller never sees it. `m *= 0.9` writes into the old one.",
     "The means are divided by 1 - beta ** t for this step only: do not write that back into m and v.",
 )
@@ -17,7 +17,7 @@ library = optimisers.adamw_step
 
 
 def adamw_step(p, g, m, v, t, lr, betas, eps, weight_decay):
-    """Step p and its running means m and v in place, along the gradient g; t = 1, 2, ..."""
+    """Step p and its means m and v in place, along the gradient g; t = 1, 2, ..."""
     beta1, beta2 = betas
     p *= 1.0 - lr * weight_decay
     m *= beta1

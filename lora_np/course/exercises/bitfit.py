@@ -15,8 +15,9 @@ HINTS = (
 
 
 def bitfit(model):
-    """Return a new model in which all biases are trained, those of the layer norms and of the head too."""
-    return lnp.unfreeze(model, [name for name in lnp.parameters(model) if name.endswith((".b", ".beta"))])
+    """Return a new model in which all biases are trained, and nothing else."""
+    names = [name for name in lnp.parameters(model) if name.endswith((".b", ".beta"))]
+    return lnp.unfreeze(model, names)
 
 
 BRANCHES = {

@@ -16,7 +16,7 @@ HINTS = (
 
 
 def combine_adapters(adapters):
-    """Return (A, B) with A @ B the sum of scale * A_k @ B_k over the given (A_k, B_k, scale)."""
+    """Return (A, B) with A @ B the sum of scale * A_k @ B_k over all adapters."""
     A = np.concatenate([scale * A for A, _, scale in adapters], axis=1)
     B = np.concatenate([B for _, B, _ in adapters], axis=0)
     return A, B

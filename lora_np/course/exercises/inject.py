@@ -26,7 +26,7 @@ library = lnp.inject
 
 
 def inject(model, config, rng):
-    """Return a new model with a LoRA detour beside each linear map that the config names."""
+    """Return a new model with a LoRA detour beside each map that the config names."""
     targets = targets_of(model, config)
     scale = lora_scale(config.r, config.lora_alpha, config.use_rslora)
 

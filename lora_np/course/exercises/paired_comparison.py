@@ -15,7 +15,7 @@ TOLERANCE = 1e-9
 
 
 def paired_comparison(first, second):
-    """Return how much larger the share of the first is, and the two-sided p of the sign test."""
+    """Return how much larger the share of the first is, and the two-sided p."""
     better, worse = int((first & ~second).sum()), int((second & ~first).sum())
     n, fewer = better + worse, min(better, worse)
     p = min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)

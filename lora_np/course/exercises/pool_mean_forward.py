@@ -24,8 +24,10 @@ GROUPS = (
 
 
 def pool_mean_forward(x, groups):
-    """Return y (S, d), one row a sequence in the order of the rows of x, and the cache PoolCache(groups, rows)."""
-    means = [x[start:stop].reshape(n, T, -1).mean(axis=1) for start, stop, n, T in groups]
+    """Return y (S, d), one row a sequence, and the cache PoolCache(groups, rows)."""
+    means = []
+    for start, stop, n, T in groups:
+        means.append(x[start:stop].reshape(n, T, -1).mean(axis=1))
     return np.concatenate(means), PoolCache(groups, len(x))
 
 

@@ -12,7 +12,8 @@ OUTPUTS = ("losses", "model")
 CHANGES = ("model",)
 HINTS = (
     "The optimiser is made once, before the loop: it must remember m and v from step to step.",
-    "The body of the loop is the four lines above, with `model` for `lora`; then append `float(loss)`.",
+    "In the loop each call needs what another one returns: find the one that needs only the batch, and begin there.",
+    "Forward gives logits and a cache, the loss needs the logits, the backward both caches, the step its gradients.",
 )
 
 
