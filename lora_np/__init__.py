@@ -34,6 +34,7 @@ _HOME = {
     "load_adapter": "lora_np.formats.peft",
     "AdamW": "lora_np.train.optimisers",
     "LoRAConfig": "lora_np.adapt.config",
+    "LoHaConfig": "lora_np.adapt.loha",
     "inject": "lora_np.adapt.methods",
     "merge": "lora_np.adapt.methods",
 }

@@ -258,8 +258,9 @@ def test_shape_comments_are_true(path):
 
 
 def everything():
-    """Run small models forward and backward with LoRA, and what else has shape comments."""
+    """Run small models forward and backward with each method of adaptation, and what else has shape comments."""
     import tiny
+    from adapt.test_methods import METHODS, frozen, trained
 
     from lora_np.compress.low_rank import low_rank_approximation
     from lora_np.gradcheck import check
@@ -267,9 +268,10 @@ def everything():
     low_rank_approximation(np.random.default_rng(0).standard_normal((5, 4)), 2)
     lnp.load_data("digits")
     for name in ("bert mean head", "gpt hidden", "vit"):
-        model, batch = tiny.adapted(name, dropout=0.1), tiny.batch(name)
-        y, cache = model.forward(batch, np.random.default_rng(0))
-        model.backward(np.ones_like(y), cache)
+        batch = tiny.batch(name)
+        for model in (tiny.adapted(name, dropout=0.1), *(trained(method, frozen(name)) for method in METHODS.values())):
+            y, cache = model.forward(batch, np.random.default_rng(0))
+            model.backward(np.ones_like(y), cache)
     for case in cases(np.random.default_rng(0)):
         if case.name in ("layer_norm", "attention, dropout"):
             check(case.forward, case.backward, case.inputs, case.fixed)

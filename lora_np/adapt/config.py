@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from numbers import Integral
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class PeftOptions:
     # how an adapter starts, for a file alone, where it is not held to its neutral value.
     FIELDS = {}
     CONSTANTS = {}  # what the method's files say beside
+    LACKS: ClassVar[tuple[str, ...]] = ()  # what files of other methods say, and PEFT does not know of in this one's
 
     # What would make another adapter.
     peft_type: InitVar[str] = "LORA"

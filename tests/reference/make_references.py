@@ -100,6 +100,25 @@ ADAPTERS = {
         "rank_pattern": {r"layers\.0\.attention\.q_proj": 3, "fc2": 1},
         "alpha_pattern": {"layers.1.attention.v_proj": 5},
     },
+    "bert/loha": {
+        "config": "LoHaConfig",
+        "r": 2,
+        "alpha": 5,
+        "rank_dropout": 0.3,
+        "module_dropout": 0.1,
+        "target_modules": ["query", "value", "intermediate.dense"],
+        "rank_pattern": {"value": 3, r"layer\.1\.intermediate\.dense": 1},
+        "alpha_pattern": {r"layer\.0\..*query": 7},
+        "task_type": "SEQ_CLS",
+    },
+    "vit/loha": {
+        "config": "LoHaConfig",
+        "r": 3,
+        "alpha": 4,
+        "init_weights": False,
+        "target_modules": ["q_proj", "o_proj", "fc2"],
+        "exclude_modules": ["layers.0.mlp.fc2"],
+    },
 }
 
 
@@ -310,6 +329,8 @@ WRITTEN = {  # what: the model, the configuration, the pooling of a head of our 
     "GPT-2": ("gpt2", {"target_modules": ["c_attn", "mlp.c_proj"]}, None),
     "ViT, all linear": ("vit", {"target_modules": "all-linear"}, None),
     "ViT, patterns, classifier": ("vit", {"modules_to_save": ["classifier"], **PATTERNS}, None),
+    "BERT, LoHa": ("bert", {"config": "LoHaConfig", "r": 3, "alpha": 5, "rank_pattern": {"query": 2}}, None),
+    "ViT, LoHa": ("vit", {"config": "LoHaConfig", "r": 2, "alpha": 5, "modules_to_save": ["classifier"]}, None),
 }
 
 
@@ -320,7 +341,11 @@ def written_by_us(what):
     base = lnp.load_pretrained(HERE / name, dtype=np.float64)
     if pooling:
         base = lnp.with_head(base, labels=3, pooling=pooling, rng=rng)
-    lora = lnp.inject(base, lnp.LoRAConfig(r=2, lora_alpha=5, **options), rng)
+    kind = options.get("config", "LoRAConfig")
+    given = {name: value for name, value in options.items() if name != "config"}
+    lora = lnp.inject(
+        base, getattr(lnp, kind)(**({"r": 2, "lora_alpha": 5} if kind == "LoRAConfig" else {}), **given), rng
+    )
     for array in lnp.parameters(lora, trainable_only=True).values():
         array[...] = 0.3 * rng.standard_normal(array.shape)
     return lora

@@ -97,7 +97,7 @@ def peft_config(model, saved, base):
     names = {path: hf_name(model, path, node) for path, node in nodes.items() if hasattr(node, "hf")}
     targets = {names[path]: to_peft(model, names[path]) for path in adapted(model)}
     on_own_head = config.task_type == "SEQ_CLS" and "head.classifier" not in saved
-    return {
+    content = {
         "peft_type": config.peft_type,
         "task_type": None if on_own_head else config.task_type,
         "base_model_name_or_path": base,
@@ -110,6 +110,7 @@ def peft_config(model, saved, base):
         **{name: getattr(config, name) for name in own_settings(type(config))},
         **{name: translated(getattr(config, name), targets) for name in config.PATTERNS.values()},
     }
+    return {name: value for name, value in content.items() if name not in config.LACKS}
 
 
 def checked_settings(path, kind):
