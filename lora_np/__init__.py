@@ -35,6 +35,7 @@ _HOME = {
     "AdamW": "lora_np.train.optimisers",
     "LoRAConfig": "lora_np.adapt.config",
     "LoHaConfig": "lora_np.adapt.loha",
+    "LoKrConfig": "lora_np.adapt.lokr",
     "inject": "lora_np.adapt.methods",
     "merge": "lora_np.adapt.methods",
 }

@@ -5,6 +5,7 @@ from lora_np import gradcheck as gradcheck
 from lora_np import ops as ops
 from lora_np.adapt.config import LoRAConfig as LoRAConfig
 from lora_np.adapt.loha import LoHaConfig as LoHaConfig
+from lora_np.adapt.lokr import LoKrConfig as LoKrConfig
 from lora_np.adapt.methods import inject as inject
 from lora_np.adapt.methods import merge as merge
 from lora_np.datasets.named import load_data as load_data

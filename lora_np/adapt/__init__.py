@@ -1,3 +1,3 @@
 """Methods of adaptation, each in a file of its own that registers it. A new one is one more name here."""
 
-from lora_np.adapt import loha, lora  # noqa: F401
+from lora_np.adapt import loha, lokr, lora  # noqa: F401

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 import lora_np as lnp
 from lora_np.adapt import lora
-from lora_np.adapt.methods import METHODS, adapted_nodes, after_step, is_adapted, registered
+from lora_np.adapt.methods import METHODS, adapted_nodes, after_step, is_adapted, registered, tensors_of
 from lora_np.adapt.targets import hf_name, targets_of, to_peft
 from lora_np.formats.peft.config import own_settings
 from lora_np.model.nodes import Linear
@@ -36,7 +36,7 @@ def unusual(kind, value, other=False):
     if kind is bool:
         return not value
     if kind is int:
-        return 2 if other else 3
+        return 2 if other else 3 if value > 0 else 6  # a size that is -1, "as you like", divides 12
     return (0.3 if other else 0.6) * value or (0.1 if other else 0.2)
 
 
@@ -130,7 +130,7 @@ def it_starts_where_it_says(method, name, _):
 def every_gradient_is_proven(method, name, _):
     model = fresh(method, frozen(name, dropout=0.2))
     live = lnp.parameters(model, trainable_only=True)
-    assert set(live) == {f"{path}.{field}" for path in adapted_nodes(model) for field in method.tensors}
+    assert set(live) == {f"{path}.{field}" for path, node in adapted_nodes(model).items() for field in tensors_of(node)}
     report = lnp.check_model(model, batch_for(name))
     assert report.ok and {row.argument for row in report.rows} >= set(live), report
     moved = trained(method, frozen(name))
@@ -179,7 +179,7 @@ def the_files_hold_its_table(method, name, folder):
     expected = {}
     for path, node in adapted_nodes(model).items():
         module = to_peft(model, hf_name(model, path, node))
-        for field, (end, transposed) in method.tensors.items():
+        for field, (end, transposed) in tensors_of(node).items():
             array = getattr(node, field)
             expected[f"base_model.model.{module}.{end}"] = array.T if transposed else array
     found = load_file(folder / "adapter_model.safetensors")

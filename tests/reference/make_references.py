@@ -119,6 +119,37 @@ ADAPTERS = {
         "target_modules": ["q_proj", "o_proj", "fc2"],
         "exclude_modules": ["layers.0.mlp.fc2"],
     },
+    "bert/lokr": {  # 10 = 2 * 5, 13 = 1 * 13: a second factor that is a product, or with r = 3 none
+        "config": "LoKrConfig",
+        "r": 2,
+        "alpha": 5,
+        "rank_dropout": 0.3,
+        "rank_dropout_scale": True,
+        "module_dropout": 0.1,
+        "target_modules": ["query", "value", "intermediate.dense"],
+        "rank_pattern": {"value": 3},
+        "alpha_pattern": {r"layer\.0\..*query": 7},
+        "task_type": "SEQ_CLS",
+    },
+    "bert/lokr_both": {  # 10 = 5 * 2, 13 = 1 * 13: a first factor that is a product, and both
+        "config": "LoKrConfig",
+        "r": 2,
+        "alpha": 3,
+        "decompose_both": True,
+        "decompose_factor": 5,
+        "init_weights": "lycoris",
+        "target_modules": ["query", "intermediate.dense", "output.dense"],
+        "exclude_modules": ["attention.output.dense"],
+    },
+    "vit/lokr": {
+        "config": "LoKrConfig",
+        "r": 1,
+        "alpha": 7,
+        "decompose_factor": 3,
+        "init_weights": False,
+        "target_modules": ["q_proj", "o_proj", "fc1", "fc2"],
+        "exclude_modules": ["layers.0.attention.q_proj"],
+    },
 }
 
 
@@ -330,6 +361,12 @@ WRITTEN = {  # what: the model, the configuration, the pooling of a head of our 
     "ViT, all linear": ("vit", {"target_modules": "all-linear"}, None),
     "ViT, patterns, classifier": ("vit", {"modules_to_save": ["classifier"], **PATTERNS}, None),
     "BERT, LoHa": ("bert", {"config": "LoHaConfig", "r": 3, "alpha": 5, "rank_pattern": {"query": 2}}, None),
+    "BERT, LoKr": (
+        "bert",
+        {"config": "LoKrConfig", "r": 2, "alpha": 5, "decompose_both": True, "rank_pattern": {"query": 3}},
+        None,
+    ),
+    "ViT, LoKr": ("vit", {"config": "LoKrConfig", "r": 1, "alpha": 3, "task_type": "SEQ_CLS"}, None),
     "ViT, LoHa": ("vit", {"config": "LoHaConfig", "r": 2, "alpha": 5, "modules_to_save": ["classifier"]}, None),
 }
 

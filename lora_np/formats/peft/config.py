@@ -142,23 +142,24 @@ def our_config(settings, model, names, folder):
     the file holds whole but does not train; `names` are its tensors, {ours: theirs}."""
     path, nodes, method = folder / "adapter_config.json", all_nodes(model), method_in(settings)
     paths = {node.hf: place for place, node in nodes.items() if getattr(node, "hf", "")}
-    targets, own, first = {}, {}, next(theirs for theirs, _ in method.tensors.values())
+    targets, own, ends = {}, {}, [theirs for theirs, _ in method.tensors.values()]
     for name, theirs in names.items():
-        module = name.removesuffix(f".{first}")
-        if module == name:
+        end = next((end for end in ends if name.endswith(f".{end}")), None)
+        if end is None:
             continue
+        module = name.removesuffix(f".{end}")
         place = paths.get(module)
         if not isinstance(nodes.get(place), Linear) or place == "embeddings.projection":
             raise ValueError(
                 f"{folder} adapts {module}, which is no linear map of this model; {nearest(module, paths)}"
             )
         targets[place] = hf_names(model, place, nodes[place])
-        theirs = theirs.removeprefix(ROOT).removesuffix(f".{first}")
+        theirs = theirs.removeprefix(ROOT).removesuffix(f".{end}")
         own[theirs] = theirs if theirs in targets[place] else targets[place][0]
     if not targets:
         raise ValueError(
-            f"{folder / 'adapter_model.safetensors'} holds no {first.removesuffix('.weight')}; expected a {method.name}"
-            " adapter as PEFT saves it."
+            f"{folder / 'adapter_model.safetensors'} holds no {ends[0].removesuffix('.weight')}; expected a"
+            f" {method.name} adapter as PEFT saves it."
         )
     check_complete(settings, model, targets, folder)
     check_named(settings, model, own, folder)
