@@ -17,7 +17,7 @@ Forward, where (4) and (6) are left out for a C1 or a C2 that is no product; A2 
     (1)  y0 = x W + b            the pretrained map; W and b are frozen
     (2)  X = x as (N, m, n)      a view
     (3)  U = X A2                (N, m, s)
-    (4)  C1 = A1 B1              small, (m, p)
+    (4)  C1 = A1 B1              (m, p), small unless decompose_factor is large
     (5)  V = C1^T U              (N, p, s): in each row of the batch, V[i1] is the sum over j1 of C1[j1,i1] U[j1]
     (6)  Z = V B2                (N, p, q)
     (7)  y = y0 + scale * z * mask,  z = Z as (N, d_out);  the mask (d_out,) is over the outputs, or there is none
@@ -32,8 +32,8 @@ Backward, from the last step to the first. Write dy for the gradient of the loss
     (2)  dx receives dX, as (N, d_in), from the detour,
     (1)  and dy W^T from the pretrained map. W and b are frozen: there is no dW and no db.
 
-In the code a sum over the rows of all axes but one is a `tensordot`: one large product, where NumPy would make N small
-ones of X @ A2.
+In the code a map of the last axis, and a sum over all its rows, is a `tensordot`: one large product, where `X @ A2`
+would be N small ones.
 
 What it costs: N s (d_in + m p + d_out) multiplications where C2 is a product, about as many as LoRA of rank s, for
 m p + r (n + q) numbers in the place of r (d_in + d_out): 832 for 6,144 in a map of 384 x 384 with r = 8 and factors of
@@ -168,7 +168,7 @@ def lokr_linear_backward(dy, cache, needs=("x", *TRAINED)):
 def check_factors(shape, *factors):
     sizes = []
     for k, (C, A, B) in enumerate(factors, 1):
-        if (C is None) != (A is not None and B is not None) or (C is not None and not A is B is None):
+        if [M is None for M in (C, A, B)] not in ([False, True, True], [True, False, False]):
             raise ValueError(f"lokr_linear needs C{k}, or A{k} and B{k} in its place, and the others of these None.")
         sizes.append(C.shape if A is None else (len(A), B.shape[1]))
     (m, p), (n, q) = sizes

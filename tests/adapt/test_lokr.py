@@ -279,6 +279,7 @@ def test_a_missing_generator_is_named():
     [
         ({"C1": None}, "lokr_linear needs C1, or A1 and B1 in its place"),
         ({"A2": np.ones((2, 2)), "B2": np.ones((2, 5))}, "lokr_linear needs C2, or A2 and B2 in its place"),
+        ({"A2": np.ones((2, 2))}, "lokr_linear needs C2, or A2 and B2 in its place"),
         ({"C2": None, "A2": np.ones((2, 2))}, "lokr_linear needs C2, or A2 and B2 in its place"),
         ({"C2": np.ones((5, 2))}, r"W \(6, 10\), but it was given \(3, 2\) and \(5, 2\), .* is \(15, 4\)"),
         ({"x": np.ones((7, 5))}, r"lokr_linear needs .* but it was given x \(7, 5\)"),
