@@ -179,6 +179,18 @@ def test_what_is_zero_at_the_start_alone_moves_at_first(way, zero, options, tmp_
 # ---- dropout
 
 
+@pytest.mark.parametrize("divided", [True, False])
+def test_what_rank_dropout_leaves_is_divided_by_its_share_if_asked_for(divided):
+    rng = np.random.default_rng(0)
+    x, linear = rng.standard_normal((5, 12)), Linear(rng.standard_normal((12, 20)), None)
+    config = lnp.LoKrConfig(r=1, rank_dropout=0.4, rank_dropout_scale=divided, init_weights=False)
+    node = lnp.adapt.lokr.LOKR.replace("a", linear, config, rng)
+    plain, whole, dropped = (one.forward(x, draws)[0] for one, draws in ((linear, rng), (node, None), (node, rng)))
+    ratio = ((dropped - plain) / (whole - plain)).mean(axis=0)
+    share = np.count_nonzero(np.abs(ratio) > 1e-9) / 20
+    assert 0.2 < share < 0.9 and np.allclose(ratio[np.abs(ratio) > 1e-9], 1 / share if divided else 1.0)
+
+
 @pytest.mark.filterwarnings("ignore")  # theirs, among themselves
 @pytest.mark.parametrize("divided", [True, False])
 @pytest.mark.parametrize("coin", [0.9, 0.1], ids=["kept", "left out"])
