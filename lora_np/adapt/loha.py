@@ -50,7 +50,6 @@ arXiv:2309.14859 (LyCORIS), section 3; names, starts and dropouts: `LoHaConfig` 
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import NamedTuple
 
@@ -173,13 +172,13 @@ class LoHaConfig(PeftOptions):
         Probability, in training, that an output is left without its update; what is left is scaled up.
     module_dropout : float
         Probability, in training, that a map is left without its update.
-    target_modules, exclude_modules, layers_to_transform, modules_to_save, task_type
-        As `LoRAConfig` has them.
     init_weights : bool
         True: all but one of the four matrices are drawn, one is zero. False: it is drawn, too, and the model does not
         start as its base.
     rank_pattern, alpha_pattern : dict
         Name, or regular expression for the end of a name -> r or alpha of those nodes.
+    target_modules, exclude_modules, modules_to_save, layers_to_transform, task_type
+        What is adapted, and trained beside: see `PeftOptions`. Without targets it is query and value (GPT-2: c_attn).
 
     Raises
     ------
@@ -191,14 +190,9 @@ class LoHaConfig(PeftOptions):
     alpha: float = 8
     rank_dropout: float = 0.0
     module_dropout: float = 0.0
-    target_modules: Sequence[str] | set[str] | str | None = None
-    exclude_modules: Sequence[str] | set[str] | str | None = None
     init_weights: bool = True
-    layers_to_transform: Sequence[int] | int | None = None
-    modules_to_save: Sequence[str] | set[str] | None = None
     rank_pattern: dict = field(default_factory=dict)
     alpha_pattern: dict = field(default_factory=dict)
-    task_type: str | None = None
 
     peft_type: InitVar[str] = field(default="LOHA", kw_only=True)
     use_effective_conv2d: InitVar[bool] = field(default=False, kw_only=True)

@@ -61,7 +61,6 @@ Sources: Yeh et al. 2023, arXiv:2309.14859 (LyCORIS), section 3; names, sizes, s
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import NamedTuple
 
@@ -199,13 +198,13 @@ class LoKrConfig(PeftOptions):
         Size of the first factor, where it divides the map's; -1: the largest divisor up to the square root.
     rank_dropout_scale : bool
         Divide the updates that `rank_dropout` leaves by their share.
-    target_modules, exclude_modules, layers_to_transform, modules_to_save, task_type
-        As `LoRAConfig` has them.
     init_weights : bool or "lycoris"
         True: the first factor starts at zero; "lycoris": the second does. False: neither, and the model does not start
         as its base.
     rank_pattern, alpha_pattern : dict
         Name, or regular expression for the end of a name -> r or alpha of those nodes.
+    target_modules, exclude_modules, modules_to_save, layers_to_transform, task_type
+        What is adapted, and trained beside: see `PeftOptions`. Without targets it is query and value (GPT-2: c_attn).
 
     Raises
     ------
@@ -220,14 +219,9 @@ class LoKrConfig(PeftOptions):
     decompose_both: bool = False
     decompose_factor: int = -1
     rank_dropout_scale: bool = False
-    target_modules: Sequence[str] | set[str] | str | None = None
-    exclude_modules: Sequence[str] | set[str] | str | None = None
     init_weights: bool | str = True
-    layers_to_transform: Sequence[int] | int | None = None
-    modules_to_save: Sequence[str] | set[str] | None = None
     rank_pattern: dict = field(default_factory=dict)
     alpha_pattern: dict = field(default_factory=dict)
-    task_type: str | None = None
 
     peft_type: InitVar[str] = field(default="LOKR", kw_only=True)
     use_effective_conv2d: InitVar[bool] = field(default=False, kw_only=True)
