@@ -41,6 +41,8 @@ _HOME = {
     "IA3Config": "lora_np.adapt.ia3",
     "VeraConfig": "lora_np.adapt.vera",
     "DoRAConfig": "lora_np.adapt.dora",
+    "LoHaConfig": "lora_np.adapt.loha",
+    "LoKrConfig": "lora_np.adapt.lokr",
     "inject": "lora_np.adapt.methods",
     "merge": "lora_np.adapt.methods",
 }

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import lora_np as lnp
-from lora_np.adapt.methods import adapted_nodes, registered
+from lora_np.adapt.methods import adapted_nodes, tensors_of
 from lora_np.formats.huggingface import file_names
 from lora_np.model import architectures
 from lora_np.model.tree import walk
@@ -145,7 +145,7 @@ def names_in_peft(lora):
         if lora.config["model_type"] == "vit":
             layer, module = re.fullmatch(r"vit\.encoder\.layer\.(\d+)\.(.*)", name).groups()
             name = f"vit.layers.{layer}.{VIT_MODULES[module]}"
-        for field, (end, transposed) in registered("node", node).tensors.items():
+        for field, (end, transposed) in tensors_of(node).items():
             names[f"{path}.{field}"], turned[f"{path}.{field}"] = f"{name}.{end}", transposed
     return {mine: f"base_model.model.{name}" for mine, name in names.items()}, turned
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from lora_np.adapt.methods import METHODS
 from lora_np.model.tree import rebuild
 from lora_np.ops.cases import cases
 
@@ -264,9 +263,9 @@ def test_shape_comments_are_true(path):
 
 
 def everything():
-    """Run small models forward and backward with LoRA, and what else has shape comments."""
+    """Run small models forward and backward with each method of adaptation, and what else has shape comments."""
     import tiny
-    from adapt.test_methods import as_differentiated, fresh, frozen, with_ours
+    from adapt.test_methods import METHODS, as_differentiated, frozen, trained, with_ours
 
     from lora_np.compress.low_rank import low_rank_approximation
     from lora_np.gradcheck import check
@@ -276,8 +275,8 @@ def everything():
     models = [(name, tiny.adapted(name, dropout=0.1)) for name in ("bert mean head", "gpt hidden", "vit")]
     for method in METHODS.values():
         for own in with_ours(method):
-            model = fresh(method, frozen("bert"), **own)
-            models += [("bert", model), ("bert", rebuild(model, as_differentiated))]
+            adapted = {name: trained(method, frozen(name), **own) for name in ("bert", "gpt hidden", "vit")}
+            models += [*adapted.items(), ("bert", rebuild(adapted["bert"], as_differentiated))]
     for name, model in models:
         for rng in (np.random.default_rng(0), None):
             y, cache = model.forward(tiny.batch(name), rng)

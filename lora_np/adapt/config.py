@@ -64,6 +64,7 @@ class PeftOptions:
     CONSTANTS = {}  # what the method's files say beside
     # Own fields that PEFT does not have: adapter_model.safetensors keeps them, in its metadata.
     OURS: ClassVar[tuple[str, ...]] = ()
+    LACKS: ClassVar[tuple[str, ...]] = ()  # what files of other methods say, and PEFT does not know of in this one's
 
     # What would make another adapter.
     peft_type: InitVar[str] = "LORA"

@@ -43,7 +43,9 @@ class Method:
     wrap: Callable  # `(node, config, arrays)` -> its node around that `Linear`, with a start's arrays, or a file's
     differs: Callable  # `(node, config)` -> in what a node is other than its configuration says, in words, or ""
     dense: Callable | str  # `(node)` -> the `Linear` that computes the same; or the sentence why there is none
-    tensors: dict  # field -> (the end of its name in PEFT's files, whether it lies transposed there)
+    # field -> (the end of its name in PEFT's files, whether it lies transposed there). A node may lack some of them:
+    # they are None in it, and not in its shapes.
+    tensors: dict
     starts_as: str = "the base's bits"  # what it computes at first; or "the base's but for rounding", "something else"
     shared: Shared | None = None  # what all its nodes hold together, beside what each trains
     after_step: Callable | None = None  # `(model, step, gradients)`: what must happen in place between two steps
@@ -60,6 +62,12 @@ def register(method):
 def registered(role, value):
     """Return the method whose `role`, "config" or "node", is the class of a value; None if there is none."""
     return next((m for kind in type(value).__mro__ for m in METHODS.values() if getattr(m, role) is kind), None)
+
+
+def tensors_of(node):
+    """Return what its method's table of tensors says of those that a node has."""
+    table = registered("node", node).tensors
+    return {field: row for field, row in table.items() if getattr(node, field) is not None}
 
 
 def adapted_nodes(model):

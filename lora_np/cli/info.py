@@ -5,9 +5,10 @@ from pathlib import Path
 
 from lora_np.cli.terminal import accuracy_line, architecture, command, heading, line, size, table
 from lora_np.experiments.record import RUN, is_interrupted, read_metrics
-from lora_np.files import folder_bytes, read_json
+from lora_np.files import folder_bytes, is_number, read_json
 from lora_np.files.safetensors import open_weights
 from lora_np.formats.huggingface import load_folder
+from lora_np.formats.peft.config import method_in, own_settings
 from lora_np.formats.pretrained import model_folder
 from lora_np.model.tree import parameters
 
@@ -43,8 +44,9 @@ def show_adapter(folder):
     file = open_weights(folder / "adapter_model.safetensors")
     heading(f"adapter {folder}")
     line("base", config.get("base_model_name_or_path") or "not named")
-    r, lora_alpha, dropout = (config.get(name) for name in ("r", "lora_alpha", "lora_dropout"))
-    line("LoRA", f"r = {r}, lora_alpha = {lora_alpha}, dropout {dropout}")
+    method = method_in(config)
+    own = {name: config[name] for name in own_settings(method.config) if is_number(config.get(name))}
+    line(method.name, ", ".join(f"{name} = {value}" for name, value in own.items()))
     numbers = sum(map(math.prod, file.shapes.values()))
     line("trained", f"{numbers:,} numbers in {len(file)} arrays, {size(folder_bytes(folder))} on disk")
     show_shapes("tensor", {name.removeprefix("base_model.model."): shape for name, shape in file.shapes.items()})

@@ -455,9 +455,12 @@ def test_images_of_another_kind_are_named(images, capsys):
 
 
 def test_info_tells_models_adapters_and_runs_apart(finished, capsys):
+    lokr = lnp.inject(lnp.load_pretrained("digits"), lnp.LoKrConfig(), np.random.default_rng(0))
+    lnp.save_adapter(lokr, "lokr")
     for what, words in (
         ("digits", ["vit, 4 layers", "layer.3.mlp.down.W", "classifier"]),
-        (str(finished / "adapter"), ["r = 2", "digits", "lora_A"]),
+        (str(finished / "adapter"), ["LoRA", "r = 2", "digits", "lora_A"]),
+        ("lokr", ["LoKr", "alpha = 8", "decompose_factor = -1", "lokr_w1"]),
         (str(finished), ["before", "after", "digits-rotated"]),
     ):
         assert main(["info", what]) == 0

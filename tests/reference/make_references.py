@@ -196,6 +196,56 @@ ADAPTERS = {
         "rank_pattern": {r"layers\.0\.attention\.q_proj": 3, "fc2": 1},
         "alpha_pattern": {"layers.1.attention.v_proj": 5},
     },
+    "bert/loha": {
+        "config": "LoHaConfig",
+        "r": 2,
+        "alpha": 5,
+        "rank_dropout": 0.3,
+        "module_dropout": 0.1,
+        "target_modules": ["query", "value", "intermediate.dense"],
+        "rank_pattern": {"value": 3, r"layer\.1\.intermediate\.dense": 1},
+        "alpha_pattern": {r"layer\.0\..*query": 7},
+        "task_type": "SEQ_CLS",
+    },
+    "vit/loha": {
+        "config": "LoHaConfig",
+        "r": 3,
+        "alpha": 4,
+        "init_weights": False,
+        "target_modules": ["q_proj", "o_proj", "fc2"],
+        "exclude_modules": ["layers.0.mlp.fc2"],
+    },
+    "bert/lokr": {  # 10 = 2 * 5, 13 = 1 * 13: a second factor that is a product, or with r = 3 none
+        "config": "LoKrConfig",
+        "r": 2,
+        "alpha": 5,
+        "rank_dropout": 0.3,
+        "rank_dropout_scale": True,
+        "module_dropout": 0.1,
+        "target_modules": ["query", "value", "intermediate.dense"],
+        "rank_pattern": {"value": 3},
+        "alpha_pattern": {r"layer\.0\..*query": 7},
+        "task_type": "SEQ_CLS",
+    },
+    "bert/lokr_both": {  # 10 = 5 * 2, 13 = 1 * 13: a first factor that is a product, and both
+        "config": "LoKrConfig",
+        "r": 2,
+        "alpha": 3,
+        "decompose_both": True,
+        "decompose_factor": 5,
+        "init_weights": "lycoris",
+        "target_modules": ["query", "intermediate.dense", "output.dense"],
+        "exclude_modules": ["attention.output.dense"],
+    },
+    "vit/lokr": {
+        "config": "LoKrConfig",
+        "r": 1,
+        "alpha": 7,
+        "decompose_factor": 3,
+        "init_weights": False,
+        "target_modules": ["q_proj", "o_proj", "fc1", "fc2"],
+        "exclude_modules": ["layers.0.attention.q_proj"],
+    },
 }
 
 
@@ -458,6 +508,14 @@ WRITTEN = {  # what: the model, the configuration, the pooling of a head of our 
     "GPT-2, VeRA": ("gpt2", {"config": "VeraConfig", "r": 5, "target_modules": ["c_attn", "mlp.c_proj"]}, None),
     "ViT, VeRA, all linear": ("vit", {"config": "VeraConfig", "r": 2, "target_modules": "all-linear"}, None),
     "ViT, patterns, classifier": ("vit", {"modules_to_save": ["classifier"], **PATTERNS}, None),
+    "BERT, LoHa": ("bert", {"config": "LoHaConfig", "r": 3, "alpha": 5, "rank_pattern": {"query": 2}}, None),
+    "BERT, LoKr": (
+        "bert",
+        {"config": "LoKrConfig", "r": 2, "alpha": 5, "decompose_both": True, "rank_pattern": {"query": 3}},
+        None,
+    ),
+    "ViT, LoKr": ("vit", {"config": "LoKrConfig", "r": 1, "alpha": 3, "task_type": "SEQ_CLS"}, None),
+    "ViT, LoHa": ("vit", {"config": "LoHaConfig", "r": 2, "alpha": 5, "modules_to_save": ["classifier"]}, None),
 }
 
 

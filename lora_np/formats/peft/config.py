@@ -94,7 +94,7 @@ def peft_config(model, saved, base):
     whole = [to_peft(model, names[path]) for path in saved if is_trainable(nodes[path])]
     parts = {new: config.at((old, new)) for old, new in targets.items()}
     on_own_head = config.task_type == "SEQ_CLS" and "head.classifier" not in saved
-    return {
+    content = {
         "peft_type": config.peft_type,
         "task_type": None if on_own_head else config.task_type,
         "base_model_name_or_path": base,
@@ -108,6 +108,7 @@ def peft_config(model, saved, base):
         **{name: translated(getattr(config, name), targets) for name in config.PATTERNS.values()},
         **{name: [new for new, part in parts.items() if getattr(part, name)] for name in config.PARTS},
     }
+    return {name: value for name, value in content.items() if name not in config.LACKS}
 
 
 def wrapped(model, names):
@@ -146,23 +147,24 @@ def our_config(settings, model, names, folder):
     the file holds whole but does not train; `names` are its tensors, {ours: theirs}."""
     path, nodes, method = folder / "adapter_config.json", all_nodes(model), method_in(settings)
     paths = {node.hf: place for place, node in nodes.items() if getattr(node, "hf", "")}
-    targets, own, first = {}, {}, next(theirs for theirs, _ in method.tensors.values())
+    targets, own, ends = {}, {}, [theirs for theirs, _ in method.tensors.values()]
     for name, theirs in names.items():
-        module = name.removesuffix(f".{first}")
-        if module == name:
+        end = next((end for end in ends if name.endswith(f".{end}")), None)
+        if end is None:
             continue
+        module = name.removesuffix(f".{end}")
         place = paths.get(module)
         if not isinstance(nodes.get(place), Linear) or place == "embeddings.projection":
             raise ValueError(
                 f"{folder} adapts {module}, which is no linear map of this model; {nearest(module, paths)}"
             )
         targets[place] = hf_names(model, place, nodes[place])
-        theirs = theirs.removeprefix(ROOT).removesuffix(f".{first}")
+        theirs = theirs.removeprefix(ROOT).removesuffix(f".{end}")
         own[theirs] = theirs if theirs in targets[place] else targets[place][0]
     if not targets:
         raise ValueError(
-            f"{folder / 'adapter_model.safetensors'} holds no {first.removesuffix('.weight')}; expected a {method.name}"
-            " adapter as PEFT saves it."
+            f"{folder / 'adapter_model.safetensors'} holds no {ends[0].removesuffix('.weight')}; expected a"
+            f" {method.name} adapter as PEFT saves it."
         )
     check_complete(settings, model, targets, folder)
     check_named(settings, model, own, folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.adapt.methods import adapt, check_plain, registered
+from lora_np.adapt.methods import adapt, check_plain, registered, tensors_of
 from lora_np.adapt.targets import HEADS, hf_name, to_peft
 from lora_np.files import about, check_fields, parse_json, renamed
 from lora_np.formats.huggingface import (
@@ -58,7 +58,7 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
     saved = saved_whole(model)
     tensors, covered = {}, set()
     for path, node in adapted(model).items():
-        for name, (theirs, transposed) in registered("node", node).tensors.items():
+        for name, (theirs, transposed) in tensors_of(node).items():
             array = getattr(node, name)
             key = f"{ROOT}{to_peft(model, hf_name(model, path, node))}.{theirs}"
             tensors[key] = array.T if transposed else array
