@@ -50,9 +50,9 @@ class Method:
     shared: Shared | None = None  # what all its nodes hold together, beside what each trains
     after_step: Callable | None = None  # `(model, step, gradients)`: what must happen in place between two steps
 
-    def replace(self, path, node, config, rng, shared):
+    def replace(self, path, node, config, rng, shared=None):
         """Return this method's node, at its start, for the `Linear` at a path."""
-        return self.wrap(node, config, {**self.start(path, node, config, rng), **shared})
+        return self.wrap(node, config, {**self.start(path, node, config, rng), **(shared or {})})
 
 
 def register(method):

@@ -51,8 +51,8 @@ def distilbert(
     layer = tuple(distilbert_block(make, config, f"transformer.layer.{k}") for k in range(config["n_layers"]))
     head = None
     if labels:
-        maps = (make.linear(d, n, name) for n, name in zip((d, labels), DISTILBERT.head))
-        head = ClassifierHead(*maps, "first", DISTILBERT.bend)
+        lower, upper = DISTILBERT.head
+        head = ClassifierHead(make.linear(d, d, lower), make.linear(d, labels, upper), "first", DISTILBERT.bend)
     return freeze(Transformer(embeddings, layer, None, head, dict(config), DISTILBERT.prefix if labels else ""))
 
 

@@ -36,8 +36,8 @@ def electra(
     layer = tuple(bert_block(make, config, f"encoder.layer.{k}") for k in range(config["num_hidden_layers"]))
     head = None
     if labels:
-        maps = (make.linear(d, n, name) for n, name in zip((d, labels), ELECTRA.head))
-        head = ClassifierHead(*maps, "first", ELECTRA.bend)
+        lower, upper = ELECTRA.head
+        head = ClassifierHead(make.linear(d, d, lower), make.linear(d, labels, upper), "first", ELECTRA.bend)
     return freeze(Transformer(embeddings, layer, None, head, dict(config), ELECTRA.prefix if labels else ""))
 
 

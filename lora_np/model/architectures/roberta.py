@@ -39,7 +39,7 @@ def roberta(
     layer = tuple(bert_block(make, config, f"encoder.layer.{k}") for k in range(config["num_hidden_layers"]))
     head = None
     if labels:
-        head = ClassifierHead(*(make.linear(d, n, name) for n, name in zip((d, labels), kind.head)), "first")
+        head = ClassifierHead(make.linear(d, d, kind.head[0]), make.linear(d, labels, kind.head[1]), "first")
     return freeze(Transformer(embeddings, layer, None, head, dict(config), kind.prefix if labels else ""))
 
 
