@@ -138,7 +138,7 @@ def names_in_peft(lora):
     """Return {our parameter: its name in PEFT's files} for what is trained, and whether a method's lie transposed."""
     names, turned = {}, {}
     for path, node in walk(lora):
-        if path.startswith("head.") and node.hf:
+        if path.startswith("head.") and node.trainable:
             names |= {f"{path}.W": f"{node.hf}.weight", f"{path}.b": f"{node.hf}.bias"}
     for path, node in adapted_nodes(lora).items():
         name = lora.hf_prefix + node.hf
