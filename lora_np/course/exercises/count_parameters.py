@@ -26,6 +26,7 @@ BRANCHES = {
     "the head alone is trained": lambda model: {name.split(".")[0] for name in trained(model)} == {"head"},
     "everything is trained": lambda model: len(trained(model)) == len(lnp.parameters(model)),
     "the head is frozen": lambda model: not any(name.startswith("head") for name in trained(model)),
+    "a trained array is zero, as B is at the start": lambda model: any(not a.any() for a in trained(model).values()),
 }
 
 
@@ -37,6 +38,8 @@ def draw(rng, dtype, trial):
     if trial == 2:
         options = config(trial, modules_to_save=["classifier"])
         return {"model": moved(lnp.inject(frozen_model(rng, dtype), options, rng), rng)}
+    if trial == 0:
+        return {"model": lnp.inject(frozen_model(rng, dtype), config(trial), rng)}
     return {"model": adapted_model(rng, dtype, trial)}
 
 

@@ -57,6 +57,10 @@ wrong_derivative: here gelu is applied to the gradient; what multiplies da is it
     ops.gelu_backward(da, c_gelu) => ops.gelu_forward(da)[0]
 wrong_cached_value: gelu_backward gives a gradient already; the chain rule does not multiply by da once more
     ops.gelu_backward(da, c_gelu) => da * ops.gelu_backward(da, c_gelu)
+wrong_derivative: this is the slope of the form with tanh, an approximation; the forward took the exact one
+    ops.gelu_backward(da, c_gelu) => ops.gelu_tanh_backward(da, ops.gelu_tanh_forward(c_gelu.x)[1])
+wrong_derivative: this is the slope of ReLU, 0 or 1; the forward took gelu
+    ops.gelu_backward(da, c_gelu) => da * (c_gelu.x > 0)
 wrong_derivative: what multiplies da is the slope of gelu, not Phi alone
     ops.gelu_backward(da, c_gelu) => da * c_gelu.cdf
 """

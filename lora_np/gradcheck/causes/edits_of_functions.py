@@ -15,6 +15,7 @@ from .suspect import broadcast
 def all_edits(editor, additions):
     """Yield an Edit for each slip there may be in a function; with `additions`, also those that put something in."""
     same, alike = {}, {}  # edits that may be due in several places at once: of an expression, of all means, say
+    every = {}  # whatever is taken along an axis
     for node, statement in editor.statements():
         try:
             found = list(changes(editor, node, statement, additions))
@@ -30,14 +31,16 @@ def all_edits(editor, additions):
                 changed = ", ".join(map(ast.unparse, new.keywords))
                 changed = f"with {changed}" if kind == "axis" else f"as a {new.func.attr}"
                 alike.setdefault((kind, node.func.attr, changed), {}).setdefault(id(node), (node, new))
+                if additions and kind == "axis":
+                    every.setdefault((kind, "sum, mean, max ...", changed), {}).setdefault(id(node), (node, new))
     for (kind, what, old), nodes in same.items():
         if len({id(node) for node, _ in nodes}) > 1:
             yield from everywhere_alike(editor, kind, what, old, nodes)
-    for (kind, name, changed), pairs in alike.items():
+    for (kind, name, changed), pairs in {**alike, **every}.items():
         if len(pairs) > 1:
             words = f"each {name} {changed}"
             yield Edit(kind, "", editor, "the whole function", name, words, tuple(pairs.values()))
-    for several in (exchanges, overwritten, sums_of_loops, moves):
+    for several in (exchanges, overwritten, sums_of_loops, moves, *[lines][:additions]):
         with contextlib.suppress(Exception):
             yield from several(editor)
 
@@ -82,6 +85,19 @@ def sums_of_loops(editor):
                 new = ast.AugAssign(ast.Name(name, ast.Store()), ast.Add(), node.value)
                 start = (editor.start(), f"{name} = 0.0")
                 yield Edit("accumulate", "loop", editor, node, node, new, ((node, new),), start)
+
+
+def lines(editor):
+    """Yield an Edit for each line of the body that belongs above or below others."""
+    body = editor.definition.body
+    movable = [place for place, line in enumerate(body) if isinstance(line, (ast.Assign, ast.AugAssign))]
+    for place, other in itertools.permutations(movable, 2):
+        line, down = body[place], other > place
+        if other != place - 1:  # the same as the other line, moved
+            here, there = ("below", "above") if down else ("above", "below")
+            words = f"{here} `{ast.unparse(body[other])}`, not {there} it"
+            inserted = (other + down, ast.unparse(line))
+            yield Edit("move line", "", editor, line, line, words, ((line, ast.Pass()),), inserted)
 
 
 def moves(editor):

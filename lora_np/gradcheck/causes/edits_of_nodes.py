@@ -11,10 +11,11 @@ import math
 import numpy as np
 
 from .editor import NUMBERS, parse
-from .edits_of_calls import REDUCTIONS, flip, of_call, orders_of_factors
+from .edits_of_calls import REDUCTIONS, flip, of_axis, of_call, one_off, orders_of_factors
 from .suspect import broadcast
 
 WRAPS = ("np.exp({})", "np.log({})", "np.sqrt({})", "{}**2", "np.tanh({})")
+SUMS = (ast.Add, ast.Sub)
 SLOPES = ("(1 - {})", "(1 - {}**2)", "{} * (1 - {})")
 
 
@@ -29,6 +30,7 @@ def changes(editor, node, statement, additions):
         yield from of_atom(editor, node)
     if not additions:
         return
+    yield from regrouped(editor, node)
     if is_scaled(editor, node):
         yield "scale", "", ast.BinOp(ast.Constant(2.0), ast.Mult(), node)
     if atom:
@@ -118,6 +120,57 @@ def of_slice(editor, node):
     if isinstance(node.slice, ast.Slice):
         for lower, upper in ((None, node.slice.upper), (node.slice.lower, None)):
             yield "range", "", ast.Subscript(node.value, ast.Slice(lower, upper, node.slice.step), ast.Load())
+
+
+def regrouped(editor, node):
+    """Yield what puts a bracket, a product, an axis or an index right: a repair alone tries it."""
+    if isinstance(node, ast.BinOp):
+        yield from brackets(node)
+        if min(np.ndim(editor.value(side)) for side in (node.left, node.right)) > 1:
+            other = {ast.Mult: ast.MatMult, ast.MatMult: ast.Mult}.get(type(node.op))
+            yield from [("transpose", "", ast.BinOp(node.left, other(), node.right))] if other else ()
+        if isinstance(node.op, ast.FloorDiv):
+            yield "drop call", "", ast.BinOp(node.left, ast.Div(), node.right)
+    elif isinstance(node, ast.Subscript):
+        yield from indices(editor, node)
+    elif isinstance(node, ast.Call):
+        yield from of_axis(editor, node)
+
+
+def brackets(node):
+    """Yield `(a + b) * c` for `a + b * c`, and the other way round."""
+    for inner, other in ((node.left, node.right), (node.right, node.left)):
+        if isinstance(inner, ast.BinOp) and isinstance(inner.op, SUMS) != isinstance(node.op, SUMS):
+
+            def joined(part, first=inner is node.left, other=other):
+                return ast.BinOp(part, node.op, other) if first else ast.BinOp(other, node.op, part)
+
+            yield "bracket", "", ast.BinOp(joined(inner.left), inner.op, inner.right)
+            yield "bracket", "", ast.BinOp(inner.left, inner.op, joined(inner.right))
+
+
+def indices(editor, node):
+    """Yield the index along another axis, a slice up to an index, and slices that end one earlier or later."""
+    array, index = np.ndim(editor.value(node.value)), node.slice
+
+    def at(new):
+        return ast.Subscript(node.value, new, node.ctx)
+
+    if isinstance(index, ast.Tuple) and len(index.elts) == 2:
+        first, second = index.elts
+        yield "transpose", "", at(ast.Tuple([second, first], ast.Load()))
+        if isinstance(first, ast.Slice) and first.lower is first.upper is None:
+            yield "transpose", "", at(second)
+    elif array > 1 and not isinstance(index, ast.Tuple):
+        yield "transpose", "", at(ast.Tuple([ast.Slice(), index], ast.Load()))
+    if isinstance(index, ast.Slice):
+        for bound in filter(None, (index.lower, index.upper)):
+            for new in one_off(bound):
+                lower, upper = (new if old is bound else old for old in (index.lower, index.upper))
+                yield "range", "", at(ast.Slice(lower, upper, index.step))
+    elif isinstance(editor.value(index), (int, np.integer)):
+        for new in (index, *one_off(index)):
+            yield "put a name", "array", at(ast.Slice(None, new))
 
 
 def is_atom(editor, node):
@@ -267,12 +320,13 @@ def ids(editor):
 def insertions(editor, node):
     """Yield the node times, and divided by, the arrays at hand."""
     here = editor.value(node)
-    for other, value in editor.names.items() if isinstance(here, NUMBERS) else ():
+    is_number = isinstance(here, NUMBERS) and np.asarray(here).dtype.kind != "b"
+    for other, value in editor.names.items() if is_number else ():
         forms = [other] if np.ndim(value) and broadcast(value, here) is not None else []
         if np.ndim(value) == 1 and np.ndim(here) > 1 and len(value) == len(here):
             forms.append(f"{other}[:, {', '.join(['None'] * (np.ndim(here) - 1))}]")
         for form in forms:
-            what = editor.kind_of(parse(form)) if form == other else "array"
+            what = editor.kind_of(parse(form))
             yield "add factor", what, ast.BinOp(node, ast.Mult(), parse(form))
             yield "add factor", what, ast.BinOp(node, ast.Div(), parse(form))
 
