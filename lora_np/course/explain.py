@@ -8,7 +8,7 @@ import numpy as np
 from lora_np.course.exercise import Trial
 from lora_np.course.findings import Finding
 from lora_np.course.slips import known_slips, outcome, same, unlike
-from lora_np.gradcheck import ALIKE, CAUSES, close, explain_values, faults, ratio
+from lora_np.gradcheck import ALIKE, close, explain_values, ratio
 
 SETTLED = ("unanswered", "exits", "call", "read-only", "unchanged", "generator", "forward")
 MISSING = ("none", "nothing", "count")  # there are no numbers to explain
@@ -151,15 +151,14 @@ class Case:
         return Finding("diagnosis", self.output, {"cause": found.cause, "words": words})
 
     def of_values(self, calls):
-        """Return the Finding of one edit of the answer that makes it right, or one of the solution that makes it wrong.
+        """Return the Finding of one edit of the answer that makes it right.
 
-        Either has to fit on all trials: what is right on one alone may be worse advice than none.
+        It has to fit on all trials: what is right on one alone may be worse advice than none.
         """
         here, solution = numbers_of(self.exercise, self.trial), self.exercise.solution
         arguments = copy.deepcopy(tuple(self.trial.arguments.values()))
         wanted = here(solution)
-        mine = outcome(self.function, here)
-        wrong = unlike(mine, wanted, ALIKE)
+        wrong = unlike(outcome(self.function, here), wanted, ALIKE)
         if not wrong:  # it is not the numbers that are
             return None
         elsewhere = [(call, right) for call in calls if (right := outcome(solution, call)) is not None]
@@ -176,14 +175,6 @@ class Case:
         found = explain_values(self.function, arguments, wanted, run)
         if first := next((d for d in found if d.argument == self.output or self.output is None), None):
             return Finding("diagnosis", self.output, {"cause": first.cause, "words": first.sentence})
-        if mine is None or self.output not in wanted:
-            return None
-        given = [(call, found) for call in (here, *calls) if (found := outcome(self.function, call)) is not None]
-        for cause, edit in faults(solution, *arguments):
-            edited = edit.build()
-            if edited and all(self.output not in unlike(outcome(edited, call), found, ALIKE) for call, found in given):
-                cause = "missing_term" if cause == "missing_path" else cause  # a value has terms, and no ways
-                return Finding("diagnosis", self.output, {"cause": cause, "words": CAUSES[cause][1]})
         return None
 
 

@@ -13,6 +13,7 @@ CAUSE = {  # of what is a cause by itself
     "zero": "zero_gradient",
     "reversed": "swapped",
     "shape": "shape",
+    "type": "shape",
     "count": "shape",
     "dtype": "dtype",
     "inplace": "inplace",

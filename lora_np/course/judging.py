@@ -36,6 +36,9 @@ RAISED = {  # what NumPy and Python say, and the Finding that explains it
     "inhomogeneous": "pair",
     "to unpack": "unpacked",
     "too many indices": "axes",
+    "has no len()": "axes",
+    "invalid index to scalar variable": "axes",
+    "iteration over a 0-d array": "axes",
     "is out of bounds for array of dimension": "axes",
     "must be square": "square",
 }
@@ -153,7 +156,8 @@ def positional(name, forward):
 
 def is_ours(function):
     """Is it a function of this package, and nobody's answer?"""
-    return (getattr(inspect.unwrap(function), "__module__", None) or "").startswith("lora_np.")
+    function = inspect.unwrap(getattr(function, "func", function))  # of a partial
+    return (getattr(function, "__module__", None) or "").startswith("lora_np.")
 
 
 def examine(exercise, function, forward=None, why=True):

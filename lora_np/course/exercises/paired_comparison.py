@@ -63,4 +63,14 @@ missing_term: this is the chance of just this count; the tail has those below, t
     sum(math.comb(n, k) for k in range(fewer + 1)) => math.comb(n, fewer)
 other: samples on which both agree say nothing; n counts those that differ
     2**n => 2**len(first)
+other: samples on which both agree say nothing; n counts those that differ
+    n, fewer = better + worse, => n, fewer = len(first),
+other: samples on which both agree say nothing; n counts those that differ
+    n, fewer = better + worse, min(better, worse) => n, fewer = len(first), len(first) - max(better, worse)
+constant_factor: the difference is of shares: divide by the number of samples
+    / len(first) =>
+missing_term: the tail is that of the one that is better less often, whichever of the two it is
+    range(fewer + 1) => range(worse + 1)
+missing_term: the tail is that of the one that is better less often, whichever of the two it is
+    range(fewer + 1) => range(better + 1)
 """

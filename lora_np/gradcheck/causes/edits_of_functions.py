@@ -29,17 +29,19 @@ def all_edits(editor, additions):
                 same.setdefault((kind, what, old), []).append((node, new))
             if kind == "mean or sum" or (kind == "axis" and new.keywords):
                 changed = ", ".join(map(ast.unparse, new.keywords))
-                changed = f"with {changed}" if kind == "axis" else f"as a {new.func.attr}"
+                changed = f"{node.func.attr}(..., {changed})" if kind == "axis" else f"{new.func.attr}(...)"
                 alike.setdefault((kind, node.func.attr, changed), {}).setdefault(id(node), (node, new))
                 if additions and kind == "axis":
-                    every.setdefault((kind, "sum, mean, max ...", changed), {}).setdefault(id(node), (node, new))
+                    every.setdefault((kind, changed.partition("(")[2][5:-1]), {}).setdefault(id(node), (node, new))
     for (kind, what, old), nodes in same.items():
         if len({id(node) for node, _ in nodes}) > 1:
             yield from everywhere_alike(editor, kind, what, old, nodes)
-    for (kind, name, changed), pairs in {**alike, **every}.items():
+    for (kind, name, changed), pairs in alike.items():
         if len(pairs) > 1:
-            words = f"each {name} {changed}"
-            yield Edit(kind, "", editor, "the whole function", name, words, tuple(pairs.values()))
+            yield Edit(kind, "", editor, f"{name}, everywhere", f"{name}(...)", changed, tuple(pairs.values()))
+    for (kind, changed), pairs in every.items():
+        if len(pairs) > 1:
+            yield Edit(kind, "", editor, "every sum, mean or maximum", "its axis", changed, tuple(pairs.values()))
     for several in (exchanges, overwritten, sums_of_loops, moves, *[lines][:additions]):
         with contextlib.suppress(Exception):
             yield from several(editor)

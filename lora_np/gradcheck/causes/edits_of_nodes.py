@@ -131,6 +131,8 @@ def regrouped(editor, node):
             yield from [("transpose", "", ast.BinOp(node.left, other(), node.right))] if other else ()
         if isinstance(node.op, ast.FloorDiv):
             yield "drop call", "", ast.BinOp(node.left, ast.Div(), node.right)
+    elif isinstance(node, ast.Attribute) and node.attr == "T" and np.ndim(editor.value(node)) > 2:
+        yield "transpose", "", flip(node.value)
     elif isinstance(node, ast.Subscript):
         yield from indices(editor, node)
     elif isinstance(node, ast.Call):
