@@ -66,12 +66,12 @@ class Case:
         if found := self.of_slips(calls):
             return found
         if self.report is None and self.fault.kind != "raises":
-            if self.is_written_down(calls):
-                return Finding("written down")
             if self.is_right_reversed():
                 return Finding("reversed", self.output, {"results": self.exercise.outputs})
             if self.is_always_zero(calls):
-                return Finding("written down", self.output, {"cause": "zero_gradient"})
+                return Finding("always zero")
+            if self.is_written_down(calls):
+                return Finding("written down")
             if found := self.of_factor(calls):
                 return found
         branch = self.branch()
@@ -157,19 +157,21 @@ class Case:
         """
         here, solution = numbers_of(self.exercise, self.trial), self.exercise.solution
         arguments = copy.deepcopy(tuple(self.trial.arguments.values()))
-        wanted = here(solution)
-        wrong = unlike(outcome(self.function, here), wanted, ALIKE)
+        wanted, near = here(solution), max(ALIKE, self.exercise.tolerance or 0)
+        wrong = unlike(outcome(self.function, here), wanted, near)
         if not wrong:  # it is not the numbers that are
             return None
         elsewhere = [(call, right) for call in calls if (right := outcome(solution, call)) is not None]
 
         def run(candidate):
-            """Return the results here; nan for one that becomes right here, and nowhere else."""
+            """Return the results here, those near enough as they should be; nan for what becomes right only here."""
             found, spoiled = here(candidate), set()
-            if any(close(found[name], wanted[name]) for name in wrong):
-                spoiled = spoiled.union(*(unlike(outcome(candidate, call), right, ALIKE) for call, right in elsewhere))
+            right = {name for name in wanted if close(found[name], wanted[name], near)}
+            if right & wrong:
+                spoiled = spoiled.union(*(unlike(outcome(candidate, call), there, near) for call, there in elsewhere))
             if spoiled and self.fault.kind == "raises":
                 spoiled = found.keys()
+            found |= {name: wanted[name] for name in right}
             return {name: np.full_like(value, np.nan) if name in spoiled else value for name, value in found.items()}
 
         found = explain_values(self.function, arguments, wanted, run)

@@ -11,6 +11,7 @@ CAUSE = {  # of what is a cause by itself
     "none": "zero_gradient",
     "nothing": "zero_gradient",
     "zero": "zero_gradient",
+    "always zero": "zero_gradient",
     "reversed": "swapped",
     "shape": "shape",
     "type": "shape",

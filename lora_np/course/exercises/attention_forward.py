@@ -36,10 +36,10 @@ BRANCHES = {
     "visible and mask are both None": lambda visible, mask, **_: visible is None and mask is None,
     "visible and mask are both given": lambda visible, mask, **_: visible is not None and mask is not None,
     "scores are so large that exp overflows": lambda Q, K, **_: scores(Q, K).max() > 720,
-    "all that a query sees is far below 0": lambda Q, K, visible, **_: seen(scores(Q, K), visible).min() < -10_000,
     "the largest score of a row is hidden": lambda Q, K, visible, **_: (
         scores(Q, K).max(axis=3) > seen(scores(Q, K), visible) + 1000
     ).any(),
+    "all that a query sees is far below 0": lambda Q, K, visible, **_: seen(scores(Q, K), visible).min() < -10_000,
     "the scores of one row are far below those of another": lambda Q, K, **_: (
         np.ptp(scores(Q, K).max(axis=3)) > 1000  # what is taken away is each row's own maximum
     ),
@@ -131,6 +131,9 @@ mask_ignored: the dropout mask is not applied
     P if mask is None else P * mask => P
 factor_order: the dropout mask multiplies the scores; it multiplies the weights, after the softmax
     Q.shape[3] ** 0.5 => Q.shape[3] ** 0.5 * (1 if mask is None else mask)
+    P if mask is None else P * mask => P
+factor_order: the dropout mask multiplies the scores; it multiplies the weights, after the softmax
+    S = np.exp( => S = S * (1 if mask is None else mask); S = np.exp(
     P if mask is None else P * mask => P
 elementwise_factor: the weights are made to sum to one again after dropout; they are left as they are
     D @ V => D / D.sum(axis=3, keepdims=True) @ V

@@ -48,6 +48,8 @@ swapped: the two numbers are returned in each other's place
     return total, trainable => return trainable, total
 elementwise_factor: it counts rows: len(array) is the first side, array.size all entries
     array.size => len(array)
+elementwise_factor: it adds up the lengths of the sides; the number of entries is their product, array.size
+    array.size => sum(array.shape)
 constant_factor: it counts bytes, not numbers
     array.size => array.nbytes
 constant_factor: it counts axes: array.ndim, not array.size

@@ -71,7 +71,7 @@ def cache(name, field, holds, wrong, cause):
     words = f"holds what belongs in cache.{holds}" if holds else "is not what the backward expects there"
     if wrong.kind in ("shape", "dtype") and not holds:
         words = f"has the {wrong.kind} {wrong.values['given']}, expected {wrong.values['expected']}"
-    return f"y is right, but cache.{field} {words}"
+    return f"the result is right, but cache.{field} {words}"
 
 
 def rounded(name, unit, cause):
@@ -121,8 +121,9 @@ SENTENCES = {
     "unusable": "{name} has not the form that is asked for",
     "not refused": "{words}: raise a ValueError, but it raises nothing",
     "refused otherwise": "{words}: raise a ValueError, but it raises {error}",
+    "always zero": "it is zero for other arguments, too",
     "written down": "it is the same for other arguments: is it the result of an example, written down?",
-    "reversed": "likely cause: the results come in the other order; return {results[1]} first, then {results[0]}",
+    "reversed": "likely cause: the results come in the other order; return {results[0]} first, then {results[1]}",
     "factor": "likely cause: {name} is {factor:.6g} times what it should be, on all inputs",
     "rounded": rounded,
     "branch": "elsewhere it is right: this happens only where {branch}",

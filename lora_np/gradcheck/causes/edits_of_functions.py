@@ -123,10 +123,11 @@ def moves(editor):
                 new = with_reduced(other, ast.BinOp(reduced(other), ast.Mult(), parse(form)))
                 yield Edit("move factor", "array", editor, statement, node, new, ((node, new),))
             yield from moved(editor, node, other, statement, form)
-    for (node, factor, other, statement), root in itertools.product(factors, roots):
+    for (node, factor, other, _), root in itertools.product(factors, roots):
         if node not in ast.walk(root) and root not in ast.walk(node):
             new = ast.BinOp(root, ast.Mult(), factor)
-            yield Edit("move factor", "array", editor, statement, root, new, ((node, other), (root, new)))
+            before, after = (f"{ast.unparse(a)}` and `{ast.unparse(b)}" for a, b in ((root, node), (new, other)))
+            yield Edit("move factor", "array", editor, before, before, after, ((node, other), (root, new)))
 
 
 def moved(editor, node, other, statement, words):
@@ -134,6 +135,6 @@ def moved(editor, node, other, statement, words):
     value = editor.value(parse(words))
     for name, place in editor.bindings().items() if value is not None else ():
         if np.ndim(editor.names[name]) and broadcast(value, editor.names[name]) is not None:
-            new = f"{name} * {words}"
-            inserted = (place, f"{name} = {new}")
-            yield Edit("move factor", "array", editor, statement, name, new, ((node, other),), inserted)
+            new, old = f"{name} * {words}", f"{name}` and `{ast.unparse(node)}"
+            inserted, after = (place, f"{name} = {new}"), f"{new}` and `{ast.unparse(other)}"
+            yield Edit("move factor", "array", editor, old, old, after, ((node, other),), inserted)

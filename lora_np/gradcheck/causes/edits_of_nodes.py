@@ -15,7 +15,6 @@ from .edits_of_calls import REDUCTIONS, flip, of_axis, of_call, one_off, orders_
 from .suspect import broadcast
 
 WRAPS = ("np.exp({})", "np.log({})", "np.sqrt({})", "{}**2", "np.tanh({})")
-SUMS = (ast.Add, ast.Sub)
 SLOPES = ("(1 - {})", "(1 - {}**2)", "{} * (1 - {})")
 
 
@@ -42,6 +41,8 @@ def changes(editor, node, statement, additions):
                 yield "put a name", "array", parse(other)
     if is_root(node, statement) or is_operand(editor, node):
         yield from insertions(editor, node)
+    if is_root(node, statement) and np.ndim(editor.value(node)) > 1 and not atom:
+        yield "transpose", "", flip(node)
 
 
 def size_read(editor, node):
@@ -62,10 +63,8 @@ def size_read(editor, node):
 def of_size(editor, node):
     """Yield another axis of the same tensor, that of another tensor, or the sizes unpacked in another order."""
     if isinstance(node, ast.Assign):
-        names = node.targets[0].elts
-        for k, m in itertools.combinations(range(len(names)), 2):
-            order = [names[{k: m, m: k}.get(place, place)] for place in range(len(names))]
-            yield "size", "", ast.Assign([ast.Tuple(order, ast.Store())], node.value)
+        for names in exchanged(node.targets[0].elts):
+            yield "size", "", ast.Assign([ast.Tuple(names, ast.Store())], node.value)
         return
     by_length = isinstance(node, ast.Call)
     array, axis = (node.args[0], 0) if by_length else (node.value.value, editor.value(node.slice))
@@ -75,6 +74,12 @@ def of_size(editor, node):
     for name, value in editor.names.items():
         if -np.ndim(value) <= axis < np.ndim(value) and np.shape(value)[axis] != editor.value(node):
             yield "size", "", parse(f"{name}.shape[{axis}]")
+
+
+def exchanged(names):
+    """Yield the names with each two of them exchanged."""
+    for k, m in itertools.combinations(range(len(names)), 2):
+        yield [names[{k: m, m: k}.get(place, place)] for place in range(len(names))]
 
 
 def of_node(editor, node):
@@ -126,6 +131,7 @@ def regrouped(editor, node):
     """Yield what puts a bracket, a product, an axis or an index right: a repair alone tries it."""
     if isinstance(node, ast.BinOp):
         yield from brackets(node)
+        yield from column(editor, node)
         if min(np.ndim(editor.value(side)) for side in (node.left, node.right)) > 1:
             other = {ast.Mult: ast.MatMult, ast.MatMult: ast.Mult}.get(type(node.op))
             yield from [("transpose", "", ast.BinOp(node.left, other(), node.right))] if other else ()
@@ -137,18 +143,35 @@ def regrouped(editor, node):
         yield from indices(editor, node)
     elif isinstance(node, ast.Call):
         yield from of_axis(editor, node)
+        inner = node.args[0] if len(node.args) == 1 else None
+        if isinstance(inner, ast.BinOp):
+            yield "bracket", "", ast.BinOp(ast.Call(node.func, [inner.left], node.keywords), inner.op, inner.right)
+    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+        for names in exchanged(node.targets[0].elts):
+            yield "exchange", "array", ast.Assign([ast.Tuple(names, ast.Store())], node.value)
 
 
 def brackets(node):
-    """Yield `(a + b) * c` for `a + b * c`, and the other way round."""
+    """Yield `(a + b) * c` for `a + b * c`, `f(a / b)` for `f(a) / b`, and the other way round."""
     for inner, other in ((node.left, node.right), (node.right, node.left)):
-        if isinstance(inner, ast.BinOp) and isinstance(inner.op, SUMS) != isinstance(node.op, SUMS):
 
-            def joined(part, first=inner is node.left, other=other):
-                return ast.BinOp(part, node.op, other) if first else ast.BinOp(other, node.op, part)
+        def joined(part, first=inner is node.left, other=other):
+            return ast.BinOp(part, node.op, other) if first else ast.BinOp(other, node.op, part)
 
+        if isinstance(inner, ast.BinOp) and type(inner.op) is not type(node.op):
             yield "bracket", "", ast.BinOp(joined(inner.left), inner.op, inner.right)
             yield "bracket", "", ast.BinOp(inner.left, inner.op, joined(inner.right))
+        elif isinstance(inner, ast.Call) and len(inner.args) == 1:
+            yield "bracket", "", ast.Call(inner.func, [joined(inner.args[0])], inner.keywords)
+
+
+def column(editor, node):
+    """Yield a vector as a column, beside a matrix."""
+    for vector, matrix in ((node.left, node.right), (node.right, node.left)):
+        if np.ndim(editor.value(vector)) == 1 and np.ndim(editor.value(matrix)) == 2:
+            new = ast.Subscript(vector, parse("x[:, None]").slice, ast.Load())
+            sides = (new, matrix) if vector is node.left else (matrix, new)
+            yield "flip axes", "", ast.BinOp(sides[0], node.op, sides[1])
 
 
 def indices(editor, node):
