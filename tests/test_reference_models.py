@@ -13,23 +13,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import lora_np as lnp
-from lora_np.adapt.lora import LoRALinear
+from lora_np.adapt.methods import adapted_nodes, registered
 from lora_np.formats.huggingface import file_names
-from lora_np.model.tree import walk
 
 FOLDER = Path(__file__).parent / "reference"
 MODELS = ("bert", "bert_hidden", "gpt2", "vit")
-ADAPTERS = (
-    "bert/query_value",
-    "bert/classifier",
-    "bert/patterns",
-    "bert_hidden/query_value",
-    "gpt2/c_attn",
-    "gpt2/patterns",
-    "vit/six",
-    "vit/patterns",
-)
+ADAPTERS = sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in FOLDER.glob("*/*/adapter_config.json"))
 TOLERANCE = {np.float64: 1e-9, np.float32: 1e-4}
+STEP = {"lr": 0.01, "weight_decay": 0.1}  # of AdamW
+FACTORS = r"magnitude"  # parameters of PEFT whose start is not 0, and which are drawn around it
 # The names of ViT's linear modules in model files, and in transformers 5 and so in PEFT's files.
 VIT_MODULES = {
     "attention.attention.query": "attention.q_proj",
@@ -73,23 +65,23 @@ def upstream(name, batch, stored, dtype):
     return doutput
 
 
-def as_stored(name, parameter, gradient, shape):
+def as_stored(name, parameter, gradient, shape, transposed=None):
     """Return the gradient of one of our parameters in the layout of their files."""
-    if parameter.endswith((".A", ".B")) or (parameter.endswith(".W") and name != "gpt2"):  # GPT-2 has (d_in, d_out)
+    if transposed or (transposed is None and parameter.endswith(".W") and name != "gpt2"):  # GPT-2 has (d_in, d_out)
         gradient = gradient.T
     if parameter in ("embeddings.projection.W", "embeddings.class_token", "embeddings.position.table"):
         gradient = gradient.reshape(shape)  # a convolution, and two tables with a leading 1
     return gradient
 
 
-def gradient_errors(name, grads, their_names, stored):
+def gradient_errors(name, grads, their_names, stored, transposed=()):
     """Return {what: relative error} for gradients; they must be exactly those that are stored."""
     odd = {f"gradient.{their_names[mine]}" for mine in grads} ^ {key for key in stored if key.startswith("gradient.")}
     assert not odd, f"in the gradients of one side only: {sorted(odd)}"
     errors = {}
     for mine, gradient in grads.items():
         theirs = stored[f"gradient.{their_names[mine]}"]
-        ours = as_stored(name, mine, gradient, theirs.shape)
+        ours = as_stored(name, mine, gradient, theirs.shape, dict(transposed).get(mine))
         # That of a key's bias is zero, but for rounding: a softmax ignores what is added to a whole row.
         scale = stored[f"gradient.{their_names[mine.replace('.key.b', '.query.b')]}"]
         what = f"gradient of {mine}"
@@ -121,26 +113,36 @@ def adapter_errors(name, dtype):
     batch = make_batch(kind, given, dtype)
     output, cache = lora.forward(batch)
     grads = lora.backward(upstream(kind, batch, given, dtype), cache)
-    merged, _ = lnp.merge(lora).forward(batch)
-    assert_dtype(dtype, {"output": output, "merged output": merged, **grads})
-    return {
+    assert_dtype(dtype, {"output": output, **grads})
+    names, transposed = names_in_peft(lora)
+    errors = {
         "output": relative_error(in_given_order(kind, batch, output), stored["output"]),
-        **gradient_errors(kind, grads, names_in_peft(lora), stored),
-        "merged output": relative_error(in_given_order(kind, batch, merged), stored["merged"]),
+        **gradient_errors(kind, grads, names, stored, transposed),
     }
+    if "merged" in stored:
+        merged, _ = lnp.merge(lora).forward(batch)
+        assert merged.dtype == dtype
+        errors["merged output"] = relative_error(in_given_order(kind, batch, merged), stored["merged"])
+    live = lnp.parameters(lora, trainable_only=True)
+    lnp.AdamW(live, **STEP).step(grads)
+    for mine, array in live.items():
+        theirs = stored[f"stepped.{names[mine]}"]
+        ours = as_stored(kind, mine, array, theirs.shape, transposed.get(mine))
+        errors[f"step of {mine}"] = relative_error(ours, theirs)
+    return errors
 
 
 def names_in_peft(lora):
-    """Return {our parameter: its name in PEFT's files} for what is trained."""
-    names = {"head.classifier.W": "classifier.weight", "head.classifier.b": "classifier.bias"}
-    for path, node in walk(lora):
-        if isinstance(node, LoRALinear):
-            name = lora.hf_prefix + node.hf
-            if lora.config["model_type"] == "vit":
-                layer, module = re.fullmatch(r"vit\.encoder\.layer\.(\d+)\.(.*)", name).groups()
-                name = f"vit.layers.{layer}.{VIT_MODULES[module]}"
-            names |= {f"{path}.{matrix}": f"{name}.lora_{matrix}.weight" for matrix in "AB"}
-    return {mine: f"base_model.model.{name}" for mine, name in names.items()}
+    """Return {our parameter: its name in PEFT's files} for what is trained, and whether a method's lie transposed."""
+    names, turned = {"head.classifier.W": "classifier.weight", "head.classifier.b": "classifier.bias"}, {}
+    for path, node in adapted_nodes(lora).items():
+        name = lora.hf_prefix + node.hf
+        if lora.config["model_type"] == "vit":
+            layer, module = re.fullmatch(r"vit\.encoder\.layer\.(\d+)\.(.*)", name).groups()
+            name = f"vit.layers.{layer}.{VIT_MODULES[module]}"
+        for field, (end, transposed) in registered("node", node).tensors.items():
+            names[f"{path}.{field}"], turned[f"{path}.{field}"] = f"{name}.{end}", transposed
+    return {mine: f"base_model.model.{name}" for mine, name in names.items()}, turned
 
 
 def assert_dtype(dtype, arrays):

@@ -23,12 +23,32 @@ TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
 
 @dataclass(frozen=True, kw_only=True)
 class PeftOptions:
-    """What every configuration takes beside its own fields; none of it is kept.
+    """What every configuration takes: which nodes are adapted, and options that are not kept.
 
     A method whose mark is one of these options gives it another neutral value, `use_dora: InitVar[bool] = True`, and
-    may have more of them. Its class has the fields target_modules, exclude_modules, modules_to_save,
-    layers_to_transform and task_type, too; what it has beside these is its own, and stands in FIELDS.
+    may have more of them. What its class adds to these fields is its own, and stands in FIELDS.
+
+    Parameters
+    ----------
+    target_modules : list of str, str or None
+        A list: names or the ends of names of linear nodes, Hugging Face's (`attention.self.query`; of a ViT the old
+        and the new ones) or ours (`attention.query`). One string: a regular expression for the whole Hugging Face
+        name; or "all-linear": all but the head. None: those of TARGETS, or the architecture's.
+    exclude_modules : list of str, str or None
+        What to leave out of that, by the same rules.
+    modules_to_save : list of str or None
+        Nodes to train whole and to save with the adapter, such as ["classifier"].
+    layers_to_transform : int, list of int or None
+        Adapt only these layers (with a list of targets).
+    task_type : str or None
+        "SEQ_CLS" trains and saves the classifier too.
     """
+
+    target_modules: Sequence[str] | set[str] | str | None = None
+    exclude_modules: Sequence[str] | set[str] | str | None = None
+    modules_to_save: Sequence[str] | set[str] | None = None
+    layers_to_transform: Sequence[int] | int | None = None
+    task_type: str | None = None
 
     TARGETS = {}  # model_type -> what target_modules=None means, where it is not the architecture's `targets`
     PATTERNS = {}  # option -> the option that gives single nodes other values, by the ends of their names
@@ -137,24 +157,14 @@ class LoRAConfig(PeftOptions):
         Rank of the update.
     lora_alpha : float
         The update is scaled by lora_alpha / r.
-    target_modules : list of str, str or None
-        A list: names or the ends of names of linear nodes, Hugging Face's (`attention.self.query`; of a ViT the old
-        and the new ones) or ours (`attention.query`). One string: a regular expression for the whole Hugging Face
-        name; or "all-linear": all but the head. None: query and value (GPT-2: c_attn).
-    exclude_modules : list of str, str or None
-        What to leave out of that, by the same rules.
     lora_dropout : float
         Probability of dropout on the detour's input.
     use_rslora : bool
         Scale by lora_alpha / sqrt(r) instead.
-    modules_to_save : list of str or None
-        Nodes to train whole and to save with the adapter, such as ["classifier"].
-    layers_to_transform : int, list of int or None
-        Adapt only these layers (with a list of targets).
+    target_modules, exclude_modules, modules_to_save, layers_to_transform, task_type
+        What is adapted, and trained beside: see `PeftOptions`. Without targets it is query and value (GPT-2: c_attn).
     rank_pattern, alpha_pattern : dict
         Name, or regular expression for the end of a name -> r or lora_alpha of those nodes.
-    task_type : str or None
-        "SEQ_CLS" trains and saves the classifier too.
 
     Raises
     ------
@@ -164,15 +174,10 @@ class LoRAConfig(PeftOptions):
 
     r: int = 8
     lora_alpha: float = 8
-    target_modules: Sequence[str] | set[str] | str | None = None
-    exclude_modules: Sequence[str] | set[str] | str | None = None
     lora_dropout: float = 0.0
     use_rslora: bool = False
-    modules_to_save: Sequence[str] | set[str] | None = None
-    layers_to_transform: Sequence[int] | int | None = None
     rank_pattern: dict = field(default_factory=dict)
     alpha_pattern: dict = field(default_factory=dict)
-    task_type: str | None = None
 
     PATTERNS = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}
     CONSTANTS = {"bias": "none"}

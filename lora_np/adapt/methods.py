@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_np.adapt.config import LoRAConfig
+from lora_np.adapt.config import PeftOptions
 from lora_np.adapt.targets import by_pattern, check_untied, targets_of, trained_whole
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import is_node, locked, rebuild, unfreeze, walk
@@ -65,7 +65,7 @@ def check_plain(model):
         raise ValueError(f"this model has a {name} adapter already; merge it first, or adapt the model without it.")
 
 
-def inject(model: Transformer, config: LoRAConfig, rng: np.random.Generator) -> Transformer:
+def inject(model: Transformer, config: PeftOptions, rng: np.random.Generator) -> Transformer:
     """Return a new model in which a node of a method, such as LoRA's, stands in the place of each targeted linear one.
 
     With LoRA the new model computes at first what `model` computes, to the bit.
@@ -75,8 +75,8 @@ def inject(model: Transformer, config: LoRAConfig, rng: np.random.Generator) -> 
     model : Transformer
         Without an adapter. Its frozen arrays are shared; of those that are trained, a head's, each new model has copies
         of its own, so that two adapters on one base do not train each other's.
-    config : LoRAConfig
-        Or the configuration of another method of `adapt/`.
+    config : PeftOptions
+        That of a method: a LoRAConfig, or another of `adapt/`.
     rng : numpy.random.Generator
         Draws what the method draws at its start: LoRA's A from U(-1/sqrt(d_in), 1/sqrt(d_in)), as PEFT does; its B is
         zero.
@@ -143,8 +143,7 @@ def merge(model: Transformer) -> Transformer:
         method cannot be merged.
     """
     if not is_adapted(model):
-        names = " or ".join(METHODS)
-        raise ValueError(f"this model has no {names} adapter to merge; it is a plain model, or was merged already.")
+        raise ValueError("this model has no adapter to merge; it is a plain model, or was merged already.")
 
     def change(_, node):
         if method := registered("node", node):

@@ -231,8 +231,7 @@ def save_model(model: Transformer, folder: str | os.PathLike) -> None:
     """
     if is_adapted(model):
         raise ValueError(
-            "this model has a LoRA adapter; merge it first to save a whole model, or save the adapter alone by"
-            " save_adapter."
+            "this model has an adapter; merge it first to save a whole model, or save the adapter by save_adapter."
         )
     check_finite(parameters(model))
     tensors, dtype = in_dtype_of(model.config, file_tensors(model))

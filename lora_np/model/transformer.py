@@ -29,7 +29,7 @@ class Transformer:
     head: ClassifierHead | TiedHead | None  # None: the output is the hidden rows
     config: dict = field(repr=False)  # the architecture, in the words of Hugging Face's config.json
     hf_prefix: str = ""  # where the blocks live in the transformers class of the same head, e.g. "bert."
-    adapter: object = None  # the LoRAConfig by which `inject` made this model
+    adapter: object = None  # the configuration by which `inject` made this model
     aside: dict = field(default_factory=dict, repr=False)  # by name: what its files hold beside, kept to be saved again
     trainable: tuple[str, ...] = ()
 

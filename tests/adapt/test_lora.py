@@ -157,7 +157,7 @@ def test_merging_changes_the_adapted_weights_only_and_leaves_the_adapted_model()
 
 def test_merging_twice_is_an_error():
     merged = lnp.merge(tiny.adapted("bert"))
-    with pytest.raises(ValueError, match="no .*LoRA.* adapter to merge"):
+    with pytest.raises(ValueError, match="no adapter to merge"):
         lnp.merge(merged)
 
 
@@ -312,7 +312,7 @@ def test_a_model_is_adapted_if_its_nodes_are(tmp_path):
     assert lnp.merge(model).adapter is None
     plain = replace(tiny.build("bert"), adapter=lnp.LoRAConfig())
     assert plain.adapter is not None and lnp.inject(plain, lnp.LoRAConfig(r=2), np.random.default_rng(0)).adapter.r == 2
-    with pytest.raises(ValueError, match="no LoRA adapter"):
+    with pytest.raises(ValueError, match="no adapter"):
         lnp.save_adapter(plain, tmp_path / "adapter")
     lnp.save_model(plain, tmp_path / "model")
 

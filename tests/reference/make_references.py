@@ -25,7 +25,7 @@ import numpy as np
 import peft
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from safetensors.numpy import load_file, save_file
 from torch.nn import functional as F
 
@@ -129,23 +129,42 @@ def make_model(name):
 def make_adapter(name, base, inputs):
     """Write the adapter's folder and its reference: output, gradients, output after merging."""
     kind = name.split("/")[0]
-    model = get_peft_model(copy.deepcopy(base), LoraConfig(**ADAPTERS[name])).eval()
+    options = dict(ADAPTERS[name])
+    config = getattr(peft, options.pop("config", "LoraConfig"))(**options)
+    model = get_peft_model(copy.deepcopy(base), config).eval()
     randomise(model, np.random.default_rng([SEED, *name.encode()]))
     save(model, HERE / name)
     output = run(model, kind, inputs)
     stored = {f"gradient.{key}": value for key, value in gradients(model, output, inputs).items()}
     stored["output"] = output.detach().numpy()
-    stored["merged"] = run(model.merge_and_unload(), kind, inputs).detach().numpy()
+    if hasattr(model.base_model, "merge_and_unload"):
+        stored["merged"] = run(copy.deepcopy(model).merge_and_unload(), kind, inputs).detach().numpy()
+    stored |= {f"stepped.{key}": value for key, value in stepped(model, kind, inputs).items()}
     save_file(stored, HERE / name / "reference.safetensors")
 
 
+def stepped(model, kind, inputs):
+    """Return what is trained, under its names in the file, after a step of AdamW with the stored upstream gradient."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    run(model, kind, inputs).backward(torch.from_numpy(inputs["doutput"]))
+    torch.optim.AdamW(trained, **models.STEP).step()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                parameter.fill_(torch.nan)
+    return {name: value for name, value in written(model).items() if not np.isnan(value).any()}
+
+
 def randomise(model, rng):
-    """Draw what is trained: a LayerNorm's gamma around 1 but far from it, all else around 0."""
+    """Draw what is trained: a LayerNorm's gamma around 1 but far from it, a factor of PEFT's around its start, all else
+    around 0."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 is_gamma = re.search(r"(LayerNorm|layernorm\w*|ln_\w+)\.weight$", name) is not None
-                parameter.copy_(torch.from_numpy(is_gamma + 0.3 * rng.standard_normal(parameter.shape)))
+                noise = torch.from_numpy(0.3 * rng.standard_normal(parameter.shape))
+                is_factor = re.search(models.FACTORS, name) is not None
+                parameter.copy_(parameter * (1.0 + noise) if is_factor else is_gamma + noise)
 
 
 def make_inputs(rng, name, config):
@@ -184,11 +203,15 @@ def gradients(model, output, inputs):
         for mine, theirs in zip(holder.parameters(), model.parameters()):
             mine.copy_(torch.full_like(mine, torch.nan) if theirs.grad is None else theirs.grad)
     model.zero_grad()
+    return {name: value for name, value in written(holder).items() if not np.isnan(value).any()}
+
+
+def written(model):
+    """Return the tensors that the library writes for a model, or for its adapter."""
     with tempfile.TemporaryDirectory() as folder:
-        holder.save_pretrained(folder)
+        model.save_pretrained(folder)
         file = "adapter_model" if isinstance(model, PeftModel) else "model"
-        stored = load_file(Path(folder) / f"{file}.safetensors")
-    return {name: value for name, value in stored.items() if not np.isnan(value).any()}
+        return load_file(Path(folder) / f"{file}.safetensors")
 
 
 def save(model, folder):
@@ -357,9 +380,10 @@ def measure(inputs):
         for names, errors_of in ((MODELS, models.model_errors), (ADAPTERS, models.adapter_errors)):
             for name in names:
                 errors = attempt(errors_of, name, dtype)
-                of_gradients = {what: errors.pop(what) for what in list(errors) if what.startswith("gradient")}
-                if of_gradients:
-                    errors[f"{len(of_gradients)} gradients"] = max(of_gradients.values())
+                for first, words in (("gradient of ", "gradients"), ("step of ", "arrays after a step of AdamW")):
+                    of_kind = [errors.pop(what) for what in list(errors) if what.startswith(first)]
+                    if of_kind:
+                        errors[f"{len(of_kind)} {words}"] = max(of_kind)
                 yield from ((f"{name}, {dtype.__name__}: {what}", error, bound) for what, error in errors.items())
     for what, errors in (("operations", operations.operation_errors()), ("AdamW", operations.adamw_errors())):
         yield what, max(errors.values()), operations.TOLERANCE

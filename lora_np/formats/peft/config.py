@@ -13,7 +13,7 @@ from lora_np.model import architectures
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import is_trainable, nearest
 
-OF_TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "modules_to_save", "task_type")
+OF_TARGETS = [field.name for field in dataclasses.fields(PeftOptions)]
 TEXT = (lambda value: value is None or isinstance(value, str), "a text or null")
 MEANT = (
     lambda value: value is None or is_pattern(value) or is_names(value),
@@ -63,7 +63,7 @@ def check_carried(model):
     config = model.adapter
     if not adapted(model):
         raise ValueError(
-            "this model has no LoRA adapter to save; make one by inject, or save the whole model by save_model."
+            "this model has no adapter to save; make one by inject, or save the whole model by save_model."
         )
     for path, node in adapted(model).items():
         method = registered("node", node)
