@@ -228,10 +228,9 @@ def of_cache(given, right):
     for field, mine, value in zip(right._fields, given, right):
         if wrong := of_field(field, mine, value):
             holds = next((name for name, other in zip(right._fields, right) if not of_field(field, mine, other)), None)
-            there = holds and right._fields.index(holds)
-            swapped = holds and of_field(holds, given[there], right[there])
-            kind = wrong.kind if wrong.kind == "dtype" or np.size(mine) == np.size(value) else None
-            cause = "swapped" if swapped else kind if kind in ("shape", "dtype") else "wrong_cached_value"
+            swapped = holds and of_field(holds, given[right._fields.index(holds)], getattr(right, holds))
+            alike = wrong.kind == "dtype" or (wrong.kind == "shape" and np.size(mine) == np.size(value))
+            cause = "swapped" if swapped else wrong.kind if alike and not holds else "wrong_cached_value"
             return Finding("cache", "cache", {"field": field, "cause": cause, "holds": holds, "wrong": wrong})
     return None
 
@@ -356,11 +355,10 @@ def reduces(error):
 def of_fit(error):
     """Return what is wrong where one of our operations refuses its arrays: their sizes, or that one is a pair."""
     frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
-    if frame.f_code is not fit.__code__:
-        return None
-    kinds = [isinstance(array, tuple) for array in frame.f_locals.get("arrays", ())]
-    arrays = all(array is None or isinstance(array, np.ndarray) for array in frame.f_locals.get("arrays", ()))
-    return "pair" if any(kinds) else "sizes" if arrays else None
+    arrays = frame.f_locals.get("arrays", ()) if frame.f_code is fit.__code__ else ()
+    if any(isinstance(array, tuple) for array in arrays):
+        return "pair"
+    return "sizes" if arrays and all(array is None or isinstance(array, np.ndarray) for array in arrays) else None
 
 
 def told(error):
