@@ -42,7 +42,7 @@ def changes(editor, node, statement, additions):
     if is_root(node, statement) or is_operand(editor, node):
         yield from insertions(editor, node)
     if is_root(node, statement) and np.ndim(editor.value(node)) > 1 and not atom:
-        yield "transpose", "", flip(node)
+        yield "flip axes", "", flip(node)
 
 
 def size_read(editor, node):
@@ -183,11 +183,11 @@ def indices(editor, node):
 
     if isinstance(index, ast.Tuple) and len(index.elts) == 2:
         first, second = index.elts
-        yield "transpose", "", at(ast.Tuple([second, first], ast.Load()))
+        yield "flip axes", "", at(ast.Tuple([second, first], ast.Load()))
         if isinstance(first, ast.Slice) and first.lower is first.upper is None:
-            yield "transpose", "", at(second)
+            yield "flip axes", "", at(second)
     elif array > 1 and not isinstance(index, ast.Tuple):
-        yield "transpose", "", at(ast.Tuple([ast.Slice(), index], ast.Load()))
+        yield "flip axes", "", at(ast.Tuple([ast.Slice(), index], ast.Load()))
     if isinstance(index, ast.Slice):
         for bound in filter(None, (index.lower, index.upper)):
             for new in one_off(bound):
