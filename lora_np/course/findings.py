@@ -10,17 +10,26 @@ TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 2e-5}  # relative
 CAUSE = {  # of what is a cause by itself
     "none": "zero_gradient",
     "nothing": "zero_gradient",
+    "zero": "zero_gradient",
+    "always zero": "zero_gradient",
+    "reversed": "swapped",
     "shape": "shape",
+    "type": "shape",
     "count": "shape",
     "dtype": "dtype",
     "inplace": "inplace",
     "read-only": "inplace",
     "nondeterministic": "nondeterministic",
-    "cache": "wrong_cached_value",
     "sizes": "transpose",
     "broadcast": "reduction_axis",
     "entry by entry": "transpose",
     "side by side": "shape",
+    "stacked": "shape",
+    "boolean": "shape",
+    "pair": "shape",
+    "unpacked": "shape",
+    "axes": "shape",
+    "square": "shape",
 }
 
 LARGEST = 64  # of an excerpt: more rows or columns are no small picture
@@ -131,4 +140,4 @@ def difference(name, given, right, tolerance=None):
     at = np.unravel_index(np.argmax(np.abs(mine - wanted)), mine.shape)
     numbers = {"given": mine[at], "expected": wanted[at], "at": tuple(map(int, at))}
     numbers |= {"count": int(off.sum()), "of": mine.size}
-    return Finding("entries", name, numbers, Excerpt.of(mine, wanted, off, at))
+    return Finding("entries" if mine.any() else "zero", name, numbers, Excerpt.of(mine, wanted, off, at))

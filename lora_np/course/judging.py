@@ -25,6 +25,24 @@ from lora_np.gradcheck import check as check_gradients
 from lora_np.ops.fit import fit
 
 PACKAGE = str(Path(__file__).parents[1])
+RAISED = {  # what NumPy and Python say, and the Finding that explains it
+    "core dimension": "sizes",
+    "not aligned": "sizes",
+    "could not be broadcast": "broadcast",
+    "must match exactly": "side by side",
+    "must have the same shape": "stacked",
+    "truth value of an array": "truth",
+    "boolean index did not match": "boolean",
+    "inhomogeneous": "pair",
+    "to unpack": "unpacked",
+    "too many indices": "axes",
+    "has no len()": "axes",
+    "invalid index to scalar variable": "axes",
+    "iteration over a 0-d array": "axes",
+    "is out of bounds for array of dimension": "axes",
+    "must be square": "square",
+}
+REDUCTIONS = {"sum", "mean", "max", "min", "any", "all", "std", "var", "norm"}
 
 
 @contextlib.contextmanager
@@ -138,7 +156,8 @@ def positional(name, forward):
 
 def is_ours(function):
     """Is it a function of this package, and nobody's answer?"""
-    return (getattr(inspect.unwrap(function), "__module__", None) or "").startswith("lora_np.")
+    function = inspect.unwrap(getattr(function, "func", function))  # of a partial
+    return (getattr(function, "__module__", None) or "").startswith("lora_np.")
 
 
 def examine(exercise, function, forward=None, why=True):
@@ -204,17 +223,24 @@ def compared(exercise, trial, name, given, right):
 
 def of_cache(given, right):
     """A cache is the author's own affair, unless it is called what the solution's is called."""
-    if type(given) is type(right) and hasattr(right, "_fields"):
-        for field, mine, value in zip(right._fields, given, right):
-            if mine is None or value is None:
-                wrong = mine is not value
-            elif isinstance(value, (np.ndarray, Number)):
-                wrong = difference(field, mine, value)
-            else:
-                wrong = isinstance(mine, np.ndarray) or mine != value
-            if wrong:
-                return Finding("cache", "cache", {"field": field})
+    if type(given).__name__ != type(right).__name__ or not hasattr(right, "_fields") or len(given) != len(right):
+        return None
+    for field, mine, value in zip(right._fields, given, right):
+        if wrong := of_field(field, mine, value):
+            holds = next((name for name, other in zip(right._fields, right) if not of_field(field, mine, other)), None)
+            swapped = holds and of_field(holds, given[right._fields.index(holds)], getattr(right, holds))
+            alike = wrong.kind == "dtype" or (wrong.kind == "shape" and np.size(mine) == np.size(value))
+            cause = "swapped" if swapped else wrong.kind if alike and not holds else "wrong_cached_value"
+            return Finding("cache", "cache", {"field": field, "cause": cause, "holds": holds, "wrong": wrong})
     return None
+
+
+def of_field(field, given, right):
+    """Return a Finding if a field of a cache is not what it should be, None if it is."""
+    if isinstance(right, (np.ndarray, Number)):
+        return difference(field, given, right)
+    same = given is None if right is None else not isinstance(given, np.ndarray) and given == right
+    return None if same else Finding("type", field, {"given": given, "expected": right})
 
 
 def repeats(exercise, function, trial, given):
@@ -284,6 +310,8 @@ def answer(exercise, function):
                 returned = function(*own)
         except NotImplementedError as error:
             raise Wrong(Finding("unanswered")) from error
+        except Wrong:  # from a function that the answer was lent
+            raise
         except Exception as error:
             raise Wrong(of_error(exercise, error)) from error
         for name, value in kept.items():
@@ -301,15 +329,15 @@ def of_error(exercise, error):
         return Finding("call", None, {"signature": exercise.signature, "error": text})
     if "read-only" in text:
         return Finding("read-only", None, {"error": told(error)})
-    kinds = {
-        "core dimension": "sizes",
-        "not aligned": "sizes",
-        "could not be broadcast": "entry by entry" if meet(text) else "broadcast",
-        "must match exactly": "side by side",
-        "truth value of an array": "truth",
-    }
-    why = "sizes" if of_sizes(error) else next((kind for words, kind in kinds.items() if words in text), None)
-    return Finding("raises", None if exercise.is_backward else exercise.outputs[0], {"error": told(error), "why": why})
+    line = told(error)
+    why = of_fit(error) or next((kind for words, kind in RAISED.items() if words in text), None)
+    if why == "broadcast":
+        why = "entry by entry" if meet(text) else why if reduces(error) else None
+    elif why is None and "'tuple'" in text and ("operand" in text or hasattr(np.ndarray, getattr(error, "name", ""))):
+        why = "pair"
+    elif "tuple index out of range" in text and ".shape[" in line:
+        why = "axes"
+    return Finding("raises", None if exercise.is_backward else exercise.outputs[0], {"error": line, "why": why})
 
 
 def meet(text):
@@ -318,11 +346,19 @@ def meet(text):
     return len(shapes) == 2 and shapes[0][1] == shapes[1][0]
 
 
-def of_sizes(error):
-    """Does one of our operations refuse sizes that do not fit, of arrays that are such?"""
+def reduces(error):
+    """Does a function of the learner's, on the way to an error, take a sum, a mean or the like?"""
+    names = [name for frame, _ in traceback.walk_tb(error.__traceback__) for name in frame.f_code.co_names]
+    return not REDUCTIONS.isdisjoint(names)
+
+
+def of_fit(error):
+    """Return what is wrong where one of our operations refuses its arrays: their sizes, or that one is a pair."""
     frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
-    arrays = frame.f_locals.get("arrays", ())
-    return frame.f_code is fit.__code__ and all(array is None or isinstance(array, np.ndarray) for array in arrays)
+    arrays = frame.f_locals.get("arrays", ()) if frame.f_code is fit.__code__ else ()
+    if any(isinstance(array, tuple) for array in arrays):
+        return "pair"
+    return "sizes" if arrays and all(array is None or isinstance(array, np.ndarray) for array in arrays) else None
 
 
 def told(error):

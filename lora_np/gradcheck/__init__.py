@@ -39,7 +39,7 @@ causes   why is it wrong? `by_numbers` (rules about the gradients) and the edits
 from .causes import CAUSES, Diagnosis
 from .causes.edits import faults
 from .causes.mutants import Mutant, mutants
-from .causes.suspect import ALIKE, close
+from .causes.suspect import ALIKE, close, ratio
 from .causes.values import explain_values
 from .check import assert_gradients, check
 from .parameters import check_parameters
@@ -72,5 +72,6 @@ __all__ = [
     "leaves",
     "mutants",
     "numeric_gradients",
+    "ratio",
     "snapshot",
 ]

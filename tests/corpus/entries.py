@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from corpus.drawing import single
 
-SUITES = {"backwards": ("seen", "foreign", "unseen"), "answers": ("seen", "unseen", "blind")}  # those with a folder
+SUITES = {"backwards": ("seen", "foreign", "unseen"), "answers": ("seen", "foreign", "unseen", "blind")}
 WRONG = {kind: {suite: [] for suite in names} for kind, names in SUITES.items()}
 RIGHT = {kind: {suite: [] for suite in names} for kind, names in SUITES.items()}
 

@@ -18,7 +18,7 @@ from lora_np.course.exercise import all_exercises
 from lora_np.gradcheck import CAUSES
 
 SUITES = suites("answers")
-TESTED = ("seen", "unseen")  # blind is a measure, and may be judged wrongly
+TESTED = ("seen", "foreign", "unseen")  # blind is a measure, and may be judged wrongly
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +27,8 @@ def own_progress(tmp_path, monkeypatch):
 
 
 def both(kind):
-    """Return the answers of a kind; those of the second suite take more time than a test command should."""
-    marks = {"seen": (), "unseen": pytest.mark.thorough}
+    """Return the answers of a kind; those of the other suites take more time than a test command should."""
+    marks = {"seen": (), "foreign": pytest.mark.thorough, "unseen": pytest.mark.thorough}
     return [
         pytest.param(entry, id=title(suite, entry), marks=marks[suite])
         for suite in TESTED
@@ -70,7 +70,7 @@ def test_the_labels_are_those_of_the_course():
 
 def test_each_exercise_has_six_wrong_and_three_right_answers():
     for name in all_exercises():
-        for group in (("seen",), ("unseen", "blind")):
+        for group in (("seen",), ("foreign", "unseen")):
             for kind, least in (("wrong", 6), ("right", 3)):
                 entries = [entry for suite in group for entry in getattr(SUITES[suite], kind)]
                 assert sum(entry.exercise == name for entry in entries) >= least, (name, kind, group)

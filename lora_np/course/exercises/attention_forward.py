@@ -35,12 +35,27 @@ BRANCHES = {
     "mask is given": lambda mask, **_: mask is not None,
     "visible and mask are both None": lambda visible, mask, **_: visible is None and mask is None,
     "visible and mask are both given": lambda visible, mask, **_: visible is not None and mask is not None,
-    "scores are so large that exp overflows": lambda Q, K, **_: np.min(Q @ K.swapaxes(2, 3)) / Q.shape[3] ** 0.5 > 720,
-    "scores are far below 0": lambda Q, K, **_: np.max(Q @ K.swapaxes(2, 3)) / Q.shape[3] ** 0.5 < -10_000,
+    "scores are so large that exp overflows": lambda Q, K, **_: scores(Q, K).max() > 720,
+    "the largest score of a row is hidden": lambda Q, K, visible, **_: (
+        scores(Q, K).max(axis=3) > seen(scores(Q, K), visible) + 1000
+    ).any(),
+    "all that a query sees is far below 0": lambda Q, K, visible, **_: seen(scores(Q, K), visible).min() < -10_000,
+    "the scores of one row are far below those of another": lambda Q, K, **_: (
+        np.ptp(scores(Q, K).max(axis=3)) > 1000  # what is taken away is each row's own maximum
+    ),
     "there is one query": lambda Q, **_: Q.shape[2] == 1,
     "there are more keys than queries": lambda Q, K, **_: Q.shape[2] < K.shape[2],
     "there are more queries than keys": lambda Q, K, **_: Q.shape[2] > K.shape[2],
 }
+
+
+def scores(Q, K):
+    return Q @ K.swapaxes(2, 3) / Q.shape[3] ** 0.5
+
+
+def seen(S, visible):
+    """Return the largest score that each query sees."""
+    return (S if visible is None else np.where(visible, S, -np.inf)).max(axis=3)
 
 
 def draw(rng, dtype, trial):
@@ -50,10 +65,14 @@ def draw(rng, dtype, trial):
     if trial in (3, 4):  # scores are far below 0, or so large that exp overflows; whole numbers, so that they are exact
         Q, K = np.rint(2 * Q), np.rint(2 * K)
         Q[..., 0], K[..., 0] = 64, -400 if trial == 3 else 40
+        if trial == 3:
+            K[:, :, -1, 0] = 400  # the last query alone sees this key
+        else:
+            Q[:, :, 0, 0] = -64
     visible = rng.random((n, 1, T, U)) < 0.6
     visible[..., 0], visible[0, 0, 0, -1] = True, False
-    if trial == 3:
-        visible = np.tri(T, dtype=bool)
+    if trial in (1, 3):
+        visible = np.tri(T, dtype=bool) if trial == 3 else visible[0, 0]
     mask = None if trial in (1, 2, 3) else dropout(rng, dtype, n, h, T, U)
     return {"Q": Q, "K": K, "V": V, "visible": None if trial in (2, 4) else visible, "mask": mask}
 
@@ -112,6 +131,9 @@ mask_ignored: the dropout mask is not applied
     P if mask is None else P * mask => P
 factor_order: the dropout mask multiplies the scores; it multiplies the weights, after the softmax
     Q.shape[3] ** 0.5 => Q.shape[3] ** 0.5 * (1 if mask is None else mask)
+    P if mask is None else P * mask => P
+factor_order: the dropout mask multiplies the scores; it multiplies the weights, after the softmax
+    S = np.exp( => S = S * (1 if mask is None else mask); S = np.exp(
     P if mask is None else P * mask => P
 elementwise_factor: the weights are made to sum to one again after dropout; they are left as they are
     D @ V => D / D.sum(axis=3, keepdims=True) @ V

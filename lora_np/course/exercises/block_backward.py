@@ -53,6 +53,7 @@ def numbers(results):
 
 KINDS = {
     "exchanged": ("swapped", "it returns (grads, dx), expected (dx, grads)"),
+    "flat": ("shape", "grads has the keys {given}, expected {expected}, and below each the dict of that part"),
     "lacks": ("zero_gradient", "grads lacks {path}; it is nested like the block"),
     "more": (None, "grads holds {path}, which is no parameter of the block"),
 }
@@ -63,6 +64,9 @@ def judge(given, right, arguments):
         yield Finding("exchanged", "dx")
     if found := difference("dx", given["dx"], right["dx"]):
         yield found
+    parts = [list(grads) for grads in (given["grads"], right["grads"])]
+    if set(parts[0]).isdisjoint(parts[1]):
+        yield Finding("flat", "grads", {"given": parts[0][:3], "expected": parts[1]})
     mine, wanted = flatten(given["grads"]), flatten(right["grads"])
     size = max(np.max(np.abs(gradient)) for gradient in wanted.values())
     for path, gradient in wanted.items():
@@ -110,6 +114,11 @@ missing_term: norm2 is not gone through on the way to h
 mean_vs_sum: what comes back on two ways is added, not averaged
     dh = dy + dm => dh = (dy + dm) / 2
     return dh + da => return (dh + da) / 2
+factor_order: the sums go back before the norms, as where a norm follows the sum; here it lies inside each half
+    dm, grads["norm2"] = block.norm2.backward(dm, => dh, grads["norm2"] = block.norm2.backward(dy + dm,
+    dh = dy + dm => pass
+    da, grads["norm1"] = block.norm1.backward(da, => da, grads["norm1"] = block.norm1.backward(dh + da,
+    return dh + da => return da
 constant_factor: the upstream gradient that enters the MLP is dy as it is
     block.mlp.backward(dy, => block.mlp.backward(2 * dy,
 """

@@ -27,6 +27,7 @@ BRANCHES = {
     "the head alone is trained": lambda model: {name.split(".")[0] for name in trained(model)} == {"head"},
     "everything is trained": lambda model: len(trained(model)) == len(lnp.parameters(model)),
     "the head is frozen": lambda model: not any(name.startswith("head") for name in trained(model)),
+    "a trained array is zero, as B is at the start": lambda model: any(not a.any() for a in trained(model).values()),
 }
 
 
@@ -38,6 +39,8 @@ def draw(rng, dtype, trial):
     if trial == 2:
         options = config(trial, modules_to_save=["classifier"])
         return {"model": moved(lnp.inject(frozen_model(rng, dtype), options, rng), rng)}
+    if trial == 0:
+        return {"model": lnp.inject(frozen_model(rng, dtype), config(trial), rng)}
     return {"model": adapted_model(rng, dtype, trial)}
 
 
@@ -46,6 +49,8 @@ swapped: the two numbers are returned in each other's place
     return total, trainable => return trainable, total
 elementwise_factor: it counts rows: len(array) is the first side, array.size all entries
     array.size => len(array)
+elementwise_factor: it adds up the lengths of the sides; the number of entries is their product, array.size
+    array.size => sum(array.shape)
 constant_factor: it counts bytes, not numbers
     array.size => array.nbytes
 constant_factor: it counts axes: array.ndim, not array.size

@@ -76,7 +76,9 @@ wrong_derivative: this is 1 - p of the label, not -log p
     -log_p[rows, labels[counts]].sum() => (1 - np.exp(log_p[rows, labels[counts]])).sum()
 missing_term: the logarithm of the sum is missing: log p = z - log(sum of exp z)
     z - np.log(total) => z
-other: log2 counts bits; the loss takes the natural logarithm
+missing_term: the largest logit is in log of the sum no more, so it must be taken from the label's own logit, too
+    z - np.log(total) => logits - np.log(total)
+constant_factor: log2 counts bits; the loss takes the natural logarithm
     np.log(total) => np.log2(total)
     z - => z / np.log(2) -
 reduction_axis: the exponentials are summed over everything; each row has its own sum

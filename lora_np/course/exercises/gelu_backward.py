@@ -58,6 +58,8 @@ wrong_cached_value: the density multiplies x, not y
     cdf + x * density => cdf + x * cdf * density
 wrong_derivative: the density is not cdf * (1 - cdf), which belongs to the logistic function
     cdf + x * density => cdf + x * cdf * (1 - cdf)
+wrong_derivative: this is the slope of ReLU, 0 or 1
+    dy * (cdf + x * density) => dy * (x > 0)
 wrong_derivative: this is the slope of the form with tanh, an approximation; the exact one takes the density
     dy * (cdf + x * density) => ops.gelu_tanh_backward(dy, ops.gelu_tanh_forward(x)[1])
 """

@@ -30,6 +30,7 @@ BRANCHES = {
     "x has more rows than columns": lambda x, **_: x.shape[0] > x.shape[1],
     "x has more columns than rows": lambda x, **_: 1 < x.shape[0] < x.shape[1],
     "x has as many rows as columns": lambda x, **_: x.shape[0] == x.shape[1],
+    "x is far from 0": lambda x, **_: np.abs(x.mean()) > 1e4,
     "a row is constant": lambda x, **_: (x == x[:, :1]).all(axis=1).any(),
     "eps is tiny": lambda eps, **_: eps < 1e-9,
 }
@@ -40,6 +41,8 @@ def draw(rng, dtype, trial):
     x = np.array([[1.0, 3.0]], dtype) if trial == 1 else drawn(rng, dtype, n, d)  # the chapter's example
     if trial in (2, 4):
         x[2] = 3
+    if trial == 3:  # in steps of 2^-20: its rows are centred without rounding, but the squares of x are rounded
+        x = np.rint(x * 2**20) / 2**20 + 2.0**14
     eps = (0.1, 1e-12, 1e-5, 1e-12, 1e-5, 0.2)[trial]  # large, so that its place shows
     return {"x": x, "gamma": drawn(rng, dtype, d), "beta": drawn(rng, dtype, d), "eps": eps}
 

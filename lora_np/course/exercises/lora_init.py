@@ -91,7 +91,7 @@ constant_factor: this is the bound of Xavier's start, sqrt(6 / (d_in + d_out)); 
     1.0 / np.sqrt(d_in) => np.sqrt(6 / (d_in + d_out))
 constant_factor: the bound of a start for ReLU is sqrt(6 / d_in); PEFT's is 1 / sqrt(d_in)
     1.0 / np.sqrt(d_in) => np.sqrt(6 / d_in)
-other: A is drawn from 0 upwards; it lies on both sides of 0
+sign: A is drawn from 0 upwards; it lies on both sides of 0
     (-bound => (0
 other: A is drawn from the normal distribution; PEFT's is the uniform one, rng.uniform
     rng.uniform(-bound, bound, (d_in, r)) => rng.normal(0, bound, (d_in, r))

@@ -60,6 +60,7 @@ def numbers(results):
 KINDS = {
     "no list": ("shape", "it returns {given}, expected a list of names"),
     "unknown": (None, "{name} is no name of lnp.parameters(model)"),
+    "all": ("zero_gradient", "all that is trained is named; most of it has a gradient, if the upstream is not zero"),
     "has one": ("extra_term", "{name} has a gradient"),
     "frozen": ("extra_term", "{name} is frozen; the question is which of the trained ones has no gradient"),
     "lacks": ("missing_term", "one is missing: {name}"),
@@ -71,10 +72,13 @@ def judge(given, right, arguments):
     model, names = arguments["model"], given["names"]
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         yield Finding("no list", "names", {"given": names})
+    everything = lnp.parameters(model, trainable_only=True)
+    if set(names) == set(everything) != set(right["names"]):
+        yield Finding("all", "names")
     for name in names:
         if name not in lnp.parameters(model):
             yield Finding("unknown", "names", {"name": name})
-        elif name not in lnp.parameters(model, trainable_only=True):
+        elif name not in everything:
             yield Finding("frozen", "names", {"name": name})
         elif name not in right["names"]:
             yield Finding("has one", "names", {"name": name})

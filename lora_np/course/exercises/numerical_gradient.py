@@ -3,7 +3,7 @@
 import numpy as np
 
 from lora_np.course.draws import drawn
-from lora_np.course.findings import Finding, difference
+from lora_np.course.findings import Finding, Wrong, difference
 
 CHAPTER, PLACE, MINUTES, LEVEL = 3, 2, 15, "medium"
 OUTPUTS = ("gradient",)
@@ -47,27 +47,46 @@ BRANCHES = {
 
 def draw(rng, dtype, trial):
     if trial == 1:  # the chapter's example: 12
-        return {"function": lambda x: float(np.sum(x**3)), "x": np.array([2.0])}
+        return {"function": lent(lambda x: float(np.sum(x**3)), (1,)), "x": np.array([2.0])}
     x = drawn(rng, np.float64, *((4, 3), (), (5,), (2, 3, 4), (3, 2), (2, 3, 1, 2))[trial])
     a, b = (drawn(rng, np.float64, *x.shape) for _ in range(2))
     if trial >= 4:  # around a place where order 2 shows; once a check so steep that it does however small its step
         steep, place = (1e6 if dtype == np.float32 else 1e3), (x if trial == 5 else 0 * x)  # at 0 a relative step is 0
-        return {"function": lambda x: float(np.sum(a * x + steep * b * (x - place) ** 3)), "x": place.copy()}
+        return {
+            "function": lent(lambda x: float(np.sum(a * x + steep * b * (x - place) ** 3)), x.shape),
+            "x": place.copy(),
+        }
     if trial == 3:  # whose reshape(-1) is a copy
         x, a, b = x.T, a.T, b.T
 
     def function(x):
         return float(np.sum(b * np.tanh(3 * x * a)) + 3 * np.sum(x**3) + 5 * np.sin(np.sum(x) / 4))  # entries meet
 
-    return {"function": function, "x": x}
+    return {"function": lent(function, x.shape), "x": x}
+
+
+def lent(function, shape):
+    """Return the function, which tells the learner when it is called with another shape than that of x."""
+
+    def called(x):
+        if np.shape(x) != shape:
+            raise Wrong(Finding("called", "gradient", {"given": np.shape(x), "expected": shape}))
+        return function(x)
+
+    return called
 
 
 KINDS = {
+    "called": (
+        "shape",
+        "function is called with the shape {given}, but x has {expected}: move one entry of a copy of x",
+    ),
     "digits": (
         None,
         "gradient is right to {error:.0e} of its largest entry only, expected 1e-09: the formula has to be of order 4,"
-        " and its step about eps ** 0.2, as rounding costs digits where it is far smaller",
-    )
+        " and its step about eps ** 0.2, as rounding costs digits where it is far smaller; and each entry is put back"
+        " before the next one moves",
+    ),
 }
 
 

@@ -32,12 +32,12 @@ BRANCHES = {
     "the first is more often better": lambda first, second: split(first, second)[0] > split(first, second)[1],
     "the second is more often better": lambda first, second: split(first, second)[0] < split(first, second)[1],
     "one is never better": lambda first, second: min(split(first, second)) == 0 < max(split(first, second)),
-    "there are more than 1,000 samples": lambda first, **_: len(first) > 1000,
+    "so many differ that 2**n is no float": lambda first, second: sum(split(first, second)) > 1100,
 }
 
 
 def draw(rng, dtype, trial):
-    better, worse, n = {0: (9, 4, 40), 1: (8, 2, 20), 2: (0, 0, 12), 3: (5, 5, 33), 4: (0, 6, 30), 5: (70, 41, 1066)}[
+    better, worse, n = {0: (9, 4, 40), 1: (8, 2, 20), 2: (0, 0, 12), 3: (5, 5, 33), 4: (0, 6, 30), 5: (640, 560, 1500)}[
         trial
     ]
     first, second = rng.random(n) < 0.7, np.zeros(n, bool)
@@ -63,4 +63,14 @@ missing_term: this is the chance of just this count; the tail has those below, t
     sum(math.comb(n, k) for k in range(fewer + 1)) => math.comb(n, fewer)
 other: samples on which both agree say nothing; n counts those that differ
     2**n => 2**len(first)
+other: samples on which both agree say nothing; n counts those that differ
+    n, fewer = better + worse, => n, fewer = len(first),
+other: samples on which both agree say nothing; n counts those that differ
+    n, fewer = better + worse, min(better, worse) => n, fewer = len(first), len(first) - max(better, worse)
+constant_factor: the difference is of shares: divide by the number of samples
+    / len(first) =>
+missing_term: the tail is that of the one that is better less often, whichever of the two it is
+    range(fewer + 1) => range(worse + 1)
+missing_term: the tail is that of the one that is better less often, whichever of the two it is
+    range(fewer + 1) => range(better + 1)
 """

@@ -34,6 +34,12 @@ constant_factor: each token gets its sequence's gradient divided by T: y was a m
     / T, T => , T
 constant_factor: it is divided by the number of sequences, not by that of their tokens
     / T, T => / n, T
+constant_factor: it is divided by the number of all rows, not by that of the sequence's own
+    / T, T => / rows, T
+constant_factor: it is divided by the length of the longest sequence; each has its own
+    / T, T => / max(group[3] for group in groups), T
+constant_factor: it is divided by the length of the first sequence; each has its own
+    / T, T => / groups[0][3], T
 transpose: a sequence's tokens follow each other: repeat each row T times, not the whole block
     np.repeat(dy[first : first + n] / T, T, axis=0) => np.tile(dy[first : first + n] / T, (T, 1))
 """

@@ -105,8 +105,12 @@ wrong_cached_value: the error is what is left out, not what is kept
     error**2 * => (1 - error**2) *
 wrong_cached_value: this looks at one singular value at a time, as the spectral norm does; all that are left out count
     energy[r:].sum() <= error**2 * energy.sum() => energy[r] <= error**2 * energy[0]
-wrong_cached_value: this looks at one singular value at a time; all that are left out count
+missing_term: this looks at one singular value at a time; all that are left out count
     energy[r:].sum() => energy[r]
+wrong_cached_value: the error is what is left out, the values from r on; here it is what is kept
+    energy[r:].sum() => energy[:r].sum()
+wrong_cached_value: the error is what is left out, the values from r on; here it is what is kept
+    energy[r:].sum() <= error**2 * energy.sum() => energy[: r + 1].sum() >= error**2 * energy.sum()
 mean_vs_sum: a mean of squares is compared with a sum
     energy[r:].sum() => energy[r:].mean()
 mean_vs_sum: a mean of squares is compared with a sum

@@ -48,6 +48,8 @@ missing_term: the softmax ties a row together: the sum of P * dP over the row is
     (dP - (P * dP).sum(axis=-1, keepdims=True)) => dP
 ignores_upstream: P * (1 - P) is a slope; the upstream gradient dP is missing
     (dP - (P * dP).sum(axis=-1, keepdims=True)) => (1 - P)
+wrong_derivative: p - q is the gradient of the softmax and a cross entropy together; here dP is what comes from above
+    P * (dP - (P * dP).sum(axis=-1, keepdims=True)) => P - dP
 reduction_axis: the sum runs over the rows; it runs within each row, axis=-1
     axis=-1 => axis=0
 reduction_axis: the sum runs along axis 1; the rows lie along the last one, axis=-1

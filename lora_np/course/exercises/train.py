@@ -63,12 +63,15 @@ KINDS = {
         " steps to the given model's own arrays, not to those of a copy",
     ),
     "count": ("shape", "train returns {given} losses, expected one for each of {expected} batches"),
+    "float": ("dtype", "a loss is {given}, expected a Python float: float(loss)"),
     "first": (None, "the loss before any step is {given:.6f}, expected {expected:.6f}"),
     "later": (None, "the loss after {steps} is {given:.6f}, expected {expected:.6f}"),
 }
 
 
 def judge(given, right, arguments):
+    if other := [loss for loss in np.atleast_1d(np.array(given["losses"], object)) if not isinstance(loss, float)]:
+        yield Finding("float", "losses", {"given": type(other[0]).__name__})
     mine, wanted = (np.concatenate([p.ravel() for p in trained(r["model"]).values()]) for r in (given, right))
     given, right = np.asarray(given["losses"], float), np.asarray(right["losses"])
     if given.shape != right.shape:

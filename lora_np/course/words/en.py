@@ -67,6 +67,21 @@ def entries(name, given, expected, at, count, of):
     return f"{name} is wrong in {count} of {of} entries; {where}"
 
 
+def zero(name, given, expected, at, count, of):
+    return f"{name} is zero everywhere; at [{', '.join(map(str, at))}] it should be {expected:.4g}"
+
+
+def cache(name, field, holds, wrong, cause):
+    words = f"holds what belongs in cache.{holds}" if holds else "is not what the backward expects there"
+    if wrong.kind in ("shape", "dtype") and not holds:
+        words = f"has the {wrong.kind} {wrong.values['given']}, expected {wrong.values['expected']}"
+    return f"the result is right, but cache.{field} {words}"
+
+
+def rounded(name, unit, cause):
+    return f"{name} is {'in percent, and ' if unit > 1 else ''}rounded; return the number as it is"
+
+
 def slips(name, words, cause):
     return f"likely {'one slip' if len(words) == 1 else 'two slips'}: {'; and '.join(words)}"
 
@@ -95,11 +110,12 @@ SENTENCES = {
     "infinite": "{name} is not finite in {count} of {of} entries",
     "dtype": dtype,
     "number": number,
+    "zero": zero,
     "entries": entries,
     "inplace": "it changes its argument {name} in place; work on a copy",
     "read-only": "it changes an argument in place; work on a copy: {error}",
     "unchanged": "{name} has not changed: write into it, by += or [...] =; a new array of that name is another",
-    "cache": "y is right, but cache.{field} is not what the backward expects there",
+    "cache": cache,
     "forward": "your forward gives another y",
     "together": "it reads what your own {forward} keeps; the two were verified together",
     "gradient": "{words}",
@@ -109,7 +125,11 @@ SENTENCES = {
     "unusable": "{name} has not the form that is asked for",
     "not refused": "{words}: raise a ValueError, but it raises nothing",
     "refused otherwise": "{words}: raise a ValueError, but it raises {error}",
+    "always zero": "it is zero for other arguments, too",
     "written down": "it is the same for other arguments: is it the result of an example, written down?",
+    "reversed": "likely cause: the results come in the other order; return {results[0]} first, then {results[1]}",
+    "factor": "likely cause: {name} is {factor:.6g} times what it should be, on all inputs",
+    "rounded": rounded,
     "branch": "elsewhere it is right: this happens only where {branch}",
     "slips": slips,
     "diagnosis": diagnosis,
@@ -117,6 +137,17 @@ SENTENCES = {
     "broadcast": "likely cause: a sum or mean over another axis, or one without keepdims=True, leaves two arrays that"
     " do not fit",
     "entry by entry": "likely cause: `*` multiplies entry by entry; the product of two matrices is `@`",
+    "stacked": "likely cause: np.stack makes a new axis, and needs equal shapes; np.concatenate joins along an axis"
+    " that is there, along which they may differ",
+    "boolean": "likely cause: a boolean array in [...] is not broadcast; np.where(condition, a, b) does that",
+    "pair": "likely cause: a pair stands where an array belongs; a forward or backward of ours returns two things:"
+    " unpack them, or take [0]",
+    "unpacked": "likely cause: the names on the left of = are not as many as what stands on the right; count the parts,"
+    " or the axes, which may be others in another call",
+    "axes": "likely cause: here an array has another number of axes; shape[-1] and axis=-1 are the last one's,"
+    " however many there are",
+    "square": "likely cause: eigenvalues, inverses and determinants are those of square matrices; singular values are"
+    " those of any",
     "side by side": "likely cause: the arrays are set side by side along another axis than the one they differ in",
     "truth": "likely cause: an array is neither true nor false; ask `is not None`",
     "verified": verified,

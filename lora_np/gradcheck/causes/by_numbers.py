@@ -284,6 +284,9 @@ def reach(suspect, name):
     lost = theirs & ~mine
     if lost.sum() > 0.05 * theirs.sum() and not (mine & ~theirs).any():
         share = f"{int(lost.sum())} of {int(theirs.sum())} derivatives are zero in yours"
+        if suspect.is_entrywise(name):
+            yield "wrong_derivative", f"the derivative itself is wrong: {share}, and have a value"
+            return
         yield "missing_path", f"d{name} leaves out a way from {name} to the output: {share}"
 
 

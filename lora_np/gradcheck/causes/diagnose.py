@@ -56,10 +56,15 @@ def repairs_of(suspect):
     def arguments():
         return widened(suspect.doutput), widened(cache)
 
+    def candidates():
+        for cause, edit in repairs(suspect.backward, *arguments()):
+            times_upstream = edit.kind == "add factor" and getattr(edit.after.right, "id", None) == suspect.upstream
+            yield "ignores_upstream" if times_upstream else cause, edit
+
     return Repairs(
         suspect.given,
         wanted,
-        lambda: repairs(suspect.backward, *arguments()),
+        candidates,
         lambda backward: by_name(backward(*arguments()), suspect.inputs),
     )
 

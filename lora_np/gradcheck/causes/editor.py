@@ -262,7 +262,7 @@ class Editor:
         found = {arg.arg: self.start() for arg in self.definition.args.args}
         for place, statement in enumerate(body):
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple):
-                found |= {n.id: place + 1 for n in statement.targets[0].elts if isinstance(n, ast.Name)}
+                found |= {n.id: place + 1 for n in ast.walk(statement.targets[0]) if isinstance(n, ast.Name)}
         return {name: place for name, place in found.items() if name in self.names}
 
 

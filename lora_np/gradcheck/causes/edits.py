@@ -24,6 +24,8 @@ BOTH = {  # a cause by kind, or by kind and class
     "overwritten": "wrong_cached_value",
     "flip axes": "transpose",
     "range": "missing_term",
+    "bracket": "factor_order",
+    "move line": "wrong_cached_value",
     "size": "constant_factor",
     "scale": "constant_factor",
     "rename": {"array": "wrong_cached_value", "constant": "constant_factor"},
@@ -53,9 +55,10 @@ AS_REPAIR = {
 }
 ORDER = (  # the likeliest first; what several fit is named by the first
     *("flip sign", "transpose", "drop factor", "double factor", "power", "mean or sum", "axis", "drop reduction"),
-    *("size", "scale", "accumulate", "keep the last", "range", "drop term", "add factor", "rename", "exchange"),
+    *("bracket", "size", "scale", "accumulate", "keep the last", "range", "drop term", "add factor"),
+    *("rename", "exchange"),
     *("overwritten", "invert factor", "move factor", "flip axes", "compare", "choose", "drop step", "put a name"),
-    *("wrap", "drop call"),
+    *("wrap", "drop call", "move line"),
 )
 
 

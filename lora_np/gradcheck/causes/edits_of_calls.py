@@ -9,6 +9,7 @@ import numpy as np
 from .editor import parse
 
 REDUCTIONS = ("sum", "mean")
+WITH_AXIS = ("max", "min", "any", "all", "std", "var", "prod", "norm", "argmax", "argmin", "cumsum")
 ONE_BY_ONE = ("exp", "sqrt", "log", "tanh", "abs", "sin", "cos", "sign", "square")
 
 
@@ -55,16 +56,27 @@ def of_reduction(editor, node):
     changed.func.attr = "mean" if node.func.attr == "sum" else "sum"
     yield "mean or sum", "", changed
     whole = reduced(node)
-    for axis, keep in itertools.product(axes_for(editor.value(whole)), (None, True, False)):
-        kept = [k for k in node.keywords if k.arg != "axis" and (keep is None or k.arg != "keepdims")]
-        kept += [ast.keyword("axis", parse(repr(axis)))]
-        kept += [] if keep is None else [ast.keyword("keepdims", ast.Constant(keep))]
-        yield "axis", "", ast.Call(node.func, [] if is_method(node) else node.args[:1], kept)
+    yield from along_axes(editor, node)
     yield "drop reduction", "", whole
     if isinstance(whole, ast.BinOp) and isinstance(whole.op, ast.Mult):
         for factor, other in ((whole.left, whole.right), (whole.right, whole.left)):
             if editor.kind_of(factor) in ("array", "mask"):
                 yield "move factor", "array", ast.BinOp(factor, ast.Mult(), with_reduced(node, other))
+
+
+def along_axes(editor, node):
+    """Yield a reduction along each other axis, with and without keepdims."""
+    for axis, keep in itertools.product(axes_for(editor.value(reduced(node))), (None, True, False)):
+        kept = [k for k in node.keywords if k.arg != "axis" and (keep is None or k.arg != "keepdims")]
+        kept += [ast.keyword("axis", parse(repr(axis)))]
+        kept += [] if keep is None else [ast.keyword("keepdims", ast.Constant(keep))]
+        yield "axis", "", ast.Call(node.func, [] if is_method(node) else node.args[:1], kept)
+
+
+def of_axis(editor, node):
+    """Another axis of a maximum, a norm and the like, which are no sums."""
+    if isinstance(node.func, ast.Attribute) and node.func.attr in WITH_AXIS:
+        yield from along_axes(editor, node)
 
 
 def axes_for(value):
@@ -135,13 +147,17 @@ def of_larger(editor, node):
 def of_range(editor, node):
     """One step too few, or too many."""
     end = min(1, len(node.args) - 1)
-    for op, undone in ((ast.Add, ast.Sub), (ast.Sub, ast.Add)):
-        old, new = node.args[end], [*node.args]
-        one = isinstance(old, ast.BinOp) and isinstance(old.op, undone) and getattr(old.right, "value", None) == 1
-        new[end] = old.left if one else ast.BinOp(old, op(), ast.Constant(1))
-        yield "range", "", ast.Call(node.func, new, [])
+    for other in one_off(node.args[end]):
+        yield "range", "", ast.Call(node.func, [*node.args[:end], other, *node.args[end + 1 :]], [])
     if len(node.args) == 2:
         yield "range", "", ast.Call(node.func, node.args[1:], [])
+
+
+def one_off(node):
+    """Yield a number plus and minus 1."""
+    for op, undone in ((ast.Add, ast.Sub), (ast.Sub, ast.Add)):
+        one = isinstance(node, ast.BinOp) and isinstance(node.op, undone) and getattr(node.right, "value", None) == 1
+        yield node.left if one else ast.BinOp(node, op(), ast.Constant(1))
 
 
 def of_dot(editor, node):

@@ -15,6 +15,7 @@ from .suspect import broadcast
 def all_edits(editor, additions):
     """Yield an Edit for each slip there may be in a function; with `additions`, also those that put something in."""
     same, alike = {}, {}  # edits that may be due in several places at once: of an expression, of all means, say
+    every = {}  # whatever is taken along an axis
     for node, statement in editor.statements():
         try:
             found = list(changes(editor, node, statement, additions))
@@ -28,16 +29,20 @@ def all_edits(editor, additions):
                 same.setdefault((kind, what, old), []).append((node, new))
             if kind == "mean or sum" or (kind == "axis" and new.keywords):
                 changed = ", ".join(map(ast.unparse, new.keywords))
-                changed = f"with {changed}" if kind == "axis" else f"as a {new.func.attr}"
+                changed = f"{node.func.attr}(..., {changed})" if kind == "axis" else f"{new.func.attr}(...)"
                 alike.setdefault((kind, node.func.attr, changed), {}).setdefault(id(node), (node, new))
+                if additions and kind == "axis":
+                    every.setdefault((kind, changed.partition("(")[2][5:-1]), {}).setdefault(id(node), (node, new))
     for (kind, what, old), nodes in same.items():
         if len({id(node) for node, _ in nodes}) > 1:
             yield from everywhere_alike(editor, kind, what, old, nodes)
     for (kind, name, changed), pairs in alike.items():
         if len(pairs) > 1:
-            words = f"each {name} {changed}"
-            yield Edit(kind, "", editor, "the whole function", name, words, tuple(pairs.values()))
-    for several in (exchanges, overwritten, sums_of_loops, moves):
+            yield Edit(kind, "", editor, f"{name}, everywhere", f"{name}(...)", changed, tuple(pairs.values()))
+    for (kind, changed), pairs in every.items():
+        if len(pairs) > 1:
+            yield Edit(kind, "", editor, "every sum, mean or maximum", "its axis", changed, tuple(pairs.values()))
+    for several in (exchanges, overwritten, sums_of_loops, moves, *[lines][:additions]):
         with contextlib.suppress(Exception):
             yield from several(editor)
 
@@ -84,6 +89,19 @@ def sums_of_loops(editor):
                 yield Edit("accumulate", "loop", editor, node, node, new, ((node, new),), start)
 
 
+def lines(editor):
+    """Yield an Edit for each line of the body that belongs above or below others."""
+    body = editor.definition.body
+    movable = [place for place, line in enumerate(body) if isinstance(line, (ast.Assign, ast.AugAssign))]
+    for place, other in itertools.permutations(movable, 2):
+        line, down = body[place], other > place
+        if other != place - 1:  # the same as the other line, moved
+            here, there = ("below", "above") if down else ("above", "below")
+            words = f"{here} `{ast.unparse(body[other])}`, not {there} it"
+            inserted = (other + down, ast.unparse(line))
+            yield Edit("move line", "", editor, line, line, words, ((line, ast.Pass()),), inserted)
+
+
 def moves(editor):
     """Yield an Edit for each array factor that stands in another place than it does."""
     places = list(editor.statements())
@@ -105,10 +123,11 @@ def moves(editor):
                 new = with_reduced(other, ast.BinOp(reduced(other), ast.Mult(), parse(form)))
                 yield Edit("move factor", "array", editor, statement, node, new, ((node, new),))
             yield from moved(editor, node, other, statement, form)
-    for (node, factor, other, statement), root in itertools.product(factors, roots):
+    for (node, factor, other, _), root in itertools.product(factors, roots):
         if node not in ast.walk(root) and root not in ast.walk(node):
             new = ast.BinOp(root, ast.Mult(), factor)
-            yield Edit("move factor", "array", editor, statement, root, new, ((node, other), (root, new)))
+            before, after = (f"{ast.unparse(a)}` and `{ast.unparse(b)}" for a, b in ((root, node), (new, other)))
+            yield Edit("move factor", "array", editor, before, before, after, ((node, other), (root, new)))
 
 
 def moved(editor, node, other, statement, words):
@@ -116,6 +135,6 @@ def moved(editor, node, other, statement, words):
     value = editor.value(parse(words))
     for name, place in editor.bindings().items() if value is not None else ():
         if np.ndim(editor.names[name]) and broadcast(value, editor.names[name]) is not None:
-            new = f"{name} * {words}"
-            inserted = (place, f"{name} = {new}")
-            yield Edit("move factor", "array", editor, statement, name, new, ((node, other),), inserted)
+            new, old = f"{name} * {words}", f"{name}` and `{ast.unparse(node)}"
+            inserted, after = (place, f"{name} = {new}"), f"{new}` and `{ast.unparse(other)}"
+            yield Edit("move factor", "array", editor, old, old, after, ((node, other),), inserted)

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from .editor import NUMBERS, parse
-from .edits_of_calls import REDUCTIONS, flip, of_call, orders_of_factors
+from .edits_of_calls import REDUCTIONS, flip, of_axis, of_call, one_off, orders_of_factors
 from .suspect import broadcast
 
 WRAPS = ("np.exp({})", "np.log({})", "np.sqrt({})", "{}**2", "np.tanh({})")
@@ -29,6 +29,7 @@ def changes(editor, node, statement, additions):
         yield from of_atom(editor, node)
     if not additions:
         return
+    yield from regrouped(editor, node)
     if is_scaled(editor, node):
         yield "scale", "", ast.BinOp(ast.Constant(2.0), ast.Mult(), node)
     if atom:
@@ -40,6 +41,8 @@ def changes(editor, node, statement, additions):
                 yield "put a name", "array", parse(other)
     if is_root(node, statement) or is_operand(editor, node):
         yield from insertions(editor, node)
+    if is_root(node, statement) and np.ndim(editor.value(node)) > 1 and not atom:
+        yield "flip axes", "", flip(node)
 
 
 def size_read(editor, node):
@@ -60,10 +63,8 @@ def size_read(editor, node):
 def of_size(editor, node):
     """Yield another axis of the same tensor, that of another tensor, or the sizes unpacked in another order."""
     if isinstance(node, ast.Assign):
-        names = node.targets[0].elts
-        for k, m in itertools.combinations(range(len(names)), 2):
-            order = [names[{k: m, m: k}.get(place, place)] for place in range(len(names))]
-            yield "size", "", ast.Assign([ast.Tuple(order, ast.Store())], node.value)
+        for names in exchanged(node.targets[0].elts):
+            yield "size", "", ast.Assign([ast.Tuple(names, ast.Store())], node.value)
         return
     by_length = isinstance(node, ast.Call)
     array, axis = (node.args[0], 0) if by_length else (node.value.value, editor.value(node.slice))
@@ -73,6 +74,12 @@ def of_size(editor, node):
     for name, value in editor.names.items():
         if -np.ndim(value) <= axis < np.ndim(value) and np.shape(value)[axis] != editor.value(node):
             yield "size", "", parse(f"{name}.shape[{axis}]")
+
+
+def exchanged(names):
+    """Yield the names with each two of them exchanged."""
+    for k, m in itertools.combinations(range(len(names)), 2):
+        yield [names[{k: m, m: k}.get(place, place)] for place in range(len(names))]
 
 
 def of_node(editor, node):
@@ -118,6 +125,77 @@ def of_slice(editor, node):
     if isinstance(node.slice, ast.Slice):
         for lower, upper in ((None, node.slice.upper), (node.slice.lower, None)):
             yield "range", "", ast.Subscript(node.value, ast.Slice(lower, upper, node.slice.step), ast.Load())
+
+
+def regrouped(editor, node):
+    """Yield what puts a bracket, a product, an axis or an index right: a repair alone tries it."""
+    if isinstance(node, ast.BinOp):
+        yield from brackets(node)
+        yield from column(editor, node)
+        if min(np.ndim(editor.value(side)) for side in (node.left, node.right)) > 1:
+            other = {ast.Mult: ast.MatMult, ast.MatMult: ast.Mult}.get(type(node.op))
+            yield from [("transpose", "", ast.BinOp(node.left, other(), node.right))] if other else ()
+        if isinstance(node.op, ast.FloorDiv):
+            yield "drop call", "", ast.BinOp(node.left, ast.Div(), node.right)
+    elif isinstance(node, ast.Attribute) and node.attr == "T" and np.ndim(editor.value(node)) > 2:
+        yield "transpose", "", flip(node.value)
+    elif isinstance(node, ast.Subscript):
+        yield from indices(editor, node)
+    elif isinstance(node, ast.Call):
+        yield from of_axis(editor, node)
+        inner = node.args[0] if len(node.args) == 1 else None
+        if isinstance(inner, ast.BinOp):
+            yield "bracket", "", ast.BinOp(ast.Call(node.func, [inner.left], node.keywords), inner.op, inner.right)
+    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+        for names in exchanged(node.targets[0].elts):
+            yield "exchange", "array", ast.Assign([ast.Tuple(names, ast.Store())], node.value)
+
+
+def brackets(node):
+    """Yield `(a + b) * c` for `a + b * c`, `f(a / b)` for `f(a) / b`, and the other way round."""
+    for inner, other in ((node.left, node.right), (node.right, node.left)):
+
+        def joined(part, first=inner is node.left, other=other):
+            return ast.BinOp(part, node.op, other) if first else ast.BinOp(other, node.op, part)
+
+        if isinstance(inner, ast.BinOp) and type(inner.op) is not type(node.op):
+            yield "bracket", "", ast.BinOp(joined(inner.left), inner.op, inner.right)
+            yield "bracket", "", ast.BinOp(inner.left, inner.op, joined(inner.right))
+        elif isinstance(inner, ast.Call) and len(inner.args) == 1:
+            yield "bracket", "", ast.Call(inner.func, [joined(inner.args[0])], inner.keywords)
+
+
+def column(editor, node):
+    """Yield a vector as a column, beside a matrix."""
+    for vector, matrix in ((node.left, node.right), (node.right, node.left)):
+        if np.ndim(editor.value(vector)) == 1 and np.ndim(editor.value(matrix)) == 2:
+            new = ast.Subscript(vector, parse("x[:, None]").slice, ast.Load())
+            sides = (new, matrix) if vector is node.left else (matrix, new)
+            yield "flip axes", "", ast.BinOp(sides[0], node.op, sides[1])
+
+
+def indices(editor, node):
+    """Yield the index along another axis, a slice up to an index, and slices that end one earlier or later."""
+    array, index = np.ndim(editor.value(node.value)), node.slice
+
+    def at(new):
+        return ast.Subscript(node.value, new, node.ctx)
+
+    if isinstance(index, ast.Tuple) and len(index.elts) == 2:
+        first, second = index.elts
+        yield "flip axes", "", at(ast.Tuple([second, first], ast.Load()))
+        if isinstance(first, ast.Slice) and first.lower is first.upper is None:
+            yield "flip axes", "", at(second)
+    elif array > 1 and not isinstance(index, ast.Tuple):
+        yield "flip axes", "", at(ast.Tuple([ast.Slice(), index], ast.Load()))
+    if isinstance(index, ast.Slice):
+        for bound in filter(None, (index.lower, index.upper)):
+            for new in one_off(bound):
+                lower, upper = (new if old is bound else old for old in (index.lower, index.upper))
+                yield "range", "", at(ast.Slice(lower, upper, index.step))
+    elif isinstance(editor.value(index), (int, np.integer)):
+        for new in (index, *one_off(index)):
+            yield "put a name", "array", at(ast.Slice(None, new))
 
 
 def is_atom(editor, node):
@@ -267,12 +345,13 @@ def ids(editor):
 def insertions(editor, node):
     """Yield the node times, and divided by, the arrays at hand."""
     here = editor.value(node)
-    for other, value in editor.names.items() if isinstance(here, NUMBERS) else ():
+    is_number = isinstance(here, NUMBERS) and np.asarray(here).dtype.kind != "b"
+    for other, value in editor.names.items() if is_number else ():
         forms = [other] if np.ndim(value) and broadcast(value, here) is not None else []
         if np.ndim(value) == 1 and np.ndim(here) > 1 and len(value) == len(here):
             forms.append(f"{other}[:, {', '.join(['None'] * (np.ndim(here) - 1))}]")
         for form in forms:
-            what = editor.kind_of(parse(form)) if form == other else "array"
+            what = editor.kind_of(parse(form))
             yield "add factor", what, ast.BinOp(node, ast.Mult(), parse(form))
             yield "add factor", what, ast.BinOp(node, ast.Div(), parse(form))
 

@@ -11,7 +11,7 @@ from .editor import parse
 from .edits import AS_REPAIR, meaning
 from .suspect import close
 
-LATE = ("rename", "exchange", "overwritten", "put a name", "wrap", "drop call")
+LATE = ("rename", "exchange", "overwritten", "put a name", "wrap", "drop call", "move line")
 LARGEST_NUMBER = 20  # above and below the line of a factor that a person may have lost
 FEW = 3  # a result of fewer entries is right with any factor somewhere
 
@@ -41,8 +41,9 @@ class Repairs:
             if not any(self.wrong <= right for *_, right in self.working):
                 for cause, edit in group:
                     self.try_out(cause, edit)
-        for cause, _, old, new, place in best(self.working, name):
+        for cause, kind, old, new, place in best(self.working, name):
             words = f"without `{old}`" if new == "pass" else f"with `{new}` in place of `{old}`{place}"
+            words = f"with `{old}` {new}" if kind == "move line" else words
             yield cause, f"is right {words}"
 
     def try_out(self, cause, edit):

@@ -164,7 +164,7 @@ def steps_written_out(model, batches, lr):
     for t, (batch, labels) in enumerate(batches, start=1):
         logits, cache = model.forward(batch)
         loss, c = ops.cross_entropy_forward(logits, labels)
-        losses.append(loss)
+        losses.append(loss.item())
         grads = model.backward(ops.cross_entropy_backward(1.0, c), cache)
         for name in live:
             adamw_step(live[name], grads[name], m[name], v[name], t, lr, (0.9, 0.999), 1e-8, 0.01)
@@ -196,7 +196,8 @@ def step_with_the_defaults_spelt_out(model, batches, lr):
     for k in range(len(batches)):
         batch, labels = batches[k]
         logits, cache = model.forward(batch)
-        losses[k], c = ops.cross_entropy_forward(logits, labels)
+        loss, c = ops.cross_entropy_forward(logits, labels)
+        losses[k] = float(loss)
         grads = model.backward(ops.cross_entropy_backward(1, c), cache)
         optimiser.step(dict(reversed(grads.items())))
     return losses

@@ -88,7 +88,7 @@ def init_fixed_seed(d_in, d_out, r, rng, dtype):
     return A.astype(dtype), np.zeros((r, d_out), dtype)
 
 
-@wrong_answer("lora_init", cause="transpose")
+@wrong_answer("lora_init", cause="transpose", also=("shape",))
 def init_as_peft_stores_it(d_in, d_out, r, rng, dtype):
     "The shapes are PEFT's, (r, d_in) and (d_out, r)."
     bound = 1 / math.sqrt(d_in)

@@ -78,7 +78,7 @@ def linear_db_not_summed(dy, cache):
     return dy @ W.T, x.T @ dy, dy
 
 
-@wrong_answer("linear_backward", cause="wrong_cached_value")
+@wrong_answer("linear_backward", cause="wrong_cached_value", also=("ignores_upstream",))
 def linear_forward_once_more(dy, cache):
     "dW is made of the output x W in place of dy."
     x, W = cache

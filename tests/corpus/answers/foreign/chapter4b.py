@@ -8,7 +8,7 @@ def mean(rows):
     return rows.mean(axis=-1, keepdims=True)
 
 
-@wrong_answer("layer_norm_backward", cause="missing_path")
+@wrong_answer("layer_norm_backward", cause="missing_path", also=("missing_term",))
 def norm_statistics_constant(dy, cache):
     "Mean and standard deviation are taken for constants."
     xhat, inverse_std, gamma = cache
@@ -92,7 +92,7 @@ def norm_projection_added(dy, cache):
     return dx, (dy * xhat).sum(axis=0), dy.sum(axis=0)
 
 
-@wrong_answer("layer_norm_backward", cause="wrong_cached_value")
+@wrong_answer("layer_norm_backward", cause="wrong_cached_value", also=("elementwise_factor",))
 def norm_output_in_place_of_xhat(dy, cache):
     "gamma * xhat stands where xhat belongs in dx."
     xhat, inverse_std, gamma = cache
@@ -174,7 +174,7 @@ def norm_by_projection(dy, cache):
 # softmax_backward(dP, P)
 
 
-@wrong_answer("softmax_backward", cause="missing_path", also=("not_accumulated",))
+@wrong_answer("softmax_backward", cause="missing_path", also=("not_accumulated", "missing_term"))
 def softmax_own_score_only(dP, P):
     "Each probability answers to its own score alone."
     return dP * P * (1 - P)

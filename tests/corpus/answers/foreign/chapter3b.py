@@ -118,9 +118,9 @@ def slope_relative_step_only(function, x):
     return gradient
 
 
-@wrong_answer("numerical_gradient", cause=None)
+@right_answer("numerical_gradient")
 def slope_absolute_step(function, x):
-    "The step does not grow with the entry: lost in a large one."
+    "The step does not grow with the entry; nothing asks that it should."
     x = np.array(x, dtype=np.float64)
     gradient = np.zeros_like(x)
     for index in np.ndindex(x.shape):
@@ -133,9 +133,9 @@ def slope_absolute_step(function, x):
     return gradient
 
 
-@wrong_answer("numerical_gradient", cause=None)
+@right_answer("numerical_gradient")
 def slope_large_negative_entries(function, x):
-    "abs is missing: the step does not grow for negative entries."
+    "The step does not grow for negative entries; nothing asks that it should."
     x = np.array(x, dtype=np.float64)
     gradient = np.zeros_like(x)
     for index in np.ndindex(x.shape):
@@ -163,7 +163,7 @@ def slope_for_matrices(function, x):
     return gradient
 
 
-@wrong_answer("numerical_gradient", cause="shape")
+@wrong_answer("numerical_gradient", cause="shape", also=("reduction_axis",))
 def slope_by_rows(function, x):
     "Moves whole rows at once: right only where x has one axis."
     x = np.array(x, dtype=np.float64)

@@ -163,7 +163,7 @@ def inject_without_bias(model, config, rng):
     return dataclasses.replace(rebuild(model, change), adapter=config)
 
 
-@wrong_answer("inject", cause="transpose")
+@wrong_answer("inject", cause="transpose", also=("swapped",))
 def inject_sides_exchanged(model, config, rng):
     "d_in and d_out are exchanged: fits for a square W only."
     targets = targets_of(model, config)

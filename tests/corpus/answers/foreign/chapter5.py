@@ -287,7 +287,7 @@ def lora_back_upstream_in_place(dy, cache):
     return dx + (dz if mask is None else dz * mask), z.T @ du, u.T @ dy
 
 
-@wrong_answer("lora_linear_backward", cause="wrong_cached_value")
+@wrong_answer("lora_linear_backward", cause="wrong_cached_value", also=("elementwise_factor",))
 def lora_back_masked_again(dy, cache):
     "dA is formed with z times the mask, which z has already."
     z, u, W, A, B, scale, mask = cache

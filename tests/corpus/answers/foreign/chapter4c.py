@@ -135,7 +135,7 @@ def attention_back_weights_in_place(dO, cache):
     return dS @ K, dS.swapaxes(2, 3) @ Q, P.swapaxes(2, 3) @ dO
 
 
-@wrong_answer("attention_backward", cause="extra_term")
+@wrong_answer("attention_backward", cause="extra_term", also=("elementwise_factor",))
 def attention_back_hides_by_the_mask(dO, cache):
     "Where dropout took a weight away, dS is set to zero, too."
     Q, K, V, P, mask = cache
@@ -235,7 +235,7 @@ def entropy_without_upstream(dloss, cache):
     return (p - q) * q.any(axis=1, keepdims=True) / divisor
 
 
-@wrong_answer("cross_entropy_backward", cause="constant_factor")
+@wrong_answer("cross_entropy_backward", cause="constant_factor", also=("mean_vs_sum",))
 def entropy_without_divisor(dloss, cache):
     "Not divided by the number of rows."
     p, q, divisor = cache
@@ -257,7 +257,7 @@ def entropy_always_the_mean(dloss, cache):
     return (p - q) * counts * dloss / max(1, np.count_nonzero(counts))
 
 
-@wrong_answer("cross_entropy_backward", cause="constant_factor")
+@wrong_answer("cross_entropy_backward", cause="constant_factor", also=("mean_vs_sum",))
 def entropy_divided_by_all_entries(dloss, cache):
     "A mean over all entries of (p - q)."
     p, q, divisor = cache

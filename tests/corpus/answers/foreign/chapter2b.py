@@ -270,7 +270,7 @@ def attention_visible_of_full_shape_only(Q, K, V, visible=None, mask=None):
     return D @ V, AttentionCache(Q, K, V, P, mask)
 
 
-@wrong_answer("attention_forward", cause="sign")
+@wrong_answer("attention_forward", cause="sign", also=("mask_ignored",))
 def attention_visible_upside_down(Q, K, V, visible=None, mask=None):
     "Hides what is visible."
     S = Q @ K.swapaxes(2, 3) / Q.shape[3] ** 0.5
@@ -293,7 +293,7 @@ def attention_softmax_over_queries(Q, K, V, visible=None, mask=None):
     return D @ V, AttentionCache(Q, K, V, P, mask)
 
 
-@wrong_answer("attention_forward", cause="extra_term")
+@wrong_answer("attention_forward", cause="extra_term", also=("elementwise_factor",))
 def attention_renormalised_after_dropout(Q, K, V, visible=None, mask=None):
     "After dropout the shares are made to sum to one again."
     S = Q @ K.swapaxes(2, 3) / Q.shape[3] ** 0.5

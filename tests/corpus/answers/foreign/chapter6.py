@@ -69,7 +69,7 @@ def adamw_not_corrected(p, g, m, v, t, lr, betas, eps, weight_decay):
     p -= lr * m / (np.sqrt(v) + eps)
 
 
-@wrong_answer("adamw_step", cause="wrong_cached_value")
+@wrong_answer("adamw_step", cause="wrong_cached_value", also=("inplace",))
 def adamw_corrected_means_kept(p, g, m, v, t, lr, betas, eps, weight_decay):
     "The corrected means are written back."
     p *= 1 - lr * weight_decay

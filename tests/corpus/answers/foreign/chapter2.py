@@ -227,7 +227,7 @@ def norm_by_difference_of_squares(x, gamma, beta, eps):
     return gamma * xhat + beta, LayerNormCache(xhat, inverse_std, gamma)
 
 
-@wrong_answer("layer_norm_forward", cause="missing_term")
+@wrong_answer("layer_norm_forward", cause="missing_term", also=("wrong_cached_value",))
 def norm_variance_not_centred(x, gamma, beta, eps):
     "The variance is taken of x, not of the centred rows."
     inverse_std = 1.0 / np.sqrt((x * x).mean(axis=1, keepdims=True) + eps)

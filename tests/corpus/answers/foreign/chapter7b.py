@@ -69,7 +69,7 @@ def combine_scales_in_place(adapters):
     return np.concatenate([A for A, _, _ in adapters], axis=1), np.concatenate([B for _, B, _ in adapters], axis=0)
 
 
-@wrong_answer("combine_adapters", cause="transpose")
+@wrong_answer("combine_adapters", cause="transpose", also=("shape",))
 def combine_wrong_axes(adapters):
     "The As are set one above the other, the Bs side by side."
     A = np.concatenate([scale * A for A, _, scale in adapters], axis=0)

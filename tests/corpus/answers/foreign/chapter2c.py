@@ -4,7 +4,7 @@ from corpus.entries import right_answer, wrong_answer
 # block_forward(block, x, groups)
 
 
-@wrong_answer("block_forward", cause="missing_term")
+@wrong_answer("block_forward", cause="missing_term", also=("missing_path",))
 def block_without_second_sum(block, x, groups):
     "The second half replaces h."
     a, c1 = block.norm1.forward(x)
@@ -15,7 +15,7 @@ def block_without_second_sum(block, x, groups):
     return m, (c1, c2, c3, c4)
 
 
-@wrong_answer("block_forward", cause="missing_term")
+@wrong_answer("block_forward", cause="missing_term", also=("missing_path",))
 def block_without_first_sum(block, x, groups):
     "The first half replaces x."
     a, c1 = block.norm1.forward(x)
