@@ -36,6 +36,8 @@ _HOME = {
     "LoRAConfig": "lora_np.adapt.config",
     "inject": "lora_np.adapt.methods",
     "merge": "lora_np.adapt.methods",
+    "compress_model": "lora_np.adapt.compressed",
+    "decompress_model": "lora_np.adapt.compressed",
 }
 
 __all__ = sorted(_HOME)

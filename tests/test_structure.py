@@ -261,10 +261,12 @@ def everything():
     """Run small models forward and backward with LoRA, and what else has shape comments."""
     import tiny
 
-    from lora_np.compress.low_rank import low_rank_approximation
+    from lora_np.compress import FORMATS, low_rank_approximation
     from lora_np.gradcheck import check
 
-    low_rank_approximation(np.random.default_rng(0).standard_normal((5, 4)), 2)
+    low_rank_approximation(M := np.random.default_rng(0).standard_normal((70, 101)), 2)
+    for form, kind in FORMATS.items():
+        kind.of(M, **({"r": 3} if form == "low_rank" else {})).rows(np.array([5, 1]))
     lnp.load_data("digits")
     for name in ("bert mean head", "gpt hidden", "vit"):
         model, batch = tiny.adapted(name, dropout=0.1), tiny.batch(name)

@@ -9,8 +9,8 @@ class is its layout, so bytes of a GGUF file are used as they are: `Q4_0.from_by
 Byte k of the two-code formats has q_k in its lower half and q_(k+16) in its upper half.
 
 How codes are chosen, as llama.cpp does:
-    Q4_0   of all w the one of largest |w| becomes q = 0: d = -w_max / 8 (its sign says which end of the scale that is),
-           q = min(15, floor(w / d + 8.5)). So |w' - w| <= |d| / 2, but at the other end, where q = 16 does not exist, |d|.
+    Q4_0   the w of largest |w| becomes q = 0, so d = -w / 8 (its sign says which end of the scale that is); then
+           q = min(15, floor(w / d + 8.5)). |w' - w| <= |d| / 2, but |d| at the other end, where q = 16 does not exist.
     Q4_1   d = (max - min) / 15 and m = min, q = floor((w - m) / d + 0.5): |w' - w| <= d / 2.
     Q8_0   d = max |w| / 127, q = round(w / d), halves away from zero: |w' - w| <= d / 2.
 To each comes the rounding of d and m to float16, 2^-11 of their size: codes are chosen with the d before it.
@@ -62,14 +62,15 @@ class Blocks(FrozenMatrix):
 
     @classmethod
     def of(cls, M):
-        blocks = cls.coded(in_blocks(float_matrix(M, cls.__name__), SIZE))  # (R, B)
+        dtype, M = float_matrix(M, cls.__name__)
+        blocks = cls.coded(in_blocks(M, SIZE))  # (R, B)
         if any(not np.isfinite(blocks[name]).all() for name in blocks.dtype.names if name != "q"):
             raise ValueError(f"a scale of {cls.__name__} is float16, which ends at 65,504; this matrix needs more.")
-        return cls(blocks, columns=M.shape[1], dtype=M.dtype)
+        return cls(blocks, columns=M.shape[1], dtype=dtype)
 
     def decoded(self, rows):
         blocks = self.blocks[rows]
-        return self.numbers(blocks).reshape(len(blocks), -1)[:, : self.columns]
+        return self.numbers(blocks).reshape(len(blocks), blocks.shape[1] * SIZE)[:, : self.columns]
 
 
 class Q4_0(Blocks):
@@ -83,10 +84,8 @@ class Q4_0(Blocks):
 
     @staticmethod
     def numbers(blocks):
-        numbers = from_halves(blocks["q"])  # (R, B, 32)
-        numbers -= 8
-        numbers *= wide(blocks["d"])
-        return numbers
+        steps = (from_halves(blocks["q"]) - np.uint8(8)).view(np.int8)  # (R, B, 32)
+        return np.multiply(steps, wide(blocks["d"]), dtype=np.float32)
 
 
 class Q4_1(Blocks):
@@ -100,10 +99,9 @@ class Q4_1(Blocks):
 
     @staticmethod
     def numbers(blocks):
-        numbers = from_halves(blocks["q"])  # (R, B, 32)
-        numbers *= wide(blocks["d"])
-        numbers += wide(blocks["m"])
-        return numbers
+        w = np.multiply(from_halves(blocks["q"]), wide(blocks["d"]), dtype=np.float32)  # (R, B, 32)
+        w += wide(blocks["m"])
+        return w
 
 
 class Q8_0(Blocks):
@@ -137,11 +135,8 @@ def in_halves(codes):
 
 
 def from_halves(q):
-    """Return the codes (R, B, 32) that lie in bytes (R, B, 16), as floats."""
-    numbers = np.empty((*q.shape[:-1], SIZE), np.float32)
-    numbers[..., :16] = q & 15
-    numbers[..., 16:] = q >> 4
-    return numbers
+    """Return the codes (R, B, 32) that lie in bytes (R, B, 16)."""
+    return np.concatenate([q & 15, q >> 4], axis=-1)
 
 
 def filled(layout, q, **floats):

@@ -30,7 +30,7 @@ class Int8(FrozenMatrix):
 
     @classmethod
     def of(cls, M):
-        dtype, M = M.dtype, float_matrix(M, "int8")
+        dtype, M = float_matrix(M, "int8")
         scale = np.abs(M).max(axis=1, keepdims=True) / np.float32(127)  # (R, 1)  (1)
         q = np.rint(M / np.where(scale, scale, 1)).clip(-127, 127).astype(np.int8)  # (R, C)  (2)
         return cls(q, scale, columns=M.shape[1], dtype=dtype)

@@ -18,6 +18,7 @@ over a compressed base can be proven. There is none of the matrix itself: it is 
 import dataclasses
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class FrozenMatrix:
     transposed: bool = False  # whether M^T is meant
 
     __array_ufunc__ = None  # NumPy leaves `x @ W` and `x + W` to the methods below
+    flags = SimpleNamespace(writeable=False)  # as an array has them
     ndim = 2
 
     def __post_init__(self):
@@ -102,7 +104,7 @@ class FrozenMatrix:
     def __rmatmul__(self, x):
         x = np.asarray(x)
         if not x.ndim or x.shape[-1] != self.shape[0]:
-            raise ValueError(f"x @ W needs as many columns of x as W has rows, but they are {x.shape} and {self.shape}.")
+            raise ValueError(f"x @ W needs x (..., d_in) and W (d_in, d_out), but they are {x.shape} and {self.shape}.")
         return (self.times_transposed if self.transposed else self.times)(x)
 
     def rows(self, ids):
@@ -123,6 +125,12 @@ class FrozenMatrix:
 
     def __add__(self, other):  # W + scale * A B, of a merge
         return self.dense() + other
+
+    def __sub__(self, other):
+        return self.dense() - other
+
+    def __rsub__(self, other):
+        return other - self.dense()
 
     def __mul__(self, other):
         return self.dense() * other
@@ -145,9 +153,9 @@ def unwritable(array):
 
 
 def float_matrix(M, what):
-    """Return M (R, C) in float32, out of which codes are made: a model in float64 gets the same ones."""
+    """Return the dtype of M (R, C), and M in float32, of which codes are made: in float64 they would be others."""
     check_matrix(M, what)
-    return M.astype(np.float32, copy=False)
+    return M.dtype, M.astype(np.float32, copy=False)
 
 
 def check_matrix(M, what):
@@ -163,5 +171,4 @@ def in_blocks(M, size):
     """Return M (R, C) in blocks along its rows, (R, ceil(C / size), size), the last one filled up with zeros."""
     R, C = M.shape
     count = -(-C // size)
-    padded = M if C == count * size else np.pad(M, ((0, 0), (0, count * size - C)))
-    return padded.reshape(R, count, size)
+    return np.pad(M, ((0, 0), (0, count * size - C))).reshape(R, count, size)

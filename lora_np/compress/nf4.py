@@ -17,9 +17,9 @@ A block of 64 numbers of a row has one scale, its largest size:
 
 Double quantisation. The a of a block in float32 would be half a bit a number. They are alike, and go to 8 bits:
     (2)  mean of all a of the matrix, subtracted; in blocks of 256 of them s = max |a - mean|
-    (3)  code = the nearest of 256 values to (a - mean) / s. These are floating point in 8 bits: for each decade 10^-i, i = 6 to 0,
-         twice as many values as for the one below, in the middle of equal parts of it: +-10^-i (0.1 + 0.9 (k + 1/2) / 2^(6-i)),
-         k = 0 to 2^(6-i) - 1; with 0 and 1 that makes 256. So small differences keep their digits.
+    (3)  code = the nearest of 256 values to (a - mean) / s. They are a floating point of 8 bits: each decade 10^-i, for
+         i = 0 to 6, is cut into 2^(6-i) equal parts, whose middles are values: +-10^-i (0.1 + 0.9 (k + 1/2) / 2^(6-i))
+         for k = 0 to 2^(6-i) - 1; with 0 and 1 that makes 256. So small differences keep their digits.
     (4)  a' = s value + mean,  w' = a' level
 A number takes 4 + 8/64 + 32/(64 * 256) = 4.127 bits, 7.75 times less than in float32.
 
@@ -56,8 +56,8 @@ def dynamic_values():
     return np.sort(np.concatenate([-positive, [0.0], positive, [1.0]])).astype(np.float32)
 
 
-LEVELS = levels()  # (16,)
-VALUES = dynamic_values()  # (256,)
+LEVELS = levels()
+VALUES = dynamic_values()
 # Byte -> its two levels, the first number's code in the upper half. Seen as one item of 8 bytes, they are looked up at
 # once, and 30 times as fast as rows of two.
 PAIRS = np.stack([np.repeat(LEVELS, 16), np.tile(LEVELS, 16)], axis=1).view(np.uint64).reshape(256)
@@ -74,7 +74,8 @@ class NF4(FrozenMatrix):
 
     @classmethod
     def of(cls, M):
-        w = in_blocks(float_matrix(M, "nf4"), BLOCK)  # (R, B, 64)
+        dtype, M = float_matrix(M, "nf4")
+        w = in_blocks(M, BLOCK)  # (R, B, 64)
         a = np.abs(w).max(axis=-1)  # (R, B)  (1)
         codes = nearest(w / np.where(a, a, 1)[..., None], LEVELS)  # (R, B, 64)
         mean = np.float32(math.fsum(a.flat) / a.size)  # (2), the same whatever the order
@@ -84,16 +85,15 @@ class NF4(FrozenMatrix):
         s = np.abs(rest).max(axis=1)  # (G,)
         scales = nearest(rest / np.where(s, s, 1)[:, None], VALUES)  # (3)
         scales = scales.reshape(-1)[: a.size].reshape(a.shape)  # (R, B)
-        return cls(codes[..., ::2] << 4 | codes[..., 1::2], scales, s, mean[None], columns=M.shape[1], dtype=M.dtype)
+        return cls(codes[..., ::2] << 4 | codes[..., 1::2], scales, s, mean[None], columns=M.shape[1], dtype=dtype)
 
     def decoded(self, rows):
-        codes, scales = self.codes[rows], self.scales[rows]
-        R, B = scales.shape
-        places = np.arange(self.scales.size).reshape(self.scales.shape)[rows]  # (R, B)
-        a = VALUES[scales] * self.outer[places // OUTER_BLOCK] + self.mean  # (R, B)  (4)
-        w = PAIRS.take(codes).view(np.float32)  # (R, B, 64)
+        codes, (R, B) = self.codes[rows], self.scales.shape
+        places = B * np.arange(R)[rows][:, None] + np.arange(B)  # (n, B)
+        a = VALUES[self.scales[rows]] * self.outer[places // OUTER_BLOCK] + self.mean  # (n, B)  (4)
+        w = PAIRS.take(codes).view(np.float32)  # (n, B, 64)
         w *= a[..., None]
-        return w.reshape(R, -1)[:, : self.columns]
+        return w.reshape(len(a), B * BLOCK)[:, : self.columns]
 
 
 def nearest(numbers, values):

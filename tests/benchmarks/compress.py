@@ -1,7 +1,7 @@
 """What compressed matrices cost: bytes, error, and the time of products beside those of the dense matrix.
 
-    python tests/benchmarks/compress.py                    one thread: OPENBLAS_NUM_THREADS=1
-    python tests/benchmarks/compress.py --bands            which size of a band is the quickest
+python tests/benchmarks/compress.py                    one thread: OPENBLAS_NUM_THREADS=1
+python tests/benchmarks/compress.py --bands            which size of a band is the quickest
 """
 
 import argparse
@@ -49,7 +49,9 @@ def main():
                 ratios = [mine / theirs for mine, theirs in zip(seconds(M, x, dy), dense)]
                 band = f"  bands of {matrix.BAND_BYTES >> 10} kB" if args.bands else ""
                 share = M.nbytes / W.nbytes
-                print(f"  {name:<9} {share:6.1%} of the bytes, error {error:.4f}  {ratios[0]:5.2f} {ratios[1]:5.2f}{band}")
+                print(
+                    f"  {name:<9} {share:6.1%} of the bytes, error {error:.4f}  {ratios[0]:5.2f} {ratios[1]:5.2f}{band}"
+                )
 
 
 if __name__ == "__main__":
