@@ -46,7 +46,7 @@ def compress_model(
         "low_rank" : the nearest matrix of rank `r`.
         "pruned" : the share `density` of the numbers is kept, the largest (0.5); bytes, not time.
     target_modules : list of str, str or None
-        Which linear maps, by PEFT's rules for names; None: all but the head.
+        Which linear maps, by PEFT's rules for names; None or "all-linear": all but the head.
     embeddings : bool
         The table of words, too; of GPT-2 it is the output as well.
     **options
@@ -57,11 +57,22 @@ def compress_model(
     ValueError
         If there is no such form, a name matches nothing or what is trained or compressed already, an option is missing
         or unknown, or a matrix cannot be had in this form.
+
+    Examples
+    --------
+    >>> import numpy as np, lora_np as lnp
+    >>> base = lnp.load_pretrained("digits")
+    >>> small = lnp.compress_model(base, "nf4")
+    >>> lora = lnp.inject(small, lnp.LoRAConfig(r=4), np.random.default_rng(0))
+    >>> [sum(a.nbytes for a in lnp.parameters(model).values()) for model in (base, small)]
+    [544552, 88040]
+    >>> lnp.count_parameters(small).total == lnp.count_parameters(base).total
+    True
     """
     if form not in FORMATS:
         raise ValueError(f"matrices are compressed to one of {', '.join(FORMATS)}, but form is {form!r}.")
     nodes = {path: node for path, node in walk(model) if has_matrix(node)}
-    if target_modules is None:
+    if target_modules in (None, "all-linear"):
         chosen = [path for path, node in nodes.items() if path not in DENSE and "W" not in node.trainable]
     else:
         names = {path: hf_names(model, path, node) for path, node in nodes.items()}
@@ -70,6 +81,8 @@ def compress_model(
         if not isinstance(getattr(model.embeddings, "word", None), Embedding):
             raise ValueError("embeddings=True compresses the table of words, but this model has none.")
         chosen.append("embeddings.word")
+    if not chosen:
+        raise ValueError("nothing is left to compress: all linear maps of this model are trained.")
 
     def change(path, node):
         if path not in chosen:

@@ -24,11 +24,11 @@ Source: https://github.com/ggml-org/ggml, src/ggml-common.h (`block_q4_0`, ...) 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from lora_np.compress.matrix import FrozenMatrix, float_matrix, in_blocks
 
 SIZE = 32
-DTYPE = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,7 +40,7 @@ class Blocks(FrozenMatrix):
     BLOCK = np.dtype([])
 
     @classmethod
-    def from_bytes(cls, data, shape, dtype=DTYPE):
+    def from_bytes(cls, data: bytes | np.ndarray, shape: tuple[int, int], dtype: DTypeLike = np.float32):
         """Return the matrix (R, C) whose blocks are these bytes; memory that cannot be written is not copied.
 
         Parameters

@@ -12,7 +12,7 @@ files of models, in bitsandbytes and in GGUF. `x @ W` is (2) and the backward's 
 (V, d) is held as it stands, a word a row: looking words up makes their rows alone, and a tied head, x table^T, is (2).
 
 The numbers that a format gives are the matrix: a float64 copy of a model computes with exactly them, so that gradients
-over a compressed base can be proven. There is none of the matrix itself: it is frozen, and cannot be written.
+over a compressed base can be proven. The matrix itself gets none: it is frozen, and cannot be written.
 """
 
 import dataclasses
@@ -29,9 +29,9 @@ BAND_BYTES = 2**19  # of the floats of one band: measured, see tests/benchmarks/
 class FrozenMatrix:
     """What stands in the place of an array that is only multiplied with: `x @ W`, `dy @ W.T`, `table[ids]`.
 
-    A format is a subclass. Its fields that are arrays are what it holds, each with M's rows along its first axis, or
-    it finds its rows itself; `decoded(rows)` gives rows of M, of which a slice or integers are asked, in floats, and
-    the classmethod `of(M)` makes one. In sums, products with numbers and functions of NumPy it acts as `dense()`.
+    A format is a subclass: its fields that are arrays are what it holds, the first with M's rows along its first axis;
+    the classmethod `of(M)` makes one, and `decoded(rows)` gives rows of M, a slice of them or integers, in floats. In
+    sums and other products it acts as its `dense()`, which `np.asarray` makes of it; NumPy's ufuncs refuse it.
     """
 
     columns: int  # C
@@ -57,16 +57,16 @@ class FrozenMatrix:
         return len(next(iter(self.parts().values())))
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         return (self.row_count(), self.columns)[:: -1 if self.transposed else 1]
 
     @property
-    def size(self):
+    def size(self) -> int:
         """How many numbers it stands for, as of an array."""
         return math.prod(self.shape)
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """How many bytes it takes."""
         return sum(array.nbytes for array in self.parts().values())
 
@@ -107,7 +107,7 @@ class FrozenMatrix:
             raise ValueError(f"x @ W needs x (..., d_in) and W (d_in, d_out), but they are {x.shape} and {self.shape}.")
         return (self.times_transposed if self.transposed else self.times)(x)
 
-    def rows(self, ids):
+    def rows(self, ids: np.ndarray | slice) -> np.ndarray:
         """Return rows as an array, for integers (N,) or a slice."""
         if not self.transposed:
             return self.taken(ids)
@@ -115,7 +115,7 @@ class FrozenMatrix:
 
     __getitem__ = rows
 
-    def dense(self):
+    def dense(self) -> np.ndarray:
         """Return the whole matrix as an array."""
         M = self.taken(slice(None))
         return np.ascontiguousarray(M.T if self.transposed else M)

@@ -102,6 +102,7 @@ def test_what_is_compressed():
     ours, theirs = lnp.parameters(base), lnp.parameters(model)
     assert all(theirs[name] is array for name, array in ours.items() if name not in chosen | {"embeddings.word.table"})
     assert not compressed_names(base)
+    assert compressed_names(lnp.compress_model(base, "int8", "all-linear")) == linear
     image = lnp.compress_model(tiny.build("vit"), "int8", ["embeddings.projection"])
     assert compressed_names(image) == {"embeddings.projection.W"}
 
@@ -207,6 +208,7 @@ def test_what_cannot_be_compressed():
         ("nf4 does not take the options", lambda: lnp.compress_model(base, "nf4", bits=3)),
         ("low_rank does not take the options", lambda: lnp.compress_model(base, "low_rank")),
         (r"layer\.0\.attention\.query\.W: a matrix .* has ranks", lambda: lnp.compress_model(base, "low_rank", r=99)),
+        ("nothing is left", lambda: lnp.compress_model(lnp.unfreeze(base, "layer"), "int8")),
         ("this model has none", lambda: lnp.compress_model(tiny.build("vit"), "int8", embeddings=True)),
     ):
         with pytest.raises(ValueError, match=words):
