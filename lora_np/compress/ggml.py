@@ -52,13 +52,13 @@ class Blocks(FrozenMatrix):
             To compute in.
         """
         R, C = shape
-        count, given = -(-C // SIZE), memoryview(data).nbytes
+        count, given = -(-C // SIZE), len(np.frombuffer(data, np.uint8))
         if given != R * count * cls.BLOCK.itemsize:
             raise ValueError(
                 f"a {cls.__name__} matrix of {R} x {C} takes {R} x {count} blocks of {cls.BLOCK.itemsize} bytes,"
                 f" {R * count * cls.BLOCK.itemsize} in all, but {given} were given."
             )
-        return cls(np.frombuffer(data, cls.BLOCK).reshape(R, count), columns=C, dtype=dtype)
+        return cls(np.frombuffer(data, cls.BLOCK).reshape(R, count), columns=C, dtype=np.dtype(dtype))
 
     @classmethod
     def of(cls, M):

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-BAND_BYTES = 2**19  # of the floats of one band: measured, see tests/benchmarks/compress.py
+BAND_BYTES = 2**19  # of the floats of one band; larger ones gain nothing (tests/benchmarks/compress.py --bands)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -58,7 +58,8 @@ class FrozenMatrix:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return (self.row_count(), self.columns)[:: -1 if self.transposed else 1]
+        R, C = self.row_count(), self.columns
+        return (C, R) if self.transposed else (R, C)
 
     @property
     def size(self) -> int:
