@@ -107,6 +107,14 @@ def test_what_is_compressed():
     assert compressed_names(image) == {"embeddings.projection.W"}
 
 
+def test_a_row_is_an_output_of_a_map_and_a_word_of_a_table():
+    base = freeze(tiny.build("bert mean head", np.float32))
+    dense, held = (lnp.parameters(m) for m in (base, lnp.compress_model(base, "int8", embeddings=True)))
+    for name in compressed_names(lnp.compress_model(base, "int8", embeddings=True)):
+        sizes = np.abs(dense[name]).max(axis=0 if name.endswith(".W") else 1)
+        assert np.allclose(held[name].scale[:, 0], sizes / 127, rtol=1e-6), name
+
+
 def ends(model):
     return [path for path, node in walk(model.layer[0]) if hasattr(node, "W")]
 
@@ -172,7 +180,12 @@ def test_an_adapter_knows_its_compressed_base(tmp_path):
     lnp.save_adapter(lora, tmp_path)
     again = lnp.load_adapter(lnp.compress_model(dense, "nf4"), tmp_path)
     assert np.array_equal(outputs(again, "bert mean head"), outputs(lora, "bert mean head"))
-    for other in (dense, lnp.compress_model(dense, "int8"), lnp.compress_model(dense, "nf4", ["query"])):
+    name = "layer.1.attention.key.W"
+    moved = with_arrays(dense, {name: 1.5 * lnp.parameters(dense)[name]})  # the same codes, in larger steps
+    for other in (
+        dense,
+        *(lnp.compress_model(*given) for given in ((dense, "int8"), (dense, "nf4", ["query"]), (moved, "nf4"))),
+    ):
         with pytest.raises(ValueError, match="was trained on other weights or settings than these"):
             lnp.load_adapter(other, tmp_path)
 

@@ -89,6 +89,8 @@ def test_pruned_keeps_the_largest_as_they_are():
     assert np.abs(M[kept]).min() >= np.abs(M[~kept]).max()
     assert W.nbytes == R * -(-C // 8) + 8 * R + 4 * W.kept.size
     assert np.array_equal(Pruned.of(M, density=1.0).dense(), M)
+    alike = np.where(np.arange(200) % 3, 0.5, -0.5).reshape(10, 20)
+    assert np.array_equal(Pruned.of(alike, density=0.3).dense() != 0, np.arange(200).reshape(10, 20) < 60)
 
 
 def test_low_rank_is_the_nearest():
