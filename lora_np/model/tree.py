@@ -171,7 +171,6 @@ def unfreeze(model: Node, names: str | Iterable[str]) -> Node:
         If a name matches nothing, or an array that stays frozen under an adapter, or is compressed.
     """
     fixed = {join(path, name) for path, node in walk(model) for name in getattr(node, "FROZEN", ())}
-    small = {name for name, array in parameters(model).items() if isinstance(array, FrozenMatrix)}
     known, chosen = [name for name in parameters(model) if name not in fixed], set()
     for name in [names] if isinstance(names, str) else names:
         if name in fixed:
@@ -182,12 +181,13 @@ def unfreeze(model: Node, names: str | Iterable[str]) -> Node:
                 f"unfreeze found no parameter or node named {name!r};"
                 f" {nearest(name, [*known, *(p for p, _ in walk(model) if p)])}"
             )
-        for key in small.intersection(found):
-            raise ValueError(
-                f"{name!r} names {key}, which is compressed and never trained; train an adapter over it, name other"
-                " arrays ('*.b'), or make the model dense by decompress_model."
-            )
         chosen.update(found)
+    for key, array in parameters(model).items():
+        if key in chosen and isinstance(array, FrozenMatrix):
+            raise ValueError(
+                f"{key} is compressed and never trained; train an adapter over it, name other arrays ('*.b'), or make"
+                " the model dense by decompress_model."
+            )
 
     def change(path, node):
         trainable = tuple(name for name in arrays(node) if name in node.trainable or join(path, name) in chosen)

@@ -1,7 +1,6 @@
 """Models of compressed matrices compute what their dense twins compute, and adapters over them are as before."""
 
 import dataclasses
-import re
 
 import numpy as np
 import pytest
@@ -98,8 +97,7 @@ def ends(model):
 def test_nothing_of_it_is_trained():
     model = small("bert mean head", "int8", np.float32)
     for name in ("all", "layer.0", "layer.0.attention.query.W", "embeddings", "*.W"):
-        words = rf"{re.escape(name)}' names \S+, which is compressed and never trained"
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=r"(\.W|\.table) is compressed and never trained"):
             lnp.unfreeze(model, name)
     biases = lnp.unfreeze(model, "*.b")
     assert all(name.endswith(".b") for name in lnp.parameters(biases, trainable_only=True))
