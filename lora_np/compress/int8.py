@@ -11,7 +11,7 @@ codes and scales (its threshold for outliers, which concerns x and not W, is not
 
 C bytes a row and 4 for the scale: a quarter of float32.
 
-Source: Dettmers et al. 2022, "LLM.int8()", arXiv:2208.07339, section 2.1 (vector-wise quantisation).
+Source: Dettmers et al. 2022, "LLM.int8()", arXiv:2208.07339, section 3.1 (vector-wise quantisation).
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@
 No other choice of n numbers is nearer to M in the Frobenius norm: what is lost is the sum of w^2 over the others.
 
 Bytes, not time. A product of ordinary arrays multiplies zeros as fast as any number, so here a band is filled with its
-zeros again and nothing is gained; a format of indices, with which products skip zeros, pays below one in ten or so. How
+zeros again and nothing is gained; only products that go from index to index skip zeros, and pay where few are left. How
 it is stored decides the bytes: 1 bit for each and 32 for each kept number beat 32 for all below a density of 31/32; two
 indices of 32 bits for each kept number, as in a list of (row, column, value), only below 1/3.
 
