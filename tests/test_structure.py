@@ -267,10 +267,12 @@ def everything():
     import tiny
     from adapt.test_methods import METHODS, as_differentiated, frozen, trained, with_ours
 
-    from lora_np.compress.low_rank import low_rank_approximation
+    from lora_np.compress import FORMATS, low_rank_approximation
     from lora_np.gradcheck import check
 
-    low_rank_approximation(np.random.default_rng(0).standard_normal((5, 4)), 2)
+    low_rank_approximation(M := np.random.default_rng(0).standard_normal((70, 101)), 2)
+    for form, kind in FORMATS.items():
+        kind.of(M, **({"r": 3} if form == "low_rank" else {})).rows(np.array([5, 1]))
     lnp.load_data("digits")
     models = [(name, tiny.adapted(name, dropout=0.1)) for name in ("bert mean head", "gpt hidden", "vit")]
     for method in METHODS.values():

@@ -160,7 +160,8 @@ def merge(model: Transformer) -> Transformer:
     """Return a new, wholly frozen model with the same outputs, but for rounding, and linear nodes in the places of the
     adapted ones; what was not trained is shared.
 
-    LoRA's weight is W + scale * A B; the sum is taken in float64 and rounded once.
+    LoRA's weight is W + scale * A B; the sum is taken in float64 and rounded once. Over a compressed W it is an
+    ordinary array, where PEFT would compress it again.
 
     Parameters
     ----------

@@ -3,10 +3,48 @@
 With W = U diag(s) V^T, s_1 >= s_2 >= ... >= 0, no matrix of rank r is nearer to W in the Frobenius norm than the sum of
 the first r terms s_k u_k v_k^T; its distance is sqrt(s_{r+1}^2 + s_{r+2}^2 + ...).
 
+In the place of a weight, the two thin factors A (R, r) and B (r, C) of M hold r (R + C) numbers for R C, and a product
+multiplies as much less: x M = (x A) B and x M^T = (x B^T) A^T. Below r = R C / (R + C), half the side of a square, both
+are won. The one format that is faster than what it replaces, and the coarsest: weights have no small rank (chapter 1).
+
 Source: Eckart and Young 1936, "The approximation of one matrix by another of lower rank", Psychometrika 1.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+
+from lora_np.compress.matrix import FrozenMatrix, check_matrix
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LowRank(FrozenMatrix):
+    """A matrix of rank r, as the product of two thin ones."""
+
+    A: np.ndarray  # (R, r)
+    B: np.ndarray  # (r, C)
+
+    @classmethod
+    def of(cls, M, r):
+        """Return the matrix of rank r that is nearest to M (R, C)."""
+        check_matrix(M, "low_rank")
+        A, B = low_rank_approximation(M, r)
+        return cls(A, B, columns=M.shape[1], dtype=M.dtype)
+
+    def factors(self):
+        return self.A.astype(self.dtype, copy=False), self.B.astype(self.dtype, copy=False)
+
+    def times(self, x):
+        A, B = self.factors()
+        return x @ A @ B
+
+    def times_transposed(self, x):
+        A, B = self.factors()
+        return x @ B.T @ A.T
+
+    def decoded(self, rows):
+        A, B = self.factors()
+        return A[rows] @ B
 
 
 def low_rank_approximation(W, r):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_np.adapt.methods import is_adapted
+from lora_np.compress import FrozenMatrix
 from lora_np.files import (
     about,
     check_fields,
@@ -227,12 +228,14 @@ def save_model(model: Transformer, folder: str | os.PathLike) -> None:
     Raises
     ------
     ValueError
-        If the model still has an adapter, a number is not finite, or a head.json of something else lies in the folder.
+        If the model still has an adapter, a number is not finite, a matrix is compressed, or a head.json of something
+        else lies in the folder.
     """
     if is_adapted(model):
         raise ValueError(
             "this model has an adapter; merge it first to save a whole model, or save the adapter by save_adapter."
         )
+    check_dense(model)
     check_finite(parameters(model))
     tensors, dtype = in_dtype_of(model.config, file_tensors(model))
     settings = ("model_type", *architectures.of(model.config).needed)
@@ -306,9 +309,18 @@ def in_dtype_of(config, tensors):
     return ({**tensors, **halves}, said) if same else (tensors, own)
 
 
+def check_dense(model):
+    for name, array in parameters(model).items():
+        if isinstance(array, FrozenMatrix):
+            raise ValueError(
+                f"{name} is compressed ({array!r}), but a model's file holds floats; save decompress_model(model), of"
+                " the same numbers, or save what was compressed, and compress it again after loading."
+            )
+
+
 def check_finite(arrays_):
     for name, array in arrays_.items():
-        if not np.isfinite(array).all():
+        if not np.isfinite(np.asarray(array)).all():
             raise ValueError(
                 f"{name} holds NaN or infinity, and no file was written; go back to an earlier state of the training"
                 " (a lower learning rate, a checkpoint)."

@@ -1,8 +1,9 @@
 """A model is a tree of plain dataclasses; these functions walk it and build changed copies.
 
 In a node, a field that holds an array is a parameter, a field that holds a node (or a tuple of nodes) is a child, and
-the rest is settings. A path such as `layer.0.attention.query.W` names fields from the root down. Nothing here changes
-a node: each function returns a new tree that shares what it did not change.
+the rest is settings. In an array's place may stand a compressed one (`lora_np/compress`), which is never trained. A
+path such as `layer.0.attention.query.W` names fields from the root down. Nothing here changes a node: each function
+returns a new tree that shares what it did not change.
 """
 
 import dataclasses
@@ -14,6 +15,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
+
+from lora_np.compress import FrozenMatrix
 
 Node = TypeVar("Node")  # whatever was given comes back: a Transformer, a block, a linear map
 
@@ -33,7 +36,7 @@ def values(node):
 
 def arrays(node):
     """Return the node's own parameters by field name."""
-    return {name: value for name, value in values(node).items() if isinstance(value, np.ndarray)}
+    return {name: value for name, value in values(node).items() if isinstance(value, (np.ndarray, FrozenMatrix))}
 
 
 def children(node):
@@ -78,6 +81,8 @@ def rebuild(node, change, path=""):
 def parameters(model, trainable_only: bool = False) -> dict[str, np.ndarray]:
     """Return the live arrays of a model by name, in order: no copies, an optimiser writes into them.
 
+    A compressed matrix stands there as such; `numpy.asarray` makes an array of it.
+
     Parameters
     ----------
     model : node
@@ -109,7 +114,8 @@ def flatten(nested, path=""):
 def count_parameters(model) -> ParameterCount:
     """Return how many numbers a model holds, and how many of them are trained: `(total, trainable)`.
 
-    An array that stands in several places, as an adapter's may, counts once.
+    An array that stands in several places, as an adapter's may, counts once; a compressed matrix as many as it stands
+    for, and its bytes are its `nbytes`.
     """
     distinct = ({id(a): a.size for a in parameters(model, only).values()} for only in (False, True))
     return ParameterCount(*(sum(sizes.values()) for sizes in distinct))
@@ -180,6 +186,8 @@ def named(model, names, who, fixed=()):
 
 def locked(array):
     """Return the array read-only and owning its memory: a view of writable memory could be unlocked again."""
+    if isinstance(array, FrozenMatrix):
+        return array
     array = array if array.flags.owndata else array.copy()
     array.flags.writeable = False
     return array
@@ -203,10 +211,16 @@ def unfreeze(model: Node, names: str | Iterable[str]) -> Node:
     Raises
     ------
     ValueError
-        If a name matches nothing, or an array that stays frozen under an adapter.
+        If a name matches nothing, or an array that stays frozen under an adapter, or is compressed.
     """
     fixed = {join(path, name) for path, node in walk(model) for name in never_trained(node)}
     chosen = named(model, names, "unfreeze", fixed)
+    for key, array in parameters(model).items():
+        if key in chosen and isinstance(array, FrozenMatrix):
+            raise ValueError(
+                f"{key} is compressed and never trained; train an adapter over it, name other arrays ('*.b'), or make"
+                " the model dense by decompress_model."
+            )
 
     def change(path, node):
         trainable = tuple(name for name in arrays(node) if name in node.trainable or join(path, name) in chosen)
@@ -269,7 +283,8 @@ def settings(node):
 def fingerprint(model, skip=()):
     """Return a hash of what a model computes with: weights, in float32, and settings such as the number of heads.
 
-    An adapter does not count, nor does dropout: a base keeps its own under them.
+    An adapter does not count, nor does dropout: a base keeps its own under them. A compressed matrix counts by what it
+    holds, whatever dtype it computes in.
 
     Parameters
     ----------
@@ -283,7 +298,12 @@ def fingerprint(model, skip=()):
             digest.update(f"{path} {settings(node)} ".encode())
         for name in getattr(node, "FROZEN", arrays(node)):
             array, name = getattr(node, name), join(path, name)
-            if array is not None and not lies_in(name, skip):
-                digest.update(f"{name} {array.shape} ".encode())
+            if array is None or lies_in(name, skip):
+                continue
+            digest.update(f"{name} {array.shape} ".encode())
+            if isinstance(array, FrozenMatrix):
+                digest.update(f"{type(array).__name__} {array.transposed} ".encode())
+                digest.update(b"".join(part.tobytes() for part in array.parts().values()))
+            else:
                 digest.update(np.ascontiguousarray(array, "<f4"))
     return digest.hexdigest()

@@ -29,7 +29,7 @@ def fit(what, spec, *arrays, **sizes):
     ValueError
         Naming all shapes and dtypes.
     """
-    if fits(spec, *[(a.shape, a.dtype) if isinstance(a, np.ndarray) else a is None for a in arrays], **sizes):
+    if fits(spec, *[(a.shape, a.dtype) if is_array(a) else a is None for a in arrays], **sizes):
         return
     for (name, _, optional), array in zip(parts(spec), arrays):
         if not is_float(array) and not (optional and array is None):
@@ -66,8 +66,13 @@ def parts(spec):
     return tuple((name, None if text == "..." else re.findall(r"\w+", text), bool(no)) for name, text, no in found)
 
 
+def is_array(value):
+    """Return whether it is an array, or a compressed matrix, which multiplies as one and can be had `dense()`."""
+    return isinstance(value, np.ndarray) or hasattr(value, "dense")
+
+
 def is_float(value):
-    return isinstance(value, np.ndarray) and is_computed_with(value.dtype)
+    return is_array(value) and is_computed_with(value.dtype)
 
 
 def is_computed_with(dtype):
@@ -76,7 +81,7 @@ def is_computed_with(dtype):
 
 
 def described(value):
-    if isinstance(value, np.ndarray):
+    if is_array(value):
         return f"{value.shape} {value.dtype}"
     return "None" if value is None else f"of type {type(value).__name__}"
 

@@ -40,7 +40,8 @@ def bytes_by_kind(model, optimiser, sequences, max_tokens=None):
     lengths = [len(sequence) for sequence in sequences]
     piece = [sequences[k] for k in split_by_tokens(lengths, pieces_of(lengths, max_tokens))[0]]
     _, cache = model.forward(Batch.of(piece), np.random.default_rng(0))  # with the masks of dropout
-    weights = {id(array): array for array in map(owner, parameters(model).values())}
+    parts = (part for array in parameters(model).values() for _, part in leaves(array) if isinstance(part, np.ndarray))
+    weights = {id(array): array for array in map(owner, parts)}
     held = {id(array): array for array in (owner(leaf) for _, leaf in leaves(cache) if isinstance(leaf, np.ndarray))}
     trained = parameter_bytes(model, trainable_only=True)
     return {
@@ -54,6 +55,7 @@ def bytes_by_kind(model, optimiser, sequences, max_tokens=None):
 
 
 def parameter_bytes(model, trainable_only=False):
+    """Return the bytes that parameters take, compressed ones as they are; `count_parameters` counts numbers."""
     return sum(array.nbytes for array in parameters(model, trainable_only).values())
 
 

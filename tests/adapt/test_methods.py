@@ -283,6 +283,17 @@ def two_on_one_base_do_not_disturb_each_other(method, name, _):
     assert not any(np.shares_memory(a, b) for a, b in zip(*mine))
 
 
+def it_adapts_a_compressed_base_as_a_dense_one(method, name, _):
+    base, found = lnp.compress_model(frozen(name), "int8"), []
+    for one in (base, lnp.decompress_model(base)):  # the same numbers
+        model = trained(method, one)
+        output, cache = model.forward(batch_for(name), np.random.default_rng(0))
+        merged = np.zeros(1) if isinstance(method.dense, str) else outputs(lnp.merge(model), name)
+        found.append([output, merged, *model.backward(output, cache).values()])
+    assert all(distance(*pair) <= 1e-10 for pair in zip(*found) if pair[1].any())
+    assert lnp.count_parameters(fresh(method, base)) == lnp.count_parameters(fresh(method, one))
+
+
 def a_configuration_says_how_and_one_that_does_not_fit_is_refused(method, name, folder):
     """A model's nodes say whether it is adapted, its configuration says how; a file is written by both."""
     base = frozen(name)
@@ -367,6 +378,7 @@ CHECKS = (
     the_base_is_untouched,
     two_on_one_base_do_not_disturb_each_other,
     what_its_nodes_share_is_one_array,
+    it_adapts_a_compressed_base_as_a_dense_one,
     a_configuration_says_how_and_one_that_does_not_fit_is_refused,
     a_file_with_a_value_of_another_kind_is_refused,
 )

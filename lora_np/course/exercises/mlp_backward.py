@@ -54,7 +54,7 @@ extra_term: what comes past the MLP belongs to the block; here it is added alrea
 constant_factor: the upstream gradient that enters down is dy as it is
     mlp.down.backward(dy, => mlp.down.backward(2 * dy,
 wrong_derivative: here gelu is applied to the gradient; what multiplies dbent is its slope at wide
-    ops.gelu_backward(dbent, c_gelu) => ops.gelu_forward(da)[0]
+    ops.gelu_backward(dbent, c_gelu) => ops.gelu_forward(dbent)[0]
 wrong_cached_value: gelu_backward gives a gradient already; the chain rule does not multiply by dbent once more
     ops.gelu_backward(dbent, c_gelu) => dbent * ops.gelu_backward(dbent, c_gelu)
 wrong_derivative: this is the slope of the form with tanh, an approximation; the forward took the exact one
