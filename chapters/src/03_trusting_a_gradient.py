@@ -181,7 +181,7 @@ print(f"order 4 {order_four(cube, 2.0, 0.1):.3f}")
 # ### Exercise: choose the step ({{choose_step}})
 #
 # Write `choose_step(order)`. It returns the $h$ at which the error is about least, in float64, for a formula of the
-# given order. Leave out constant factors such as 2 or $p$.
+# given order. Use $\varepsilon$ itself, `np.finfo(float).eps`, and leave out constant factors such as 2 or $p$.
 
 
 # %% exercise="choose_step"
@@ -304,7 +304,7 @@ for p, formula in formulas.items():
 # %% [markdown]
 # ### Exercise: the numerical gradient ({{numerical_gradient}})
 #
-# Write `numerical_gradient(function, x)`. `x` is an array of any shape, and `function(x)` is a number. Return the
+# Write `numerical_gradient(function, x)`. `x` is a float64 array of any shape, and `function(x)` is a number. Return the
 # gradient, an array shaped like `x`, by central differences of order 4. Leave `x` as you found it.
 
 

@@ -1091,8 +1091,8 @@ assert report.ok, report
 # ### Exercise: `never_trained` ({{never_trained}})
 #
 # `never_trained(model)` returns a list of names out of `lnp.parameters(model, trainable_only=True)`, in any order, and
-# leaves the model as it is. It gets any vision transformer with several tokens. Either find the names by trial, or see
-# why, and go by the names.
+# leaves the model as it is. It gets any vision transformer with several tokens, the class token among them. Either find
+# the names by trial, or see why, and go by the names.
 #
 # For a trial: `lnp.astype(model, np.float64)` is a copy in which zero, but for rounding, is far from any real gradient.
 # Images can be random: `lnp.Batch.of(rng.standard_normal((2, patches, pixels)))` holds two, with `pixels =

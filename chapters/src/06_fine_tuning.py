@@ -234,10 +234,11 @@ for path in list(targets)[:6]:
 #
 # ### Exercise: inject ({{inject}})
 #
-# Return a new model with a `LoRALinear` at each target. Draw $A$ and $B$ with `lora_init(d_in, d_out, r, rng, dtype)`,
-# and take the scale from `lora_scale(r, lora_alpha, use_rslora)`. The new model's field `adapter` must hold the config;
-# `dataclasses.replace(model, adapter=config)` returns such a model. The config has the fields `r`, `lora_alpha`,
-# `use_rslora` and `lora_dropout`, the probability of dropout.
+# Return a new model with a `LoRALinear` at each target. Target by target, in the order of `targets_of`, draw $A$ and
+# $B$ with `lora_init(d_in, d_out, r, rng, dtype)`, in the dtype of W, and take the scale from `lora_scale(r,
+# lora_alpha, use_rslora)`. The new model's field `adapter` must hold the config; `dataclasses.replace(model,
+# adapter=config)` returns such a model. The config has the fields `r`, `lora_alpha`, `use_rslora` and `lora_dropout`,
+# the probability of dropout.
 
 
 # %% exercise="inject"
@@ -418,10 +419,10 @@ assert share > 0.6
 #
 # ### Exercise: `bitfit` ({{bitfit}})
 #
-# The given model is frozen. Return a new one in which every bias is trained, and nothing else;
-# `lnp.unfreeze(model, names)` makes it. Which arrays are biases? All that are added, and
-# multiply nothing, in the linear maps, in the head, and in the layer norms. (What stands for a place or for the class
-# token in `embeddings` is no bias.)
+# The given model is frozen. Return a new one in which every bias is trained, and nothing else; `lnp.unfreeze(model,
+# names)` makes it. Which arrays are biases? All that are added, and multiply nothing, in the linear maps (that of
+# `embeddings`, too), in the head, and in the layer norms. (The tables of `embeddings`, for a place or for the class
+# token, are no biases.)
 
 
 # %% exercise="bitfit"

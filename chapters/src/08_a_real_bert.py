@@ -105,8 +105,8 @@ for id_ in ids:
 #
 # ### Exercise: `pool_mean_forward` ({{pool_mean_forward}})
 #
-# Return `y` (S, d), the mean over all pieces of each of the S sentences, in the order in which they lie in `x`; and the
-# cache `PoolCache(groups, rows)`, with `rows` the number of rows of x.
+# Return `y` (S, d), the mean over all pieces of each of the S sentences, in the order of `groups`, which is that of the
+# rows of `x`; and the cache `PoolCache(groups, rows)`, with `rows` the number of rows of x.
 
 
 # %% exercise="pool_mean_forward"
@@ -352,10 +352,10 @@ assert 0.7 < shares["head"] < 0.8 and shares["LoRA"] > shares["head"] + 0.03
 #
 # ### Exercise: `paired_comparison` ({{paired_comparison}})
 #
-# `first` and `second` are boolean arrays: is the model right on each sentence? Return two numbers. The first is by how
-# much the share that the first model gets right, of all sentences, is larger than the second's; below 0 if it is
-# smaller. The other is $p$: the chance of a split as uneven as the one seen, or more, if both were equally good. Where
-# the split is even, or the two never differ, it is 1.
+# `first` and `second` are boolean arrays: is the model right on each sentence? Return two numbers. The first is a
+# difference: the share of all sentences that the first model gets right, less the share that the second gets right. The
+# other is $p$: the chance of a split as uneven as the one seen, or more, if both were equally good. Where the split is
+# even, or the two never differ, it is 1.
 #
 # `math.comb(n, k)` counts the ways to choose k of n. Such numbers get long: keep them whole, and divide once, at the
 # end.
