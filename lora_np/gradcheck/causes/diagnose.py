@@ -58,8 +58,8 @@ def repairs_of(suspect):
 
     def candidates():
         for cause, edit in repairs(suspect.backward, *arguments()):
-            times_upstream = edit.kind == "add factor" and getattr(edit.after.right, "id", None) == suspect.upstream
-            yield "ignores_upstream" if times_upstream else cause, edit
+            factor = getattr(getattr(edit.after, "right", None), "id", None) if edit.kind == "add factor" else None
+            yield "ignores_upstream" if factor == suspect.upstream else cause, edit
 
     return Repairs(
         suspect.given,

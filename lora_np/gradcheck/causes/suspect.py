@@ -230,6 +230,7 @@ def broadcast(a, b):
 def derivative(suspect, name, cause):
     """Inside the derivative of a function that acts entry by entry, every slip is a wrong derivative."""
     inside = ("missing_term", "missing_path", "extra_term", "constant_factor", "elementwise_factor")
+    inside += ("factor_order",) if suspect.linear else ()
     if cause not in inside or ratio(suspect.given[name], suspect.truth(name)) is not None:
         return cause
     return "wrong_derivative" if suspect.is_entrywise(name) else cause
