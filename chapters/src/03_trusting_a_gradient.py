@@ -304,7 +304,7 @@ for p, formula in formulas.items():
 # %% [markdown]
 # ### Exercise: the numerical gradient ({{numerical_gradient}})
 #
-# Write `numerical_gradient(function, x)`. `x` is a float64 array of any shape, and `function(x)` is a number. Return the
+# Write `numerical_gradient(function, x)`. `x` is a float64 array of any shape, `function(x)` a number. Return the
 # gradient, an array shaped like `x`, by central differences of order 4. Leave `x` as you found it.
 
 
