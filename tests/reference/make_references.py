@@ -31,6 +31,7 @@ from safetensors.numpy import load_file, save_file
 from torch.nn import functional as F
 
 import lora_np as lnp
+from lora_np.adapt.methods import METHODS, registered
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # the tests hold the comparisons
@@ -605,6 +606,46 @@ def measure(inputs):
                 yield f"by lora_np, {what}: {who}", error, models.TOLERANCE[np.float64]
 
 
+MINILM = {
+    "model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12,
+    "intermediate_size": 1536, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+}  # fmt: skip
+COUNTED = {  # method: its configuration, on a model of MiniLM's sizes
+    "LoRA": {"r": 8, "target_modules": QUERY_VALUE},
+    "DoRA": {"r": 8, "target_modules": QUERY_VALUE},
+    "IA3": {},
+    "VeRA": {"r": 256, "target_modules": QUERY_VALUE},
+    "LoHa": {"r": 8, "target_modules": QUERY_VALUE},
+    "LoKr": {"r": 8, "decompose_factor": 8, "target_modules": QUERY_VALUE},
+}
+
+
+def of_methods(rows):
+    """Return what the page on the methods says: each one's numbers, and how near it comes to PEFT in float64."""
+    rng, found = np.random.default_rng(0), {}
+    base = lnp.with_head(lnp.bert(MINILM, rng=rng), labels=2, pooling="mean", rng=rng)
+    of_adapter = {
+        name: registered(
+            "config", lnp.load_adapter(lnp.load_pretrained(HERE / name.split("/")[0]), HERE / name).adapter
+        )
+        for name in ADAPTERS
+    }
+    for name, method in METHODS.items():
+        own = [adapter for adapter, kind in of_adapter.items() if kind is method]
+        errors = [error for what, error, _ in rows if "float64" in what and what.split(",")[0] in own]
+        config = method.config(**COUNTED[name])
+        found[name] = {
+            "config": method.config.__name__,
+            "starts_as": method.starts_as,
+            "settings": COUNTED[name],
+            "trained": lnp.count_parameters(lnp.inject(base, config, rng)).trainable,
+            "models": sorted({adapter.split("/")[0] for adapter in own}),
+            "largest error": float(f"{max(errors):.1e}"),
+        }
+    return found
+
+
 def attempt(function, name, *others):
     """Return {what: error} of a comparison; if it raises, it says why, and its error is infinite."""
     try:
@@ -637,6 +678,7 @@ def main():
     versions = {module.__name__: module.__version__ for module in (torch, transformers, peft, np)}
     results = {
         "versions": {"python": platform.python_version(), **versions},
+        "methods": of_methods(rows),
         "largest relative errors, max|a - b| / max|b|": {what: float(f"{error:.1e}") for what, error, _ in rows},
     }
     (HERE / "results.json").write_text(json.dumps(results, indent=2).replace("Infinity", '"not possible"') + "\n")
