@@ -344,7 +344,7 @@ def executed(book, path, folder=HERE):
     book.metadata = nbformat.from_dict(METADATA)
     for cell, source in zip(book.cells, shown):
         cell.source = source
-        if "not right yet" in outputs_of(cell) and cell.id.startswith("check-"):
+        if ": not right yet" in outputs_of(cell) and cell.id.startswith("check-"):
             raise SystemExit(f"a solution is not right:\n{outputs_of(cell)}")
         for output in cell.get("outputs", ()):
             data = output.get("data", {})

@@ -113,7 +113,8 @@ def check(name: str, function: Callable, forward: Callable | None = None, hint: 
         remember(name)
         try:
             if file := keep(name, function):
-                verdict.more = en.kept(file, sorted(imported(name) & all_exercises().keys()))
+                missing = {other for other in imported(name) & all_exercises().keys() if kept(other) is None}
+                verdict.more = en.kept(file, sorted(missing))
         except NotKept as reason:
             verdict.more = en.NOT_KEPT.format(reason=reason)
     print(verdict)

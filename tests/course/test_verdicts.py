@@ -1,5 +1,6 @@
 """Kinds of mistakes, each of which a verdict names by its cause, in words that lead to the place."""
 
+import dataclasses
 import functools
 import math
 from typing import NamedTuple
@@ -9,6 +10,8 @@ import pytest
 
 import lora_np as lnp
 from lora_np import ops
+from lora_np.adapt.lora import LoRALinear
+from lora_np.model.tree import rebuild
 from lora_np.ops.attention import AttentionCache
 from lora_np.ops.cross_entropy import CrossEntropyCache
 from lora_np.ops.gelu import GeluCache
@@ -261,3 +264,16 @@ def test_a_partial_of_a_function_of_ours_is_no_answer():
     assert "the function of lora_np itself" in str(
         lnp.course.check("gelu_forward", functools.partial(ops.gelu_forward))
     )
+
+
+def test_a_field_that_is_no_number_is_said_as_it_is():
+    """A sentence that expects a number ended in a traceback: hf stood where dropout belongs."""
+
+    def exchanged(model, config, rng):
+        def change(_, node):
+            return dataclasses.replace(node, dropout=node.hf) if isinstance(node, LoRALinear) else node
+
+        return rebuild(lnp.inject(model, config, rng), change)
+
+    verdict = lnp.course.check("inject", exchanged)
+    assert not verdict.ok and "dropout is 'encoder.layer.0." in str(verdict), verdict

@@ -1,5 +1,7 @@
 """English: a sentence for each kind of finding."""
 
+import string
+
 import numpy as np
 
 from lora_np.gradcheck import CAUSES
@@ -25,11 +27,21 @@ def kept(file, borrowed):
     return f"kept in {file}, for the chapters to come{more}"
 
 
+class Shown(string.Formatter):
+    """Puts values into sentences; what is no number, where one is expected, as Python writes it."""
+
+    def format_field(self, value, spec):
+        try:
+            return super().format_field(value, spec)
+        except (TypeError, ValueError):
+            return f"{value!r:.60}"
+
+
 def tell(finding, exercise):
     """Return the sentence of a finding; the exercise's own words come first."""
     _, words = exercise.kinds.get(finding.kind) or (None, SENTENCES[finding.kind])
     values = {"name": finding.argument, **finding.values}
-    return words(**values) if callable(words) else words.format(**values)
+    return words(**values) if callable(words) else Shown().format(words, **values)
 
 
 def described(value):
