@@ -239,7 +239,9 @@ def check_neutral(given, free, where="", way_out="leave it out", kind=PeftOption
     for name in options(kind):
         neutral = getattr(kind, name)
         if name in given and name not in free and given[name] not in (*EMPTY, neutral):
-            raise ValueError(f"{where}{name} = {given[name]!r} is not supported here, only {neutral!r} is; {way_out}.")
+            others = [getattr(below, name) for below in kind.__subclasses__() if getattr(below, name) != neutral]
+            only = " or ".join(map(repr, dict.fromkeys([neutral, *others])))
+            raise ValueError(f"{where}{name} = {given[name]!r} is not supported here, only {only} is; {way_out}.")
 
 
 def check_names(option, value, may_be_pattern=True):

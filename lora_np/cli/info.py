@@ -47,8 +47,9 @@ def show_adapter(folder):
     method = method_in(config)
     own = {name: config[name] for name in own_settings(method.config) if is_number(config.get(name))}
     line(method.name, ", ".join(f"{name} = {value}" for name, value in own.items()))
-    numbers = sum(map(math.prod, file.shapes.values()))
-    line("trained", f"{numbers:,} numbers in {len(file)} arrays, {size(folder_bytes(folder))} on disk")
+    shared = {name for name, _ in method.shared.tensors.values()} if method.shared else set()
+    trained = [math.prod(shape) for name, shape in file.shapes.items() if name not in shared]
+    line("trained", f"{sum(trained):,} numbers in {len(trained)} arrays, {size(folder_bytes(folder))} on disk")
     show_shapes("tensor", {name.removeprefix("base_model.model."): shape for name, shape in file.shapes.items()})
 
 

@@ -199,7 +199,7 @@ def test_lora_config_with_use_dora_is_dora():
     assert lnp.LoRAConfig(use_dora=True, exact_gradient=True).exact_gradient
     for given, words in (
         ({"use_dora": True, "lora_bias": True}, "lora_bias = True is not supported"),
-        ({"use_dora": "yes"}, "use_dora = 'yes' is not supported"),
+        ({"use_dora": "yes"}, "use_dora = 'yes' is not supported here, only False or True is"),
         ({"use_dora": True, "exact_gradient": 1}, "exact_gradient must be true or false, but it is 1"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -12,6 +12,7 @@ import lora_np as lnp
 from lora_np.adapt import vera
 from lora_np.adapt.methods import adapted_nodes
 from lora_np.adapt.vera import vera_linear_backward, vera_linear_forward
+from lora_np.cli.commands import main
 from lora_np.gradcheck import check
 from lora_np.model.tree import with_arrays
 
@@ -245,3 +246,10 @@ def test_an_option_without_meaning_is_refused_by_name(option, words):
     ((name, _),) = option.items()
     with pytest.raises(ValueError, match=f"{name} must be {words}, but it is"):
         lnp.VeraConfig(**option)
+
+
+def test_info_counts_what_is_trained_and_not_what_is_shared(tmp_path, capsys):
+    model = lnp.inject(tiny.build("bert"), lnp.VeraConfig(r=3), np.random.default_rng(0))
+    lnp.save_adapter(model, tmp_path)
+    assert main(["info", str(tmp_path)]) == 0
+    assert f"{lnp.count_parameters(model).trainable:,} numbers in 8 arrays" in capsys.readouterr().out
