@@ -185,7 +185,8 @@ print("which rows belong together:", arranged.groups)
 #
 # ### Exercise: `layer_norm_forward` ({{layer_norm_forward}})
 #
-# Write `layer_norm_forward(x, gamma, beta, eps)`. It returns y and the cache.
+# Write `layer_norm_forward(x, gamma, beta, eps)`. It returns y and the cache. A row may lie far from 0, all of it near
+# 10,000, say: y must keep its digits there.
 
 
 # %% exercise="layer_norm_forward"

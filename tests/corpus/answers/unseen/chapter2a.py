@@ -184,7 +184,7 @@ def norm_each_row(x, gamma, beta, eps):
     return y, LayerNormCache(xhat, inverse_std, gamma)
 
 
-@right_answer("layer_norm_forward")
+@wrong_answer("layer_norm_forward", cause=None)  # right, until the text asked for digits far from 0
 def norm_by_moments(x, gamma, beta, eps):
     d = x.shape[1]
     m1 = x.sum(axis=1, keepdims=True) / d
