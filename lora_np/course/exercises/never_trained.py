@@ -43,7 +43,7 @@ BRANCHES = {
 
 
 def draw(rng, dtype, trial):
-    model = frozen_model(rng, dtype, num_hidden_layers=(2, 1, 3, 2, 2, 2)[trial])
+    model = frozen_model(rng, dtype, num_hidden_layers=(6, 1, 3, 2, 2, 2)[trial])
     if trial == 4:  # B is zero, and so is dA: in the first step alone
         return {"model": lnp.inject(model, config(trial), rng)}
     if trial == 2:  # so faint that all gradients are small
