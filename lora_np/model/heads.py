@@ -42,10 +42,10 @@ class ClassifierHead:
     pooler: LinearNode | None
     classifier: LinearNode | None  # None: the pooled rows are the output
     pooling: str
-    activation: str = "tanh"
+    pooler_activation: str = "tanh"
     trainable: tuple[str, ...] = ()
     pool = property(lambda self: POOLING[self.pooling])
-    bend = property(lambda self: BENDS[self.activation])
+    bend = property(lambda self: BENDS[self.pooler_activation])
 
     def forward(self, x, batch, rng=None):
         h, c_pool = self.pool[0](x, batch.groups)  # (1)
