@@ -392,7 +392,7 @@ def check_method(name, folder):
             check(METHODS[name], model, folder / check.__name__ / model)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS[:2], pytest.param(MODELS[2], marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_what_it_declares(name, check, model, tmp_path):
@@ -445,6 +445,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.thorough
 def test_a_broken_method_is_found(what, tmp_path, monkeypatch):
     changes, where = BROKEN[what]
     monkeypatch.setitem(METHODS, "LoRA", dataclasses.replace(lora.LORA, **changes))

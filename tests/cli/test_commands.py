@@ -345,6 +345,7 @@ def test_a_rate_that_explodes_is_one_sentence_without_warnings(capsys):
     assert "not finite at step" in text
 
 
+@pytest.mark.thorough
 def test_the_rate_counts_the_images_that_there_are(capsys):
     assert main(["finetune", *QUICK, "--batch-size", "5000", "--out", "large"]) == 0
     assert main(["finetune", *QUICK, "--batch-size", "1000", "--out", "exact"]) == 0
@@ -484,6 +485,7 @@ def test_unknown_commands_and_options_exit_with_2():
         assert stop.value.code == 2
 
 
+@pytest.mark.thorough
 def test_two_runs_at_once_take_two_folders(tmp_path):
     processes = [start("finetune", *QUICK) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]

@@ -44,7 +44,14 @@ def read_until(process, word):
 
 
 @posix
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("SIGTERM", 143),
+        pytest.param("SIGHUP", 129, marks=pytest.mark.thorough),
+        pytest.param("SIGINT", 130, marks=pytest.mark.thorough),
+    ],
+)
 def test_a_signal_saves_the_work_even_if_it_comes_twice(name, code, tmp_path):
     """`timeout` and container runtimes send SIGTERM, some of them twice; it ended the run and lost the work."""
     process = start("finetune", *QUICK, "--epochs", "60", "--out", "run")

@@ -153,6 +153,7 @@ def other_tokenizer(folder):
         ),
     ],
 )
+@pytest.mark.thorough
 def test_a_run_does_not_go_on_over_other_data_or_another_base(change, named, place, tmp_path, monkeypatch, capsys):
     """It went on, and ended with 0."""
     shutil.copytree(place, "own")
@@ -182,6 +183,7 @@ def test_a_run_does_not_go_on_over_other_data_or_another_base(change, named, pla
         ({"target_modules": [5]}, "target_modules = [5]"),
     ],
 )
+@pytest.mark.thorough
 def test_options_that_were_changed_by_hand_are_named(changes, named, monkeypatch, capsys):
     begin([*IMAGES, "--out", "run"], monkeypatch)
     edit_json(Path("run/run.json"), **changes)
@@ -284,6 +286,7 @@ def test_damaged_metrics_are_named(before, capsys):
     assert "metrics.json has before = " in error_of(capsys, "info", "run")
 
 
+@pytest.mark.thorough
 def test_damaged_images_are_named(capsys):
     """A header is read as Python, so a damaged one failed in the ways of Python's tokenizer, or asked for 233 TiB."""
     np.save("right.npy", np.zeros((2, 8, 8)))

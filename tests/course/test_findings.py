@@ -130,6 +130,7 @@ def wrong_answers():
         yield exercise.name, lambda *arguments: arguments[0].no_such_thing
 
 
+@pytest.mark.thorough
 def test_in_other_words_the_verdicts_are_the_same(monkeypatch):
     """In a language of one word, `check` finds the same: no sentence is searched for a word."""
 

@@ -45,6 +45,7 @@ def test_the_suites_cover_every_cause_and_name_each_entry_once():
 
 
 @pytest.mark.parametrize(("suite", "least"), [("seen", 0.8), ("foreign", 0.9), ("unseen", 0.75)])
+@pytest.mark.thorough
 def test_most_causes_are_named(suite, least):
     """A sample: the whole takes minutes; see the table."""
     entries = SUITES[suite].wrong[::20]

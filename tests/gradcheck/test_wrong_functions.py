@@ -274,6 +274,7 @@ class TestLargeArrays:
         assert "2000 of 2000 entries" in report.failures["x"][0]
 
     @pytest.mark.parametrize("entry", range(0, 4200, 600))
+    @pytest.mark.thorough
     def test_wrong_in_one_entry(self, entry):
         def change(dx):
             dx.flat[entry] *= -1
