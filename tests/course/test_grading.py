@@ -95,7 +95,7 @@ def test_what_is_released_leads_to_no_solution(stem):
 def test_each_exercise_is_released_with_its_text():
     book = released(build.grading(SOURCES["03_trusting_a_gradient"]))
     place = next(k for k, cell in enumerate(book.cells) if cell.id == "choose_step")
-    assert book.cells[place - 1].source.startswith("### Exercise: choose the step")
+    assert book.cells[place - 1].source.startswith("### Exercise 1: choose the step")
     assert book.cells[place].source.split("\n")[2:] == [
         "    # YOUR CODE HERE",
         '    raise NotImplementedError("replace this line")',

@@ -40,7 +40,7 @@ EDITS = {
     "accumulate": "attention: queries from the last key",
     "range": "convolution: last column of the kernel missed",
     "drop term": "linear: weight decay in the gradient",
-    "add factor": "tanh: as of the sigmoid",
+    "add factor": "attention: p in front forgotten",
     "rename": "dropout: dropped taken for kept",
     "exchange": "rope: sine and cosine unpacked in the other order",
     "overwritten": "rope: even ones already overwritten",
