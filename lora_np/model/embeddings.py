@@ -38,6 +38,11 @@ class TokenEmbeddings:
                 f"a sequence has {longest} tokens, but the model has {places} positions; cut it (max_length) or use"
                 " smaller images."
             )
+        if self.first and (batch.content == self.first - 1).any():
+            raise ValueError(
+                f"a sequence holds the id {self.first - 1}, which is padding to this model and takes no position; there"
+                " is no padding here, give each sequence without it."
+            )
         if self.type is None:
             check_no_types(batch)
         return batch

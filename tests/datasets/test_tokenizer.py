@@ -187,3 +187,16 @@ def test_the_real_tokenizer():
     assert all((row[0], row[-1]) == (101, 102) and row.max() < 30522 for row in ids)
     assert tokenizer.truncated(dev.inputs, 20) == sum(len(row) > 20 for row in ids)
     assert [len(tokenizer(["word " * 20_000], length)[0]) for length in (None, 512)] == [128, 512]
+
+
+def test_the_positions_of_padding_are_no_room_for_a_text(tmp_path):
+    """RoBERTa's first token takes the row after that of padding: of 11 rows 9 are left."""
+    lnp.save_model(tiny.build("roberta", np.float32), tmp_path)
+    write_tokenizer(tmp_path)
+    tokenizer, text = lnp.load_tokenizer(tmp_path), " ".join(["good"] * 20)
+    assert len(tokenizer([text])[0]) == tokenizer.longest == 9
+    lnp.load_pretrained(tmp_path).forward(lnp.Batch.of([np.full(9, 5)]))
+    with pytest.raises(ValueError, match="between 3 and 9"):
+        tokenizer([text], 10)
+    with pytest.raises(ValueError, match="has 10 tokens, but the model has 9 positions"):
+        lnp.load_pretrained(tmp_path).forward(lnp.Batch.of([np.full(10, 5)]))

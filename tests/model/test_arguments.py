@@ -239,3 +239,18 @@ def test_numbers_of_numpy_are_numbers():
     assert model.head.classifier.W.shape == (12, 2)
     assert lnp.with_dropout(model, np.float32(0.5)).layer[0].dropout == 0.5
     assert len(lnp.bert({**tiny.BERT, "num_hidden_layers": np.int32(3)}).layer) == 3
+
+
+def test_padding_in_a_sequence_is_refused_where_it_takes_no_position():
+    """transformers counts the positions of RoBERTa past it: we would compute something else."""
+    with pytest.raises(ValueError, match="holds the id 1, which is padding to this model"):
+        tiny.build("roberta").forward(lnp.Batch.of([np.array([4, 5]), np.array([7, 1, 1])]))
+
+
+@pytest.mark.parametrize("pad", [None, 1])
+def test_an_id_of_padding_that_is_not_said_is_the_familys(pad):
+    model = lnp.roberta({**tiny.ROBERTA, "pad_token_id": pad}, rng=np.random.default_rng(0))
+    assert model.embeddings.first == 2
+    assert lnp.roberta({**tiny.ROBERTA, "pad_token_id": 0}, rng=np.random.default_rng(0)).embeddings.first == 1
+    with pytest.raises(ValueError, match="up to pad_token_id = 10 are of padding"):
+        lnp.roberta({**tiny.ROBERTA, "pad_token_id": 10}, rng=np.random.default_rng(0))

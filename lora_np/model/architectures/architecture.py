@@ -56,7 +56,10 @@ class Architecture:
 
     def first_position(self, config):
         """Return the row of the table of positions that a text's first token takes."""
-        return 0 if self.padding is None else config.get("pad_token_id", self.padding) + 1
+        if self.padding is None:
+            return 0
+        given = config.get("pad_token_id")
+        return (self.padding if given is None else given) + 1
 
     def qualified(self, name, prefix):
         """Return a tensor's or module's name in a class whose base lies under `prefix`."""
@@ -89,6 +92,9 @@ class Architecture:
         for name, value in self.fixed.items():
             if config.get(name, value) not in (value, None):
                 raise ValueError(f"{where} has {name} = {shown(config[name])}; only {value!r} is supported here.")
+        if self.padding is not None and self.first_position(config) >= config["max_position_embeddings"]:
+            words = f"the rows of positions up to pad_token_id = {config.get('pad_token_id')} are of padding"
+            raise ValueError(f"{where}: {words}, so max_position_embeddings leaves none for a text.")
         if config.get("image_size", 0) % config.get("patch_size", 1):
             words = f"patches of {config['patch_size']} do not fill images of {config['image_size']}"
             raise ValueError(f"{where}: {words}.")
