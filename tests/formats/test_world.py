@@ -1045,3 +1045,18 @@ def test_other_values_are_refused_by_name(word, value):
 def test_a_word_that_peft_does_not_have_is_refused(word):
     with pytest.raises((TypeError, ValueError), match=word):
         lnp.LoRAConfig(r=2, **{word: 1})
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ({"task_type": "SEQ_CLS"}, ["classifier"]),
+        ({"modules_to_save": ["classifier"]}, ["classifier"]),
+        ({"modules_to_save": ["classifier.out_proj"]}, ["classifier.out_proj"]),
+    ],
+)
+def test_a_head_of_two_maps_is_one_module_to_peft_if_both_are_trained(given, written, tmp_path):
+    """PEFT would wrap a module that it has wrapped already."""
+    config = lnp.LoRAConfig(r=2, target_modules=["query"], **given)
+    lnp.save_adapter(lnp.inject(loaded("roberta_cls"), config, np.random.default_rng(0)), tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["modules_to_save"] == written

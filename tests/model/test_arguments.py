@@ -254,3 +254,10 @@ def test_an_id_of_padding_that_is_not_said_is_the_familys(pad):
     assert lnp.roberta({**tiny.ROBERTA, "pad_token_id": 0}, rng=np.random.default_rng(0)).embeddings.first == 1
     with pytest.raises(ValueError, match="up to pad_token_id = 10 are of padding"):
         lnp.roberta({**tiny.ROBERTA, "pad_token_id": 10}, rng=np.random.default_rng(0))
+
+
+def test_a_new_classifier_on_the_old_map_below_it_keeps_its_activation(tmp_path):
+    model = lnp.with_head(tiny.build("electra"), 3, "pooler", np.random.default_rng(0))
+    lnp.save_model(model, tmp_path)
+    again = lnp.load_pretrained(tmp_path, np.float64)
+    assert np.array_equal(*(one.forward(tiny.batch("electra"))[0] for one in (model, again)))
