@@ -8,6 +8,7 @@ returns a new tree that shares what it did not change.
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -26,12 +27,19 @@ class ParameterCount(NamedTuple):
     trainable: int
 
 
+@functools.cache
+def fields_of(kind):
+    """Return the names of a node's fields, in order, and none for what is no node; each class is asked once."""
+    names = tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
+    return names if hasattr(kind, "trainable") else ()
+
+
 def is_node(value):
-    return dataclasses.is_dataclass(value) and hasattr(value, "trainable")
+    return bool(fields_of(type(value)))
 
 
 def values(node):
-    return {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    return {name: getattr(node, name) for name in fields_of(type(node))}
 
 
 def arrays(node):
