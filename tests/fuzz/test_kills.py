@@ -103,13 +103,13 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(child, unb
 
 
 def test_kills_while_the_results_are_written(child, unbroken, tmp_path):
-    """All steps are saved; a kill at each fifth event of what comes then."""
+    """All steps are saved; a kill at each ninth event of what comes then."""
     folder, count = tmp_path / "run", 1
     child(signal.SIGKILL, 300, "finetune", "run", 0.0, *going_on(folder), cwd=tmp_path)
     while not (folder / "metrics.json").exists():
         code, shown = child(signal.SIGKILL, count, "finetune", "run", 10, *going_on(folder), cwd=tmp_path)
         assert code in (-signal.SIGKILL, 0), shown
-        count += 5
+        count += 9
     if files_of(folder) != files_of(unbroken):  # complete but for the sweeping
         code, shown = child(signal.SIGKILL, 0, "finetune", "run", 10, "--resume", "run", cwd=tmp_path)
         assert "complete" in shown
