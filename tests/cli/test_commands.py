@@ -176,7 +176,7 @@ def wait_for_line(process, word):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to a child process")
 def test_ctrl_c_saves_the_work_and_resume_ends_with_the_same_bits(capsys, tmp_path):
-    options = ["--r", "2", "--epochs", "5", "--dropout", "0.1", "--lora-dropout", "0.1", "--data", "digits-inverted"]
+    options = ["--r", "2", "--epochs", "3", "--dropout", "0.1", "--lora-dropout", "0.1", "--data", "digits-inverted"]
     assert main(["finetune", *options, "--out", "whole"]) == 0
     capsys.readouterr()
     process = start("finetune", *options, "--out", "broken")
