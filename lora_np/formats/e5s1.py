@@ -253,6 +253,9 @@ def charsmap(packed):
     bits 0 to 7 are the byte that leads there, bit 8 says that a key ends here, and bits 10 to 30 XOR the unit's own
     place give the place of its children: that of byte c lies at `children ^ c`, and at `children ^ 0` the value, marked
     by bit 31: where the new text begins. Here each inner node has 256 units for its children.
+
+    The library looks at a letter with the marks upon it first, if they take fewer than six bytes: where the letter is
+    in the map, its marks are lost with it. So it reads XLM-R's own map, too.
     """
     keys = {chr(point).encode(): text for point, text in packed.normal.items()}
     inner = {}  # the first bytes of some key: their number

@@ -123,6 +123,7 @@ def test_chinese_reviews_are_distinct_and_on_one_side(tmp_path, monkeypatch):
     both, repeated = ["都有", "Both  lines", "x"], {"negative": ["差  7", "差 8"], "positive": ["\u3000好 5 "]}
     lines = {name: [*own, *both, *repeated[name], *own[:50], ""] for name, own in texts.items()}
     lines["positive"][101] = "BOTH LINES"
+    lines["negative"][3] = "\u3000差 3 "
     for name, rows in lines.items():
         (tmp_path / name).write_text("\n".join(rows), encoding="utf-8")
     monkeypatch.setattr(reviews, "fetch_chinese", lambda: {name: tmp_path / name for name in lines})
