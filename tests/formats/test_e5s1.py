@@ -40,11 +40,13 @@ class File:
     scores: list = field(default_factory=lambda: [*SCORES])
     normal: list = field(default_factory=lambda: [(point, [*map(ord, text)]) for point, text in sorted(NORMAL.items())])
     tensors: dict = field(default_factory=dict)  # name: (kind, numbers, bytes)
+    first: int = 0  # where the first piece begins
     align: int = 64
     end: bytes = b""
 
     def bytes(self):
         offsets = np.cumsum([0, *map(len, self.words)])
+        offsets[0] = self.first
         data = self.magic + struct.pack("<I7ifi", self.version, *self.sizes, self.eps, self.block)
         data += struct.pack("<5iQ", len(self.words), *self.special, offsets[-1])
         data += offsets.astype("<u4").tobytes() + np.array(self.scores, "<f4").tobytes() + b"".join(self.words)
@@ -279,10 +281,12 @@ INFINITE = GIVEN["l1.k.w"][2][:18] + np.float16("inf").tobytes() + GIVEN["l1.k.w
         (replace(WHOLE, special=(0, 2, -1, 3)), "do not fit"),
         (replace(WHOLE, scores=[*WHOLE.scores[:-1], float("inf")]), "scores that are no numbers"),
         (replace(WHOLE, words=[*WHOLE.words[:-1], b""]), "do not lie end to end"),
+        (replace(WHOLE, first=1), "do not lie end to end"),
         (replace(WHOLE, normal=[*WHOLE.normal, (5, [32])]), "0x5 holds no character or stands twice"),
         (replace(WHOLE, normal=[(0xD800, [32])]), "0xd800 holds no character"),
         (replace(WHOLE, normal=[(9, [0x110000])]), "0x9 holds no character"),
         (replace(WHOLE, normal=[(0, [32])]), "0x0 holds no character"),
+        (replace(WHOLE, normal=[(9, [97, 0])]), "0x9 holds no character"),
         (without("l1.oln.b"), "the tensor l1.oln.b is missing"),
         (replace(WHOLE, tensors={**GIVEN, "cls.w": GIVEN["l0.q.b"]}), "'cls.w' stands twice, or is not"),
         (replaced("l0.q.w", kind=0), "l0.q.w is not of shape"),
