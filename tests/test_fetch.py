@@ -391,5 +391,7 @@ def available(function):
 def test_the_pinned_model_and_sentences():
     folder = available(fetch.fetch_minilm)
     assert sorted(path.name for path in folder.iterdir()) == sorted(fetch.MODEL_FILES)
+    assert [path.name for path in available(fetch.fetch_e5).iterdir()] == [*fetch.E5.members]
+    assert available(fetch.fetch_chinese).keys() == fetch.CHINESE.members.keys()
     for name, path in available(fetch.fetch_sentences).items():
         assert path.stat().st_size == fetch.SENTENCES.members[name].bytes

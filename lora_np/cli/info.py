@@ -7,9 +7,8 @@ from lora_np.cli.terminal import accuracy_line, architecture, command, heading, 
 from lora_np.experiments.record import RUN, is_interrupted, read_metrics
 from lora_np.files import folder_bytes, is_number, read_json
 from lora_np.files.safetensors import open_weights
-from lora_np.formats.huggingface import load_folder
 from lora_np.formats.peft.config import method_in, own_settings
-from lora_np.formats.pretrained import model_folder
+from lora_np.formats.pretrained import load_model, model_folder
 from lora_np.model.tree import parameters
 
 
@@ -30,7 +29,7 @@ def main(args):
 
 def show_model(source):
     folder = model_folder(source)
-    model, extras = load_folder(folder)
+    model, extras = load_model(folder)
     head = model.head
     heading(f"model {source}")
     line("kind", f"{architecture(model)}, {size(folder_bytes(folder))} on disk")

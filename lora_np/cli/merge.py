@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lora_np.adapt.compressed import decompress_model
 from lora_np.adapt.methods import merge
 from lora_np.cli.reading import adapted
 from lora_np.cli.terminal import line, note, size
@@ -23,7 +24,7 @@ def main(args):
             if (args.out / name).exists():
                 raise ValueError(f"{args.out} holds {what} already; choose another folder for --out.")
         source, model = adapted(args.adapter, args.model)
-        save_model(merge(model), args.out)
+        save_model(decompress_model(merge(model)), args.out)
         copy_tokenizer(source, args.out)
     line("merged", f"{args.out}, {size(folder_bytes(args.out))}; the adapter and its base are unchanged")
     if has_own_head(model):

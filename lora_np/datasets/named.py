@@ -18,16 +18,17 @@ def load_data(name: str | os.PathLike = "digits") -> tuple[Dataset, Dataset, Dat
         Images, embedded: "digits" as scanned; "digits-rotated", turned by 90 degrees; "digits-inverted", ink and paper
         exchanged; "digits-mixed": each image of dev and test turned by its own random multiple of 90 degrees and a
         random half of them inverted, each image of train in all eight ways.
-        Sentences rated by people, fetched once: "movie-reviews", "amazon-reviews", "tweets", "editorials"; their
-        classes are negative and positive.
+        Sentences rated by people, fetched once: "movie-reviews", "amazon-reviews", "tweets", "editorials", and
+        "chinese-reviews", which are Chinese; their classes are negative and positive.
         Your own texts: a .tsv or .csv file in UTF-8 with the columns text and label.
 
     Returns
     -------
     tuple of three Dataset
         Each with every class in its share; the same rows in every run. Digits: 1,000 images (mixed: 8,000), 300 and
-        497. Movie reviews: 9,005 sentences, 561 and 1,000; a file: 80, 10 and 10 % of its rows. They stand in the order
-        of their source, which may be sorted by class: draw a subset at random, do not cut it off.
+        497. Movie reviews: 9,005 sentences, 561 and 1,000; Chinese reviews: 15,861, 500 and 1,000; a file: 80, 10 and
+        10 % of its rows. They stand in the order of their source, which may be sorted by class: draw a subset at
+        random, do not cut it off.
 
     Raises
     ------

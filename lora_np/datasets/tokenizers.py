@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_np.files import check_fields, existing, is_number, is_whole, package, read_json, write_bytes
+from lora_np.formats.e5s1 import packed_file, packed_tokenizer, read_packed
 from lora_np.formats.pretrained import model_folder
 from lora_np.model import architectures
 from lora_np.ops import patches_forward
@@ -33,13 +34,8 @@ class TextTokenizer:
     counted. Nothing changes after it is made, so threads can share one.
     """
 
-    def __init__(self, folder, config):
-        path = existing(Path(folder) / "tokenizer.json")
-        Tokenizer = package("tokenizers", "a model that reads texts").Tokenizer
-        try:
-            self.tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises nothing more exact
-            raise ValueError(f"{path} cannot be read ({error}); it is damaged or not a tokenizer.") from error
+    def __init__(self, tokenizer, config, path):
+        self.tokenizer = tokenizer
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         vocabulary = config.get("vocab_size")
@@ -63,6 +59,16 @@ class TextTokenizer:
                 f" model was trained with; expected an integer between {self.special + 1} and {self.longest}."
             )
         self.usual = min(MAX_LENGTH, self.longest) if self.trained is None else self.trained
+
+    @classmethod
+    def of_folder(cls, folder, config):
+        path = existing(Path(folder) / "tokenizer.json")
+        Tokenizer = package("tokenizers", "a model that reads texts").Tokenizer
+        try:
+            tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises nothing more exact
+            raise ValueError(f"{path} cannot be read ({error}); it is damaged or not a tokenizer.") from error
+        return cls(tokenizer, config, path)
 
     def __call__(self, texts, max_length=None):
         """Return the ids of each text, at most `max_length` of them; a longer text loses its end, but not its [SEP].
@@ -133,6 +139,9 @@ class TextTokenizer:
 
 def copy_tokenizer(source, folder):
     """Copy what turns raw inputs into tokens, if the model has it in files, beside a model that was made from it."""
+    if packed := packed_file(model_folder(source)):
+        tokenizer = packed_tokenizer(read_packed(packed))
+        return write_bytes(Path(folder) / "tokenizer.json", tokenizer.to_str().encode())
     for name in ("tokenizer.json", PREPROCESSOR):
         path = model_folder(source) / name
         if path.exists():
@@ -160,6 +169,9 @@ def load_tokenizer(source: str | os.PathLike) -> "TextTokenizer | PatchTokenizer
         If the model reads neither, or its tokenizer is missing, damaged or another model's.
     """
     folder = model_folder(source)
+    if path := packed_file(folder):
+        packed = read_packed(path)
+        return TextTokenizer(packed_tokenizer(packed), packed.config, path)
     config = read_json(folder / "config.json")
     reads = architectures.of(config, source).reads
     if reads not in NEEDED:
@@ -170,7 +182,7 @@ def load_tokenizer(source: str | os.PathLike) -> "TextTokenizer | PatchTokenizer
     needed = {name: config.get(name) for name in NEEDED[reads]}
     check_fields(needed, dict.fromkeys(needed, (is_whole, "an integer above zero")), folder / "config.json")
     if reads == "texts":
-        return TextTokenizer(folder, config)
+        return TextTokenizer.of_folder(folder, config)
     return PatchTokenizer(*needed.values(), *normalisation(folder, *needed.values()))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lora_np.adapt.compressed import decompress_model
 from lora_np.adapt.methods import inject, merge
 from lora_np.datasets.named import load_data
 from lora_np.datasets.tokenizers import PatchTokenizer, copy_tokenizer, load_tokenizer
@@ -19,6 +20,7 @@ from lora_np.experiments.recipe import Recipe
 from lora_np.experiments.record import Checkpoint, check_folder, check_origins, origins, versions, write_run
 from lora_np.files import folder_bytes
 from lora_np.files.claim import claimed
+from lora_np.formats import e5s1
 from lora_np.formats.huggingface import save_model
 from lora_np.formats.peft import load_adapter, save_adapter
 from lora_np.formats.pretrained import check_source, load_pretrained, model_folder
@@ -264,13 +266,13 @@ def reached(experiment, logits, observer, pool):
     if recipe.method == "lora":
         folder = experiment.folder / "adapter"
         save_adapter(model, folder, recipe.model)
-        whole = folder_bytes(model_folder(recipe.model), "model.safetensors", "config.json")
+        whole = folder_bytes(model_folder(recipe.model), "model.safetensors", "config.json", e5s1.FILE)
         found("bytes", {"adapter": folder_bytes(folder), "model": whole})
         merged = predict(merge(load_adapter(base, folder)), experiment.tokens["test"], pool)
         found("merge_difference", float(np.abs(merged - logits["after"]).max()))
     else:
         folder = experiment.folder / "model"
-        save_model(model, folder)
+        save_model(decompress_model(model), folder)
         copy_tokenizer(recipe.model, folder)
         found("bytes", {"model": folder_bytes(folder)})
     return results

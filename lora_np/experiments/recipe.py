@@ -59,7 +59,7 @@ class Recipe(Plan):
 
     # Images were tried by hand, texts by tests/benchmarks/reviews.py choose.
     model: str = option(
-        "digits, minilm, a model folder, or the id of a model on the Hugging Face hub",
+        "digits, minilm, e5, a model folder, or the id of a model on the Hugging Face hub",
         {"images": "digits", "texts": "minilm"},
     )
     data: str = option(

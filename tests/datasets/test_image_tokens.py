@@ -178,14 +178,15 @@ def test_a_model_made_of_another_takes_the_processor_along(folder, tmp_path):
 @pytest.fixture
 def named_as_ours(folder, tmp_path, monkeypatch):
     """Stand where folders have the names of our models."""
-    for name in ("digits", "minilm"):
+    for name in pretrained.NAMED:
         lnp.save_model(tiny.build("vit", np.float32), tmp_path / name)
         write(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pretrained, "fetch_minilm", lambda: Path("fetched"))
+    monkeypatch.setattr(pretrained, "fetch_e5", lambda: Path("fetched"))
 
 
-@pytest.mark.parametrize("name", ["digits", "minilm"])
+@pytest.mark.parametrize("name", pretrained.NAMED)
 def test_a_path_is_a_folder_and_a_name_is_a_model(named_as_ours, name, tmp_path):
     for source in (Path(name), Path(f"./{name}"), f"./{name}", f"{name}/", tmp_path / name, str(tmp_path / name)):
         pretrained.check_source(source)
@@ -197,11 +198,13 @@ def test_a_path_is_a_folder_and_a_name_is_a_model(named_as_ours, name, tmp_path)
     assert lnp.load_tokenizer("digits").image_size == 8
 
 
-@pytest.mark.parametrize("source", [None, 5, b"digits", Path("digits"), Path("minilm"), ["digits"], {}, True])
+@pytest.mark.parametrize(
+    "source", [None, 5, b"digits", Path("digits"), Path("minilm"), Path("e5"), ["digits"], {}, True]
+)
 @pytest.mark.parametrize(
     "call", [lnp.load_pretrained, lnp.load_tokenizer, pretrained.check_source, pretrained.model_folder]
 )
 def test_what_names_no_model_is_refused(call, source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="there is no model .*; expected 'digits', 'minilm', a folder"):
+    with pytest.raises(ValueError, match="there is no model .*; expected 'digits', 'minilm', 'e5', a folder"):
         call(source)

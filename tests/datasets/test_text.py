@@ -93,15 +93,20 @@ FIGURES = {  # rows of the file, of train, dev and test, and of the positive amo
 
 
 @pytest.mark.download
-@pytest.mark.parametrize("name", reviews.REVIEWS)
+@pytest.mark.parametrize("name", FIGURES)
 def test_the_real_domains(name):
     try:
         path = fetch.fetch_sentences()[name]
     except (ValueError, OSError) as error:
         pytest.skip(str(error))
-    rows, sizes, positive = FIGURES[name]
+    rows, *expected = FIGURES[name]
     lines = tables.read_text(path).split("\n")
     assert len(lines) == rows and not any("\ufffd" in line for line in lines)
+    is_as_expected(name, *expected)
+
+
+def is_as_expected(name, sizes, positive):
+    """A partition without repeats, each class in its share, the same again."""
     parts = lnp.load_data(name)
     assert tuple(map(len, parts)) == sizes
     assert sum(part.labels.sum() for part in parts) == positive
@@ -111,6 +116,34 @@ def test_the_real_domains(name):
     assert sum(map(len, sides)) == len(set.union(*sides)) == sum(sizes)
     again = lnp.load_data(name)
     assert all(np.array_equal(a.inputs, b.inputs) for a, b in zip(parts, again))
+
+
+def test_chinese_reviews_are_distinct_and_on_one_side(tmp_path, monkeypatch):
+    texts = {"negative": [f"差 {k}" for k in range(120)], "positive": [f"好 {k}" for k in range(100)]}
+    both, repeated = ["都有", "Both  lines", "x"], {"negative": ["差  7", "差 8"], "positive": ["\u3000好 5 "]}
+    lines = {name: [*own, *both, *repeated[name], *own[:50], ""] for name, own in texts.items()}
+    lines["positive"][101] = "BOTH LINES"
+    lines["negative"][3] = "\u3000差 3 "
+    for name, rows in lines.items():
+        (tmp_path / name).write_text("\n".join(rows), encoding="utf-8")
+    monkeypatch.setattr(reviews, "fetch_chinese", lambda: {name: tmp_path / name for name in lines})
+    monkeypatch.setitem(reviews.SIZES, "chinese-reviews", (20, 40))
+    parts = lnp.load_data("chinese-reviews")
+    assert list(map(len, parts)) == [160, 20, 40]
+    assert everything(parts) == {text: k for k, name in enumerate(texts) for text in texts[name]}
+    assert [part.labels.sum() for part in parts] == [73, 9, 18] and parts[0].classes == ("negative", "positive")
+
+
+@pytest.mark.download
+def test_the_real_chinese_reviews():
+    try:
+        paths = fetch.fetch_chinese()
+    except (ValueError, OSError) as error:
+        pytest.skip(str(error))
+    found = [{line.strip() for line in tables.read_text(paths[name]).split("\n")} - {""} for name in reviews.CLASSES]
+    footer = "免费注册 网站导航 宾馆索引 服务说明 关于携程 诚聘英才 代理合作 广告业务 联系我们"
+    assert [*map(len, found), len(found[0] & found[1])] == [9078, 8379, 47] and footer in found[0] & found[1]
+    is_as_expected("chinese-reviews", (15861, 500, 1000), 8330)
 
 
 def table(path, rows, header=("text", "label")):
