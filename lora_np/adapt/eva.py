@@ -36,6 +36,7 @@ for robust visual tracking", section 2.2. PEFT 0.21, `tuners/lora/eva.py`.
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -115,6 +116,9 @@ class Directions:
         self.spread += float((centred**2).sum() + (gap**2).sum())  # (2)
         self.n, self.mean, self.S, self.V = self.n + k, (self.n * self.mean + k * mean) / (self.n + k), S, V
 
+    def shares(self):
+        return self.S**2 / (self.spread or 1.0)  # rows that are all the same have no direction
+
 
 def directions(model, config, eva, targets, data):
     """Return {path: its directions (rank, d_in)}: how many there are is its rank."""
@@ -164,13 +168,17 @@ def inputs(model, paths, batch):
         return listeners[path]
 
     rebuild(model, change).forward(batch, keep=False)
-    return {path: listeners[path].heard[0] for path in paths}
+    found = {path: listeners[path].heard[0] for path in paths}
+    for path, x in found.items():
+        if not np.isfinite(x).all():
+            raise ValueError(f"eva cannot say where the inputs of {path} vary most: they are not finite.")
+    return found
 
 
 def ranked(seen, leader, budget):
     """Return {path: rank}: the best offers of all maps, as many as the budget allows."""
     order = [*seen, *(path for path in leader if path not in seen)]
-    offers = [(share, path) for path in order for share in seen[leader[path]].S ** 2 / seen[leader[path]].spread]
+    offers = [(share, path) for path in order for share in seen[leader[path]].shares()]
     best = sorted(offers, key=lambda offer: -offer[0])[:budget]  # (4), the earlier of equals
     count = Counter(path for _, path in best)
     ranks = {path: count[path] for path in leader}
@@ -180,12 +188,16 @@ def ranked(seen, leader, budget):
 
 
 def taken(one, rank, whiten):
-    return one.V[:rank] / np.sqrt(one.S[:rank, None]) if whiten else one.V[:rank]
+    V, S = one.V[:rank], one.S[:rank, None]
+    if whiten and not S.all():
+        raise ValueError(f"whiten divides by singular values, but one of the first {rank} is 0; choose a smaller r.")
+    return V / np.sqrt(S) if whiten else V
 
 
 def begin(model, config, eva, targets, data):
     """Return LoRA's configuration with the ranks that were found, and {path: LoRALinear}."""
-    if isinstance(data, Batch) or not data or not all(isinstance(batch, Batch) for batch in data):
+    batches = list(data) if isinstance(data, Iterable) and not isinstance(data, Batch) else []
+    if not batches or not all(isinstance(batch, Batch) for batch in batches):
         raise ValueError(
             f'init_lora_weights="eva" looks at what the maps are given: inject(..., data=[lnp.Batch.of(ids), ...]), but'
             f" data is {data!r:.60}."
@@ -193,7 +205,7 @@ def begin(model, config, eva, targets, data):
     nodes, ready, r_of, alpha_of = dict(walk(model)), {}, {}, {}
     for path, names in targets.items():
         lora.check_rank(path, nodes[path], config.at(names).r)
-    for path, V in directions(model, config, eva, targets, list(data)).items():
+    for path, V in directions(model, config, eva, targets, batches).items():
         own, name = config.at(targets[path]), targets[path][0] or path
         if not len(V):
             continue

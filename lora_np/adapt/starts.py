@@ -32,8 +32,9 @@ and the node, a `ShiftedLoRALinear`, holds A0 and B0 beside it:
 At the start both products are the same, and their difference is 0. Disabled or removed, the base has its own bits.
 And as A B - A0 B0 = [A, A0] [B; -B0], it is a plain LoRA of rank 2r over the unchanged base: that is what
 `save_adapter` writes and PEFT reads, as its `path_initial_model_for_weight_conversion` has it. Read here, it is a
-ShiftedLoRALinear again, to the bit, and can be trained further. A folder in which PEFT left A and B unconverted is read
-too, with A0 and B0 made out of W anew, as PEFT does; not that of "pissa_niter_N", whose random vectors are in no file.
+ShiftedLoRALinear again, to the bit, and can be trained further; `to_plain(model)` is the plain one. A run that goes on
+from a checkpoint makes A0 and B0 out of W again. A folder in which PEFT left A and B unconverted is read too, with A0
+and B0 made out of W anew, as PEFT does; not that of "pissa_niter_N", whose random vectors are in no file.
 
 Forward
     (1)  y0 = x W + b                              the pretrained map; W and b are frozen
@@ -88,6 +89,7 @@ from lora_np.adapt.lora import LoRALinear, lora_scale
 from lora_np.adapt.methods import Method, register
 from lora_np.adapt.targets import hf_names
 from lora_np.compress import FrozenMatrix
+from lora_np.files import is_whole
 from lora_np.model.nodes import Linear, gradients, needs
 from lora_np.model.tree import is_node, locked, rebuild, walk
 from lora_np.ops import dropout_mask, linear_forward
@@ -147,7 +149,7 @@ class LoftQConfig:
     def __post_init__(self):
         if self.loftq_bits not in FORM:
             raise ValueError(f"loftq_bits must be 4 or 8, but it is {self.loftq_bits!r}.")
-        if not (isinstance(self.loftq_iter, int) and self.loftq_iter > 0):
+        if not is_whole(self.loftq_iter):
             raise ValueError(f"loftq_iter must be a positive integer, but it is {self.loftq_iter!r}.")
 
 
@@ -358,6 +360,8 @@ def out_of_W(path, node, config, rng):
     """Return A0 (d_in, r) and B0 (r, d_out), in W's dtype."""
     lora.check_rank(path, node, config.r)
     W, (name, _, iterations) = np.asarray(node.W, np.float64), config.init_lora_weights.partition("_niter_")
+    if not np.isfinite(W).all():
+        raise ValueError(f"a start out of W needs finite numbers, but {path}.W holds others.")
     if name == "olora":
         Q, R = np.linalg.qr(W.T)
         A0, B0 = R[: config.r].T, Q[:, : config.r].T

@@ -473,6 +473,7 @@ BATCHES = [tiny.batch("bert")]
         ({"init_lora_weights": "eva", "r": 7}, None, BATCHES, "14 directions, but those of .* have d_in = 12"),
         ({"init_lora_weights": "eva", "r": 6}, None, [lnp.Batch.of([[1, 2]])], "no batch has as many rows"),
         ({"init_lora_weights": "eva", "r": 2, "eva_config": {"tau": 1.0}}, None, BATCHES, "choose a smaller one"),
+        ({"init_lora_weights": "eva", "r": 2}, None, iter([]), "but data is <list_iterator"),
         ({"init_lora_weights": "pissa", "r": 2}, None, BATCHES, "data is for a start that looks at it"),
         ({"r": 2}, rng(0), BATCHES, "data is for a start that looks at it"),
     ],
@@ -481,6 +482,26 @@ def test_a_start_that_cannot_be_had_is_told(options, draws, data, words, monkeyp
     monkeypatch.setattr("lora_np.adapt.eva.PASSES", 3)
     with pytest.raises(ValueError, match=words):
         lnp.inject(frozen("bert"), lnp.LoRAConfig(**options), draws, data)
+
+
+@pytest.mark.parametrize("start", [*OUT_OF_W, "loftq", "eva"])
+def test_numbers_that_are_not_finite_are_told(start):
+    base = frozen("bert")
+    W = base.layer[0].attention.query.W.copy()
+    W[2, 1] = np.nan
+    base = with_arrays(base, {"layer.0.attention.query.W": W})
+    with pytest.raises(ValueError, match="finite"):
+        lnp.inject(base, lnp.LoRAConfig(r=2, init_lora_weights=start), rng(0), BATCHES if start == "eva" else None)
+
+
+def test_eva_of_rows_that_are_all_the_same_has_directions_all_the_same():
+    """A generator of batches is one of what is taken, too."""
+    base = frozen("bert")
+    config = lnp.LoRAConfig(r=1, init_lora_weights="eva", eva_config={"rho": 1.0})
+    model = lnp.inject(base, config, data=(batch for batch in [lnp.Batch.of([[3]] * 2)]))
+    assert all(node.A.any() for node in adapted_nodes(model).values())
+    with pytest.raises(ValueError, match="whiten divides by singular values, but one of the first 1 is 0"):
+        lnp.inject(base, replace(config, eva_config={"rho": 1.0, "whiten": True}), data=[lnp.Batch.of([[3]] * 2)])
 
 
 def test_peft_s_spelling_in_capitals_and_its_objects_are_taken():
