@@ -519,3 +519,49 @@ def test_peft_s_spelling_in_capitals_and_its_objects_are_taken():
     assert (
         type(lnp.LoRAConfig(init_lora_weights=None)) is type(lnp.LoRAConfig(init_lora_weights=True)) is lnp.LoRAConfig
     )
+
+
+# ---- with PEFT itself
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs, among themselves
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_what_peft_converts_is_what_we_write_and_ours_is_read_there(start, tmp_path):
+    """Its three folders, read here: the start, the trained adapter as it is, and turned into plain LoRA; and ours."""
+    peft = pytest.importorskip("peft", reason="compares with PEFT, where it is installed", exc_type=ImportError)
+    import torch
+    from transformers import AutoModel
+
+    base, batch = frozen("bert", np.float32), tiny.batch("bert")
+    lnp.save_model(base, tmp_path / "base")
+    config = peft.LoraConfig(r=2, lora_alpha=5, target_modules=["query", "output.dense"], init_lora_weights=start)
+    theirs = peft.get_peft_model(AutoModel.from_pretrained(tmp_path / "base"), config).eval()
+    theirs.peft_config["default"].init_lora_weights = True  # as their example does, for the start's folder
+    theirs.save_pretrained(tmp_path / "start")
+    theirs.peft_config["default"].init_lora_weights = start
+    with torch.no_grad():
+        for k, parameter in enumerate(p for p in theirs.parameters() if p.requires_grad):
+            parameter += torch.from_numpy(0.2 * rng(k).standard_normal(parameter.shape).astype(np.float32))
+    theirs.save_pretrained(tmp_path / "as it is")
+    theirs.save_pretrained(tmp_path / "plain", path_initial_model_for_weight_conversion=str(tmp_path / "start"))
+
+    def output_of(model):
+        rows, types = batch.unpack(batch.content), batch.unpack(batch.type)
+        with torch.no_grad():
+            given = (
+                {"input_ids": torch.tensor(x[None]), "token_type_ids": torch.tensor(t[None])}
+                for x, t in zip(rows, types)
+            )
+            return np.concatenate([model(**one).last_hidden_state[0].numpy() for one in given])
+
+    expected = output_of(theirs)
+    for name, node in (("as it is", ShiftedLoRALinear), ("plain", LoRALinear)):
+        ours = lnp.load_adapter(base, tmp_path / name)
+        assert {type(one) for one in adapted_nodes(ours).values()} == {node}
+        ours_out = np.concatenate(batch.unpack(outputs(ours, "bert")))
+        assert np.abs(ours_out - expected).max() < 1e-4 * np.abs(expected).max(), name
+    lnp.save_adapter(lnp.load_adapter(base, tmp_path / "as it is"), tmp_path / "ours")
+    again = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(tmp_path / "base"), tmp_path / "ours").eval()
+    assert np.abs(output_of(again) - expected).max() < 1e-4 * np.abs(expected).max()
+    mine, converted = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("ours", "plain"))
+    assert mine.keys() == converted.keys() and all(mine[key].shape == array.shape for key, array in converted.items())
