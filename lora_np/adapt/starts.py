@@ -2,14 +2,14 @@
 
 What an adapter computes at first is W + scale * A B, and that is to be W. LoRA has B = 0. The others:
 
-    value          A (d_in, r)                     B (r, d_out)                    starts as
-    "gaussian"     N(0, 1/r^2)                     0                               the base, to the bit
-    "mirrored"     0                               U(-1/sqrt(d_out), 1/sqrt(d_out))     the base, to the bit; ours
-    "orthogonal"   G Q1 / 10                       Q2^T G' / 10                    the base, but for rounding
-    "eva"          directions of the inputs        0                               the base, to the bit: `eva.py`
-    False          U(-1/sqrt(d_in), 1/sqrt(d_in))  U(-1/sqrt(r), 1/sqrt(r))        something else
-    "pissa", "pissa_niter_N", "olora"              of W, see below                 the base, but for rounding
-    "loftq"        with B the best for W - Q       over the compressed Q           the base as near as they come
+    value             A (d_in, r)                     B (r, d_out)                      starts as
+    "gaussian"        N(0, 1/r^2)                     0                                 the base, to the bit
+    "mirrored"        0                               U(-1/sqrt(d_out), 1/sqrt(d_out))  the base, to the bit; it is ours
+    "orthogonal"      G Q1 / 10                       Q2^T G' / 10                      the base, but for rounding
+    "eva"             directions of the inputs        0                                 the base, to the bit: `eva.py`
+    False             U(-1/sqrt(d_in), 1/sqrt(d_in))  U(-1/sqrt(r), 1/sqrt(r))          something else
+    "pissa", "olora"  of W, see below                 of W                              the base, but for rounding
+    "loftq"           of W - Q, see below             of W - Q                          near to the base
 
 "mirrored" is LoRA's start with the roles exchanged: dA = scale * G B^T moves first, and B later (G = z^T dy, as in
 `ops/lora_linear.py`). Its rows of B are drawn for d_out outputs as LoRA's columns of A are for d_in inputs. In
