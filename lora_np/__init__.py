@@ -43,6 +43,8 @@ _HOME = {
     "DoRAConfig": "lora_np.adapt.dora",
     "LoHaConfig": "lora_np.adapt.loha",
     "LoKrConfig": "lora_np.adapt.lokr",
+    "EvaConfig": "lora_np.adapt.eva",
+    "LoftQConfig": "lora_np.adapt.starts",
     "inject": "lora_np.adapt.methods",
     "merge": "lora_np.adapt.methods",
     "compress_model": "lora_np.adapt.compressed",

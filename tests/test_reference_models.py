@@ -198,8 +198,11 @@ def test_model_written_again_holds_the_tensors_of_transformers(name, tmp_path):
 def test_adapter_written_again_holds_the_tensors_of_peft(name, tmp_path):
     base = lnp.load_pretrained(FOLDER / name.split("/")[0], dtype=np.float64)
     lnp.save_adapter(lnp.load_adapter(base, FOLDER / name), tmp_path)
-    theirs = load_file(FOLDER / name / "adapter_model.safetensors")
-    assert_same_tensors(load_file(tmp_path / "adapter_model.safetensors"), theirs)
+    ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, FOLDER / name))
+    if name.split("/")[1] in ("pissa", "olora"):  # what they started from is written beside
+        assert all(ours[key].size == 2 * theirs[key].size for key in ours if "lora" in key)
+        ours = {key: array[tuple(map(slice, theirs[key].shape))] for key, array in ours.items()}
+    assert_same_tensors(ours, theirs)
 
 
 def test_vit_adapter_with_the_names_of_transformers_4_is_read_the_same(tmp_path):

@@ -103,8 +103,19 @@ class PeftOptions:
 
     def __new__(cls, *_, **given):
         below = reversed(cls.__subclasses__())  # the last, if a module was loaded anew
-        marked = (kind for kind in below if (own := marks(kind, cls)) and own.items() <= given.items())
+        marked = (kind for kind in below if marks(kind, cls) and kind.is_meant(given, cls))
         return object.__new__(next(marked, cls))
+
+    @classmethod
+    def is_meant(cls, given, above):
+        """Return whether options, of a call for a class above this one or of a file, make one of this."""
+        return marks(cls, above).items() <= given.items()
+
+    def begin(self, model, targets, rng, data):
+        """Return the configuration that an adapted model is to carry, and {path: its node}; or None, if each node
+        starts by itself, as its method has it."""
+        if data is not None:
+            raise ValueError('data is for a start that looks at it, init_lora_weights="eva", and not for this one.')
 
     def __post_init__(self, *peft):
         check_neutral(dict(zip(options(type(self)), peft)), NOTES, kind=type(self))
@@ -178,7 +189,8 @@ def are_by_name(value, fits):
 class LoRAConfig(PeftOptions):
     """What to adapt, and how; names, meanings and defaults are PEFT's, whose other options may stand at their defaults.
 
-    With use_dora=True it is the configuration of DoRA, a `DoRAConfig`.
+    With use_dora=True it is the configuration of DoRA, a `DoRAConfig`; with another init_lora_weights than True it is
+    that of a start in `starts.py`, which may take an eva_config or a loftq_config.
 
     Parameters
     ----------
@@ -218,7 +230,9 @@ class LoRAConfig(PeftOptions):
         "rank_pattern": (lambda value: are_by_name(value, is_whole), "a dict of positive integers by name"),
         "alpha_pattern": (lambda value: are_by_name(value, is_positive), "a dict of positive numbers by name"),
         "init_lora_weights": (
-            lambda value: not str(value).lower().startswith(CHANGES_BASE),
+            lambda value: (
+                isinstance(value, (bool, str, type(None))) and not str(value).lower().startswith(CHANGES_BASE)
+            ),
             "a start that leaves the base's weights as they are; let PEFT convert it to plain LoRA (save_pretrained,"
             " path_initial_model_for_weight_conversion)",
         ),

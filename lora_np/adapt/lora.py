@@ -59,16 +59,24 @@ def shapes(d_in, d_out, config):
     return {"A": (d_in, config.r), "B": (config.r, d_out)}  # r (d_in + d_out) numbers, beside d_in d_out frozen ones
 
 
-def start(path, node, config, rng):
-    """Return {"A": A, "B": B} for a Linear at its start."""
-    if not isinstance(rng, np.random.Generator):
-        raise ValueError(f"inject needs a generator for A, numpy.random.default_rng(seed), but it was given {rng!r}.")
-    (d_in, d_out), r = node.W.shape, config.r
+def check_rank(path, node, r):
+    d_in, d_out = node.W.shape
     if r > min(d_in, d_out):
         raise ValueError(
             f"r = {r} is more than the rank that {path} ({d_in} x {d_out}) can have; choose r <= {min(d_in, d_out)}."
         )
-    A, B = lora_init(d_in, d_out, r, rng, node.W.dtype)
+
+
+def check_generator(rng):
+    if not isinstance(rng, np.random.Generator):
+        raise ValueError(f"inject needs a generator for A, numpy.random.default_rng(seed), but it was given {rng!r}.")
+
+
+def start(path, node, config, rng):
+    """Return {"A": A, "B": B} for a Linear at its start."""
+    check_generator(rng)
+    check_rank(path, node, config.r)
+    A, B = lora_init(*node.W.shape, config.r, rng, node.W.dtype)
     return {"A": A, "B": B}
 
 

@@ -4,15 +4,17 @@ No node of its own: which arrays of a `LoRALinear` are trained is a matter of `l
 computed. W moves by scale * A B, so with A frozen each input's detour is one of r random sums of the inputs, forever.
 The backward then needs u = z A (N, r) and neither computes dA = z^T du nor keeps z (N, d_in): that is what LoRA-FA
 saves. In the mirror B is frozen, each output takes one of r random sums, z is kept and dB = scale * u^T dy is not
-computed; its start is `mirrored`: A zero and B drawn, or else A would never have a gradient, du = scale * dy B^T.
+computed; its start is "mirrored" (`starts.py`), A zero and B drawn, or else A would never have a gradient, du = scale *
+dy B^T.
 
     >>> import numpy as np
     >>> import lora_np as lnp
-    >>> rng = np.random.default_rng(0)
-    >>> lora = lnp.inject(lnp.load_pretrained("digits"), lnp.LoRAConfig(r=4), rng)
+    >>> rng, base = np.random.default_rng(0), lnp.load_pretrained("digits")
+    >>> lora = lnp.inject(base, lnp.LoRAConfig(r=4), rng)
     >>> lnp.count_parameters(lora).trainable, lnp.count_parameters(lnp.freeze(lora, "*.A")).trainable
     (4096, 2048)
-    >>> fa, mirror = lnp.freeze(lora, "*.A"), lnp.freeze(mirrored(lora, rng), "*.B")
+    >>> mirrored = lnp.inject(base, lnp.LoRAConfig(r=4, init_lora_weights="mirrored"), rng)
+    >>> fa, mirror = lnp.freeze(lora, "*.A"), lnp.freeze(mirrored, "*.B")
     >>> list(lnp.parameters(mirror, trainable_only=True))[:2]
     ['layer.0.attention.query.A', 'layer.0.attention.value.A']
 
@@ -45,29 +47,11 @@ mirror: Zhu et al. 2024, arXiv:2402.16842, who find that B is the better one to 
 
 import numpy as np
 
-from lora_np.adapt.lora import LoRALinear, lora_init
+from lora_np.adapt.lora import LoRALinear
 from lora_np.adapt.methods import adapted_nodes
-from lora_np.model.tree import join, with_arrays
+from lora_np.model.tree import join
 
 RIDGE = 1e-8  # on the diagonal before it is inverted, as PEFT has it
-
-
-def mirrored(model, rng):
-    """Return a new model with LoRA's start mirrored: A zero, B drawn from U(-1/sqrt(d_out), 1/sqrt(d_out)).
-
-    Raises
-    ------
-    ValueError
-        If there is no LoRA, or its B is not zero any more.
-    """
-    new = {}
-    for path, node in lora_nodes(model).items():
-        if node.B.any():
-            raise ValueError(f"mirrored draws a start, but {path} was trained: its B is not zero; inject LoRA anew.")
-        (d_in, r), d_out = node.A.shape, node.B.shape[1]
-        B, A = lora_init(d_out, d_in, r, rng, node.B.dtype)
-        new |= {join(path, "A"): np.zeros_like(node.A), join(path, "B"): np.ascontiguousarray(B.T)}
-    return with_arrays(model, new)
 
 
 def projected(model, gradients):

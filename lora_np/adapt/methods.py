@@ -6,13 +6,14 @@ holds each to what it declares.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lora_np.adapt.config import PeftOptions
 from lora_np.adapt.targets import by_pattern, check_part, check_untied, targets_of, trained_whole
+from lora_np.model.batch import Batch
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import is_node, locked, rebuild, unfreeze, walk
 
@@ -35,8 +36,9 @@ class Method:
 
     name: str  # for sentences
     config: type  # of its configuration, a PeftOptions: what is adapted by default, and what may differ between nodes
-    # Of its nodes, which have the signatures of `Linear`. If their backward takes something for a constant, they have
-    # `as_differentiated()`, too: the node with that held, whose forward is what the backward is the gradient of.
+    # Of its nodes, which have the signatures of `Linear`. What they hold and never train, beside the base's FROZEN, its
+    # class names in HELD. If their backward takes something for a constant, they have `as_differentiated()`, too: the
+    # node with that held, whose forward is what the backward is the gradient of.
     node: type
     shapes: Callable  # `(d_in, d_out, config)` -> {field: shape} of what a node trains: how many numbers that is, too
     start: Callable  # `(path, node, config, rng)` -> {field: array} at the start, for a `Linear`
@@ -49,6 +51,10 @@ class Method:
     starts_as: str = "the base's bits"  # what it computes at first; or "the base's but for rounding", "something else"
     shared: Shared | None = None  # what all its nodes hold together, beside what each trains
     after_step: Callable | None = None  # `(model, step, gradients)`: what must happen in place between two steps
+    # Of a method that PEFT's files hold as another's: `(model)` -> the model adapted by that one, which computes the
+    # same; and `(model, config)` -> the model again, from what was read as the other's.
+    converted: Callable | None = None
+    restored: Callable | None = None
 
     def replace(self, path, node, config, rng, shared=None):
         """Return this method's node, at its start, for the `Linear` at a path."""
@@ -86,7 +92,12 @@ def check_plain(model):
         raise ValueError(f"this model has a {name} adapter already; merge it first, or adapt the model without it.")
 
 
-def inject(model: Transformer, config: PeftOptions, rng: np.random.Generator | None = None) -> Transformer:
+def inject(
+    model: Transformer,
+    config: PeftOptions,
+    rng: np.random.Generator | None = None,
+    data: Sequence[Batch] | None = None,
+) -> Transformer:
     """Return a new model in which a node of a method, such as LoRA's, stands in the place of each targeted linear one.
 
     With LoRA the new model computes at first what `model` computes, to the bit.
@@ -100,7 +111,9 @@ def inject(model: Transformer, config: PeftOptions, rng: np.random.Generator | N
         That of a method: a LoRAConfig, or another of `adapt/`.
     rng : numpy.random.Generator, optional
         Draws what the method draws at its start, if it does: LoRA's A from U(-1/sqrt(d_in), 1/sqrt(d_in)), as PEFT
-        does; its B is zero.
+        does; its B is zero. For other starts see `starts.py`.
+    data : list of Batch, optional
+        For a start that looks at data, init_lora_weights="eva".
 
     Raises
     ------
@@ -125,6 +138,9 @@ def inject(model: Transformer, config: PeftOptions, rng: np.random.Generator | N
         check_part(config, option, targets)
 
     nodes, shared = dict(walk(model)), {}
+    if begun := config.begin(model, targets, rng, data):
+        config, ready = begun
+        return adapt(model, config, {path: targets[path] for path in ready}, lambda path, _: ready[path])
     if method.shared:
         sizes = method.shared.shapes([nodes[path].W.shape for path in targets], config)
         shared = {name: locked(array) for name, array in method.shared.start(sizes, config, model.dtype).items()}

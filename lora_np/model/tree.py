@@ -202,8 +202,9 @@ def locked(array):
 
 
 def never_trained(node):
-    """Return the names of an adapted node's arrays that are never trained: the base's, and what its nodes share."""
-    return *getattr(node, "FROZEN", ()), *getattr(node, "SHARED", ())
+    """Return the names of an adapted node's arrays that are never trained: the base's, its own, and what its nodes
+    share."""
+    return *getattr(node, "FROZEN", ()), *getattr(node, "HELD", ()), *getattr(node, "SHARED", ())
 
 
 def unfreeze(model: Node, names: str | Iterable[str]) -> Node:

@@ -16,7 +16,7 @@ import tiny
 from safetensors.numpy import load_file
 
 import lora_np as lnp
-from lora_np.adapt import lora
+from lora_np.adapt import lora, starts
 from lora_np.adapt.methods import METHODS, adapted_nodes, after_step, is_adapted, registered, tensors_of
 from lora_np.adapt.targets import hf_name, targets_of, to_peft
 from lora_np.files.safetensors import read_safetensors, write_safetensors
@@ -26,6 +26,13 @@ from lora_np.model.tree import arrays, fingerprint, freeze, rebuild, walk, with_
 
 MODELS = ("bert mean head", "gpt", "vit")  # one of each architecture
 ROUNDING = {np.float64: 1e-12, np.float32: 1e-4}
+# What `inject` is to be told beside for a start of LoRA's, which is a method for all that follows.
+STARTS = {
+    **{f"LoRA, {start}": {"init_lora_weights": start} for start in (*starts.STARTS_AS, "pissa_niter_2", "olora")},
+    "LoRA, orthogonal": {"init_lora_weights": "orthogonal", "r": 4},
+    "LoRA, eva": {"init_lora_weights": "eva", "eva_config": {"rho": 1.0}},
+    "LoRA, loftq": {"init_lora_weights": "loftq", "loftq_config": {"loftq_iter": 2}},
+}
 
 
 def frozen(name, dtype=np.float64, dropout=0.0):
@@ -57,7 +64,7 @@ def configuration(method, model, **given):
     names = next(iter(targets_of(model, method.config(target_modules="all-linear")).values()))
     for option, patterns in method.config.PATTERNS.items():
         options[patterns] = {re.escape(names[0]): unusual(own[option].type, own[option].default, other=True)}
-    return method.config(target_modules="all-linear", **{**options, **given})
+    return method.config(target_modules="all-linear", **{**options, **STARTS.get(method.name, {}), **given})
 
 
 def with_ours(method):
@@ -67,7 +74,20 @@ def with_ours(method):
 
 
 def fresh(method, model, seed=3, **given):
-    return lnp.inject(model, configuration(method, model, **given), np.random.default_rng(seed))
+    data = [batch_for(MODELS[0], model.dtype)] if method.name == "LoRA, eva" else None
+    return lnp.inject(model, configuration(method, model, **given), np.random.default_rng(seed), data)
+
+
+def start_of(name):
+    """Return LoRA as a method that starts otherwise, and says so."""
+    value = STARTS[name]["init_lora_weights"]
+    method = starts.SHIFTED if starts.is_out_of_W(value) else lora.LORA
+    return dataclasses.replace(method, name=name, starts_as=starts.STARTS_AS.get(value, method.starts_as))
+
+
+def in_files(method, model):
+    """Return the model as PEFT's files hold it."""
+    return method.converted(model) if method.converted else model
 
 
 def trained(method, model, seed=3, **given):
@@ -91,7 +111,7 @@ def distance(ours, theirs):
 
 
 def content(model):
-    return {name: (array.dtype, array.tobytes()) for name, array in lnp.parameters(model).items()}
+    return {name: (array.dtype, np.asarray(array).tobytes()) for name, array in lnp.parameters(model).items()}
 
 
 def steps_of_training(model, name):
@@ -197,7 +217,7 @@ def it_comes_back_to_the_bit(method, name, folder):
 def the_files_hold_its_table(method, name, folder):
     model = trained(method, frozen(name, np.float32))
     lnp.save_adapter(model, folder)
-    expected = {}
+    model, expected = in_files(method, model), {}
     for path, node in adapted_nodes(model).items():
         module = to_peft(model, hf_name(model, path, node))
         for field, (end, transposed) in tensors_of(node).items():
@@ -232,13 +252,14 @@ def peft_reads_and_writes_the_same(method, _, folder):
             assert distance(ours, theirs(**given).last_hidden_state[0].numpy()) < 1e-9
     theirs.float().save_pretrained(folder / "theirs")
     again = lnp.load_adapter(base, folder / "theirs")
+    model = in_files(method, model)
     assert content(again) == content(model) and nodes_of(again) == nodes_of(model)
 
 
 def the_formula_counts_right(method, name, _):
     base = frozen(name)
     model = fresh(method, base)
-    linear, expected, shared = dict(walk(base)), 0, {}
+    linear, expected, shared, held = dict(walk(base)), 0, {}, 0
     if method.shared:
         sizes = [linear[path].W.shape for path in targets_of(base, model.adapter)]
         shared = method.shared.shapes(sizes, model.adapter)
@@ -252,8 +273,9 @@ def the_formula_counts_right(method, name, _):
         assert {field: getattr(node, field).shape for field in node.trainable} == shapes
         assert {field: getattr(node, field).shape for field in getattr(node, "SHARED", ())} == shared
         expected += sum(map(prod, shapes.values()))
-    count = lnp.count_parameters(model)
-    assert count == (lnp.count_parameters(base).total + sum(map(prod, shared.values())) + expected, expected)
+        held += sum(getattr(node, field).size for field in getattr(node, "HELD", ()))
+    count, beside = lnp.count_parameters(model), sum(map(prod, shared.values())) + held
+    assert count == (lnp.count_parameters(base).total + beside + expected, expected)
 
 
 def the_base_is_untouched(method, name, folder):
@@ -307,7 +329,8 @@ def a_configuration_says_how_and_one_that_does_not_fit_is_refused(method, name, 
         for path, node in adapted_nodes(model).items():
             assert not method.differs(node, model.adapter.at(targets[path]))
             own, mine = carried.at(targets[path]), {field: getattr(node, field) for field in node.trainable}
-            shared = {field: getattr(node, field) for field in getattr(node, "SHARED", ())}
+            fixed = (*getattr(node, "SHARED", ()), *getattr(node, "HELD", ()))
+            shared = {field: getattr(node, field) for field in fixed}
             changed = {"the arrays"}
             if method.shapes(*linear[path].W.shape, own) == {key: array.shape for key, array in mine.items()}:
                 other = settings_of(method.wrap(linear[path], own, {**mine, **shared}))
@@ -397,6 +420,30 @@ def check_method(name, folder):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_what_it_declares(name, check, model, tmp_path):
     check(METHODS[name], model, tmp_path)
+
+
+OF_A_START = {  # and which are thorough: the nodes are those of above
+    it_starts_where_it_says: False,
+    two_on_one_base_do_not_disturb_each_other: True,
+    every_gradient_is_proven: True,
+    merged_is_unmerged: True,
+    the_base_is_untouched: False,
+    it_comes_back_to_the_bit: True,
+}
+OF_LOFTQ = list(OF_A_START)[:4]  # whose base is its own: tests/adapt/test_starts.py
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        pytest.param(name, check, marks=[pytest.mark.thorough] * slow, id=f"{name}-{check.__name__}")
+        for name in STARTS
+        for check, slow in OF_A_START.items()
+        if name != "LoRA, loftq" or check in OF_LOFTQ
+    ],
+)
+def test_a_start_is_what_it_declares(name, check, tmp_path):
+    check(start_of(name), MODELS[0], tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")  # theirs, among themselves

@@ -562,8 +562,8 @@ def test_adapter_configurations_of_other_versions_are_read(name, change, copy):
     [
         ("bias", "all"), ("bias", "lora_only"), ("lora_bias", True), ("use_qalora", True),
         ("layer_replication", [[0, 2], [1, 2]]), ("trainable_token_indices", [1]), ("peft_type", "ADALORA"),
-        ("peft_type", "OFT"), ("init_lora_weights", "pissa"), ("init_lora_weights", "olora"),
-        ("init_lora_weights", "pissa_niter_4"), ("init_lora_weights", "loftq"), ("init_lora_weights", "corda"),
+        ("peft_type", "OFT"), ("init_lora_weights", "lora_ga"), ("init_lora_weights", "pissa_niter_4"),
+        ("init_lora_weights", "loftq"), ("init_lora_weights", "corda"),
         ("arrow_config", {"top_k": 2}), ("alora_invocation_tokens", [1]), ("target_parameters", ["x"]),
         ("a_setting_of_tomorrow", True), ("use_something_new", 3),
     ],
@@ -1030,8 +1030,7 @@ def test_the_neutral_words_of_peft_are_accepted(words):
     ("word", "value"),
     [
         ("bias", "all"), ("bias", "lora_only"), ("use_dora", 2), ("lora_bias", True), ("inference_mode", True),
-        ("init_lora_weights", "gaussian"), ("init_lora_weights", "pissa"), ("init_lora_weights", "olora"),
-        ("init_lora_weights", False), ("init_lora_weights", "orthogonal"), ("init_lora_weights", "eva"),
+        ("init_lora_weights", "corda"), ("init_lora_weights", "lora_ga"), ("init_lora_weights", "mica"),
         ("layer_replication", [[0, 1]]), ("trainable_token_indices", [1, 2]), ("target_parameters", ["x"]),
         ("use_qalora", True), ("peft_type", "IA3"), ("loftq_config", {"loftq_bits": 4}), ("ensure_weight_tying", True),
         ("megatron_config", {"a": 1}), ("layers_pattern", "layer"), ("eva_config", {"rho": 2.0}),

@@ -18,6 +18,7 @@ import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
 
@@ -27,6 +28,8 @@ import torch
 import transformers
 from peft import PeftModel, get_peft_model
 from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer
+from peft.utils.incremental_pca import IncrementalPCA
+from peft.utils.loftq_utils import _low_rank_decomposition
 from safetensors.numpy import load_file, save_file
 from torch.nn import functional as F
 
@@ -35,6 +38,7 @@ from lora_np.adapt.methods import METHODS, registered
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # the tests hold the comparisons
+import adapt.test_starts as starts  # noqa: E402
 import test_reference_models as models  # noqa: E402
 import test_reference_optimiser as operations  # noqa: E402
 
@@ -109,6 +113,36 @@ ADAPTERS = {
         "target_modules": r".*layer\.\d+\.(attention\.self\.(query|key)|output\.dense)",
         "rank_pattern": {"query": 3, r"layer\.1\.output\.dense": 1},
         "alpha_pattern": {r"layer\.0\..*key": 7, "encoder.layer.1.attention.self.query": 2},
+    },
+    "bert/pissa": {
+        "init_lora_weights": "pissa",
+        "r": 2,
+        "lora_alpha": 5,
+        "target_modules": ["query", "value", "intermediate.dense", "layer.1.output.dense"],
+        "rank_pattern": {"value": 3, r"layer\.1\.output\.dense": 1},
+        "alpha_pattern": {r"layer\.0\..*query": 7},
+        "task_type": "SEQ_CLS",
+    },
+    "bert/olora": {
+        "init_lora_weights": "olora",
+        "r": 3,
+        "lora_alpha": 4,
+        "use_rslora": True,
+        "target_modules": ["query", "value", "intermediate.dense"],
+    },
+    "gpt2/pissa": {
+        "init_lora_weights": "pissa",
+        "r": 3,
+        "lora_alpha": 5,
+        "target_modules": ["c_attn", "mlp.c_proj"],
+        "fan_in_fan_out": True,
+    },
+    "vit/olora": {
+        "init_lora_weights": "olora",
+        "r": 2,
+        "lora_alpha": 3,
+        "target_modules": ["q_proj", "v_proj", "fc2"],
+        "modules_to_save": ["classifier"],
     },
     "bert_hidden/query_value": {"r": 3, "lora_alpha": 2, "target_modules": QUERY_VALUE},
     "gpt2/c_attn": {"r": 3, "lora_alpha": 5, "target_modules": ["c_attn"], "fan_in_fan_out": True},
@@ -278,7 +312,8 @@ def make_adapter(name, base, inputs):
     kind = name.split("/")[0]
     options = dict(ADAPTERS[name])
     config = getattr(peft, options.pop("config", "LoraConfig"))(**options)
-    model = get_peft_model(copy.deepcopy(base), config).eval()
+    with in_float64():
+        model = get_peft_model(copy.deepcopy(base), config).eval()
     randomise(model, np.random.default_rng([SEED, *name.encode()]))
     save(model, HERE / name)
     output = run(model, kind, inputs)
@@ -288,6 +323,11 @@ def make_adapter(name, base, inputs):
         stored["merged"] = run(copy.deepcopy(model).merge_and_unload(), kind, inputs).detach().numpy()
     stored |= {f"stepped.{key}": value for key, value in stepped(model, kind, inputs).items()}
     save_file(stored, HERE / name / "reference.safetensors")
+
+
+def in_float64():
+    """Let PEFT compute in float64 what it takes out of a base in float32: PiSSA, OLoRA, EVA."""
+    return mock.patch.object(torch, "float32", torch.float64)
 
 
 def stepped(model, kind, inputs):
@@ -336,13 +376,25 @@ def run(model, name, inputs):
     if name == "vit":
         return model(pixel_values=torch.from_numpy(inputs["images"])).logits
     padding = MODELS[name][1].pad_token_id or 0
-    ids, types, mask = (
-        torch.nn.utils.rnn.pad_sequence(torch.from_numpy(rows).split(inputs["lengths"].tolist()), True, value)
-        for rows, value in ((inputs["ids"], padding), (inputs["types"], 0), (np.ones_like(inputs["ids"]), 0))
-    )
-    result = model(input_ids=ids, attention_mask=mask, **({"token_type_ids": types} if name in TYPED else {}))
+    given = padded(inputs, padding)
+    mask = given["attention_mask"]
+    if name not in TYPED:
+        del given["token_type_ids"]
+    result = model(**given)
     output = result.last_hidden_state if name == "bert_hidden" else result.logits
     return output[mask.bool()] if models.is_token_wise(name) else output
+
+
+def padded(inputs, padding=0):
+    """Return what transformers takes, for sequences that lie end to end."""
+    return {
+        what: torch.nn.utils.rnn.pad_sequence(torch.from_numpy(rows).split(inputs["lengths"].tolist()), True, value)
+        for what, rows, value in (
+            ("input_ids", inputs["ids"], padding),
+            ("token_type_ids", inputs["types"], 0),
+            ("attention_mask", np.ones_like(inputs["ids"]), 0),
+        )
+    }
 
 
 def gradients(model, output, inputs):
@@ -437,6 +489,48 @@ def lorafa(model):
     return create_lorafa_optimizer(model, config.r, config.lora_alpha, operations.LR, weight_decay=0.0)
 
 
+def make_starts(base, inputs):
+    """What PEFT takes out of a base, or draws, for LoRA to start from."""
+    rng, stored = np.random.default_rng([SEED, 3]), {}
+    for d_in, d_out in ((7, 5), (5, 8), (6, 6)):
+        stored[f"{d_in}x{d_out}.W"] = W = rng.standard_normal((d_in, d_out))
+        stored[f"{d_in}x{d_out}.random"] = random = rng.standard_normal((min(W.shape), 3))
+        for start in ("pissa", "pissa_niter_2", "olora"):
+            with in_float64(), mock.patch.object(torch, "randn", lambda *_, **__: torch.from_numpy(random)):  # noqa: B023
+                layer = started(W, init_lora_weights=start, r=3, lora_alpha=5)
+            A, B = (factor["default"].weight.detach().numpy() for factor in (layer.lora_A, layer.lora_B))
+            rest = layer.base_layer.weight.numpy()
+            stored |= {f"{d_in}x{d_out}.{start}.{name}": array.T for name, array in zip("ABW", (A, B, rest))}
+        stored[f"{d_in}x{d_out}.Q"] = Q = np.round(W, 1)
+        found = _low_rank_decomposition(torch.from_numpy((W - Q).T), 3)
+        stored |= {f"{d_in}x{d_out}.loftq.A": found["R"].numpy().T, f"{d_in}x{d_out}.loftq.B": found["L"].numpy().T}
+    for start in (False, "gaussian", "orthogonal"):
+        layer = started(np.zeros((400, 300)), init_lora_weights=start, r=4)
+        for name, factor in zip("AB", (layer.lora_A, layer.lora_B)):
+            stored[f"law.{start}.{name}"] = starts.law(factor["default"].weight.detach().numpy().T.astype(float))
+    data = [padded(part) for part in starts.parts(inputs)]
+    for name, options in starts.EVA.items():
+        how = peft.EvaConfig(**options["eva_config"])
+        config = peft.LoraConfig(init_lora_weights="eva", **{**options, "eva_config": how})
+        model = get_peft_model(copy.deepcopy(base), config)
+        full = mock.patch.object(IncrementalPCA, "_svd_fn_lowrank", IncrementalPCA._svd_fn_full)
+        with in_float64(), full:
+            peft.initialize_lora_eva_weights(model, data, show_progress_bar=False)
+        for key, module in model.named_modules():
+            if hasattr(module, "lora_A"):
+                key = key.removeprefix("base_model.model.")
+                stored[f"eva.{name}.{key}.A"] = module.lora_A["default"].weight.detach().numpy().T
+                stored[f"eva.{name}.{key}.scale"] = np.array(module.scaling["default"])
+    save_file({name: np.ascontiguousarray(array) for name, array in stored.items()}, HERE / "starts.safetensors")
+
+
+def started(W, **options):
+    """Return PEFT's layer around a linear map with this W (d_in, d_out)."""
+    whole = torch.nn.Sequential(torch.nn.Linear(*W.shape, bias=False)).double()
+    whole[0].weight.data = torch.from_numpy(W.T.copy())
+    return get_peft_model(whole, peft.LoraConfig(target_modules=["0"], **options)).base_model.model[0]
+
+
 def make_operations():
     """Single operations: inputs, output, a random upstream gradient, and the gradients of the inputs."""
     rng = np.random.default_rng([SEED, 2])
@@ -490,6 +584,13 @@ PATTERNS = {"rank_pattern": {"query": 3}, "alpha_pattern": {r"layer\.1\..*value"
 WRITTEN = {  # what: the model, the configuration, the pooling of a head of our own
     "BERT, classifier trained": ("bert", {"task_type": "SEQ_CLS"}, None),
     "BERT, patterns": ("bert", PATTERNS, None),
+    "BERT, PiSSA, patterns": ("bert", {"init_lora_weights": "pissa", **PATTERNS}, None),
+    "GPT-2, OLoRA": ("gpt2", {"init_lora_weights": "olora", "target_modules": ["c_attn", "mlp.c_proj"]}, None),
+    "ViT, PiSSA by random vectors, classifier": (
+        "vit",
+        {"init_lora_weights": "pissa_niter_3", "target_modules": "all-linear", "modules_to_save": ["classifier"]},
+        None,
+    ),
     "BERT, DoRA, patterns": ("bert", {"use_dora": True, **PATTERNS}, None),
     "BERT, mean-pooled head": ("bert_hidden", {"task_type": "SEQ_CLS"}, "mean"),
     "GPT-2": ("gpt2", {"target_modules": ["c_attn", "mlp.c_proj"]}, None),
@@ -614,6 +715,7 @@ MINILM = {
 COUNTED = {  # method: its configuration, on a model of MiniLM's sizes
     "LoRA": {"r": 8, "target_modules": QUERY_VALUE},
     "DoRA": {"r": 8, "target_modules": QUERY_VALUE},
+    "PiSSA or OLoRA": {"r": 8, "init_lora_weights": "pissa", "target_modules": QUERY_VALUE},
     "IA3": {},
     "VeRA": {"r": 256, "target_modules": QUERY_VALUE},
     "LoHa": {"r": 8, "target_modules": QUERY_VALUE},
@@ -636,7 +738,7 @@ def of_methods(rows):
         errors = [error for what, error, _ in rows if "float64" in what and what.split(",")[0] in own]
         config = method.config(**COUNTED[name])
         found[name] = {
-            "config": method.config.__name__,
+            "config": next(kind.__name__ for kind in method.config.__mro__ if kind.__name__ in lnp.__all__),
             "starts_as": method.starts_as,
             "settings": COUNTED[name],
             "trained": lnp.count_parameters(lnp.inject(base, config, rng)).trainable,
@@ -669,6 +771,7 @@ def main():
                 make_adapter(adapter, base, inputs[name])
     make_adamw()
     make_optimisers(*first)
+    make_starts(*first)
     make_operations()
     for path in HERE.rglob("*.safetensors"):
         path.chmod(0o644)  # the library makes its files private

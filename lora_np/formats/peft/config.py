@@ -51,7 +51,7 @@ def method_in(settings):
     """Return the registered method of an adapter_config.json: the one with the most of its marks there."""
     kind = settings.get("peft_type", PeftOptions.peft_type)
     known = [method for method in METHODS.values() if method.config.peft_type == kind] or METHODS.values()
-    fitting = [method for method in known if marks(method.config).items() <= settings.items()]
+    fitting = [method for method in known if method.config.is_meant(settings, PeftOptions)]
     return max(fitting, key=lambda method: len(marks(method.config)))
 
 

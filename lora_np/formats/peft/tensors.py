@@ -23,7 +23,16 @@ from lora_np.formats.huggingface import (
     to_file,
     write_folder,
 )
-from lora_np.formats.peft.config import adapted, check_carried, checked_settings, our_config, peft_config, saved_whole
+from lora_np.formats.peft.config import (
+    adapted,
+    check_carried,
+    checked_settings,
+    method_in,
+    our_config,
+    own_settings,
+    peft_config,
+    saved_whole,
+)
 from lora_np.formats.peft.names import ROOT, all_nodes, canonical, unwrapped
 from lora_np.model import architectures
 from lora_np.model.heads import ClassifierHead, TiedHead
@@ -33,6 +42,7 @@ from lora_np.model.tree import fingerprint, freeze, locked, parameters, rebuild,
 
 # In the metadata.
 BASE_MARK, LENGTH_MARK, OURS_MARK = "lora_np_base_sha256", "lora_np_max_seq_length", "lora_np_options"
+CONVERTED_MARK = "lora_np_converted"
 
 
 def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.PathLike | None = None) -> None:
@@ -56,7 +66,12 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
     if not isinstance(base, (str, Path, type(None))):
         raise ValueError(f"base must be the name or the folder of the base model, but it is {base!r}.")
     saved = saved_whole(model)
-    tensors, covered = {}, set()
+    tensors, covered, marks = {}, set(), {}
+    method = registered("config", model.adapter)
+    if method.converted:
+        own = peft_config(model, saved, None)
+        marks[CONVERTED_MARK] = json.dumps({name: own[name] for name in own_settings(method.config)})
+        model = method.converted(model)
     for path, node in adapted(model).items():
         for name, (theirs, transposed) in tensors_of(node).items():
             array = getattr(node, name)
@@ -76,7 +91,7 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
                 " modules_to_save."
             )
     check_finite(tensors)
-    marks = {BASE_MARK: base_hash(model, saved)}
+    marks[BASE_MARK] = base_hash(model, saved)
     if length := model.config.get("max_seq_length"):
         marks[LENGTH_MARK] = str(length)
     content = peft_config(model, saved, None if base is None else str(base))
@@ -173,11 +188,25 @@ def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
                 f" base ({settings.get('base_model_name_or_path') or 'not named'}), which it must not have been merged"
                 " into yet."
             )
+        if CONVERTED_MARK in file.metadata:
+            lora = restored(lora, model, settings, file.metadata, names, folder)
     length = file.metadata.get(LENGTH_MARK, "")
     if re.fullmatch(r"[1-9]\d{0,8}", length):
         lora = dataclasses.replace(lora, config={**lora.config, "max_seq_length": int(length)})
     # What the file holds whole and does not train is frozen again.
     return rebuild(with_arrays(lora, new), lambda path, node: freeze(node) if path in beside else node)
+
+
+def restored(lora, model, settings, metadata, names, folder):
+    """Return the model as it was adapted when it was saved, by a method that PEFT's files hold as another's."""
+    weights = folder / "adapter_model.safetensors"
+    own = parse_json(metadata[CONVERTED_MARK].encode(), f"{CONVERTED_MARK} in {weights}")
+    method = method_in({**settings, **own})
+    if not method.restored or own.keys() != set(own_settings(method.config)):
+        raise ValueError(f"{CONVERTED_MARK} in {weights} is {own!r:.80}, of which nothing here makes an adapter.")
+    check_fields(own, method.config.FIELDS, weights)
+    config, _, _ = our_config({**settings, **own}, model, names, folder)
+    return method.restored(lora, config)
 
 
 def ours(metadata, config, path):
