@@ -315,6 +315,16 @@ def test_what_one_trained_whole_is_taken_along_and_of_two_refused():
         lnp.weighted_adapter([whole, over], [1.0, 1.0], "cat")
 
 
+def test_what_one_trained_whole_is_saved_with_the_sum(tmp_path):
+    base = freeze(tiny.build("bert"))
+    plain, whole = lora_models(base, count=1)[0], lora_models(base, count=1, modules_to_save=["word_embeddings"])[0]
+    found = lnp.weighted_adapter([plain, whole], [1.0, 1.0], "svd").model
+    lnp.save_adapter(found, tmp_path)
+    again = lnp.load_adapter(base, tmp_path)
+    assert np.array_equal(again.embeddings.word.table, whole.embeddings.word.table)
+    assert again.adapter.modules_to_save == ["embeddings.word_embeddings"] and again.embeddings.word.trainable
+
+
 def test_what_lies_aside_is_summed_too(tmp_path):
     """The pooler of a BERT without a head is adapted by PEFT's "all-linear", and by ours in its file."""
     with_pooler = freeze(tiny.build("bert pooler"))
@@ -385,4 +395,5 @@ def test_bad_input_is_named():
 
 
 def test_example():
-    assert doctest.testmod(combine).failed == 0 < doctest.testmod(combine).attempted
+    found = doctest.testmod(combine)
+    assert found.failed == 0 < found.attempted

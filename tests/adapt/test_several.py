@@ -476,4 +476,5 @@ def test_every_neutral_option_of_pefts_lora_config_is_taken():
 
 @pytest.mark.parametrize("module", [several, spelling], ids=lambda module: module.__name__)
 def test_examples(module):
-    assert doctest.testmod(module).failed == 0 < doctest.testmod(module).attempted
+    found = doctest.testmod(module)
+    assert found.failed == 0 < found.attempted
