@@ -281,6 +281,7 @@ def drawn(tensor, density, rng):
 
 def checked(combination_type, svd_rank, svd_clamp, svd_driver, density, majority_sign_method, rng):
     """Return what merges the matrices of a type, and whether it ends in an SVD; raise for what has no meaning."""
+    density, svd_clamp = plain(density), plain(svd_clamp)
     kinds = ("cat", "linear", "svd", *PRUNED, *(f"{kind}_svd" for kind in PRUNED))
     if combination_type not in kinds:
         raise ValueError(f"combination_type must be one of {', '.join(kinds)}, but it is {combination_type!r}.")

@@ -48,7 +48,7 @@ which PEFT passes over without a word.
 import re
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,6 +61,11 @@ from lora_np.model.transformer import Transformer
 from lora_np.model.tree import lies_in, parameters
 
 BASE = "__base__"  # PEFT's name for no adapter
+
+
+class SeveralCache(NamedTuple):
+    shape: tuple  # of the output
+    parts: tuple  # (name, model, its rows of the output, its cache), one for each adapter of the batch
 
 
 class Adapters(MutableMapping[str, Transformer]):
@@ -92,7 +97,7 @@ class Adapters(MutableMapping[str, Transformer]):
         return f"Adapters({', '.join(self) or 'none'}; active: {self.active_adapter})"
 
     def __getitem__(self, name: str) -> Transformer:
-        if name not in self._models:
+        if name not in self:
             raise KeyError(self._unknown(name))
         return self._models[name]
 
@@ -124,6 +129,9 @@ class Adapters(MutableMapping[str, Transformer]):
         if name == self.active_adapter:
             self.active_adapter = None
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self._models
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._models)
 
@@ -148,7 +156,7 @@ class Adapters(MutableMapping[str, Transformer]):
 
     def set_adapter(self, name: str) -> None:
         """Make an adapter the active one. What is trained stays what it was."""
-        if not isinstance(name, str):
+        if isinstance(name, (list, tuple, set)):
             raise ValueError(
                 f"one adapter is active at a time, but {name!r} was given; add_weighted_adapter makes one of several"
                 ' (combination_type="cat": exactly their sum).'
@@ -173,7 +181,7 @@ class Adapters(MutableMapping[str, Transformer]):
         """
         self._free(adapter_name)
         check_name(adapter_name)
-        if isinstance(adapters, str):
+        if isinstance(adapters, str) or not np.iterable(adapters):
             raise ValueError(f"adapters must be a list of names, but it is {adapters!r}.")
         found = weighted_adapter([self[self._known(name)] for name in adapters], weights, *args, **options)
         self[adapter_name] = found.model
@@ -227,20 +235,20 @@ class Adapters(MutableMapping[str, Transformer]):
         for mine, own in zip(rows, outputs):
             y[mine] = own  # (3)
         caches = tuple((name, model, mine, cache) for (name, model, *_, cache), mine in zip(parts, rows))
-        return y, (y.shape, caches) if keep else None
+        return y, SeveralCache(y.shape, caches) if keep else None
 
     def backward(self, doutput: np.ndarray, cache: Any) -> dict[str, dict[str, np.ndarray]]:
         """Return {name of an adapter: the gradients of its model} of those that the forward used and that train
         anything."""
-        if cache is None or doutput.shape != cache[0]:
+        shape = cache.shape if isinstance(cache, SeveralCache) else "not known"
+        if np.shape(doutput) != shape:
             raise ValueError(
                 "backward needs the cache of this object's forward (keep=False returns none), and doutput of the"
-                f" output's shape, but doutput is {doutput.shape}"
-                f"{'' if cache is None else f' and the output was {cache[0]}'}."
+                f" output's shape, but doutput is {np.shape(doutput)} and the output's is {shape}."
             )
         return {
             name: model.backward(doutput[rows], c)  # (3) (2)
-            for name, model, rows, c in cache[1]
+            for name, model, rows, c in cache.parts
             if parameters(model, trainable_only=True)
         }
 
@@ -264,12 +272,12 @@ class Adapters(MutableMapping[str, Transformer]):
         return f"there is no adapter {name!r}; there are {', '.join(self) or 'none so far'}."
 
     def _known(self, name):
-        if name not in self._models:
+        if name not in self:
             raise ValueError(self._unknown(name))
         return name
 
     def _free(self, name):
-        if name in self._models:
+        if name in self:
             raise ValueError(
                 f"there is an adapter {name!r} already; delete it first (delete_adapter), or take another."
             )

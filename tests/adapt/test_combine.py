@@ -251,6 +251,13 @@ def test_an_election_by_hand():
 # ---- what comes out
 
 
+def test_numbers_of_numpy_are_taken():
+    given = lora_models(count=2)
+    options = {"density": np.float32(0.5), "svd_rank": np.int64(2), "svd_clamp": np.float32(0.99)}
+    model, _, _ = lnp.weighted_adapter(given, np.array([1, 2]), "ties_svd", **options)
+    assert type(model.adapter.r) is int and type(model.layer[0].attention.query.scale) is float
+
+
 def test_it_is_an_ordinary_adapter(tmp_path):
     base = freeze(tiny.build("bert", np.float32))
     adapters = several_on(base, {f"a{k}": lnp.LoRAConfig(r=2, lora_alpha=3, use_rslora=True) for k in range(2)})
@@ -387,8 +394,9 @@ def test_bad_input_is_named():
         with pytest.raises(ValueError, match=words):
             lnp.weighted_adapter(**{**ok, **change})
     adapters = several_on(base, {"films": lnp.LoRAConfig(r=2)})
-    with pytest.raises(ValueError, match="adapters must be a list of names, but it is 'films'"):
-        adapters.add_weighted_adapter("films", [1.0], "new")
+    for odd in ("films", None):
+        with pytest.raises(ValueError, match=f"adapters must be a list of names, but it is {odd!r}"):
+            adapters.add_weighted_adapter(odd, [1.0], "new")
     with pytest.raises(ValueError, match="no adapter 'filsm'"):
         adapters.add_weighted_adapter(["filsm"], [1.0], "new")
     assert list(adapters) == ["films"]
