@@ -304,6 +304,8 @@ def test_what_one_trained_whole_is_taken_along_and_of_two_refused():
     assert np.array_equal(classifier.W, head.head.classifier.W) and classifier.W is not head.head.classifier.W
     assert classifier.trainable == ("W", "b") and found.adapter.task_type == "SEQ_CLS"
     assert found.head.pooler.W is base.head.pooler.W
+    held = lnp.weighted_adapter([plain, freeze(head)], [2.0, 1.0], "cat").model  # and not trained any more
+    assert np.array_equal(held.head.classifier.W, classifier.W) and not held.head.classifier.trainable
     with pytest.raises(ValueError, match="adapters 0 and 2 of the list both trained head.classifier whole"):
         lnp.weighted_adapter([head, plain, second], [1.0, 1.0, 1.0], "cat")
     bare = freeze(tiny.build("bert"))
