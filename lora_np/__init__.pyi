@@ -3,6 +3,7 @@
 from lora_np import course as course
 from lora_np import gradcheck as gradcheck
 from lora_np import ops as ops
+from lora_np.adapt.combine import weighted_adapter as weighted_adapter
 from lora_np.adapt.compressed import compress_model as compress_model
 from lora_np.adapt.compressed import decompress_model as decompress_model
 from lora_np.adapt.config import LoRAConfig as LoRAConfig
@@ -13,13 +14,19 @@ from lora_np.adapt.loha import LoHaConfig as LoHaConfig
 from lora_np.adapt.lokr import LoKrConfig as LoKrConfig
 from lora_np.adapt.methods import inject as inject
 from lora_np.adapt.methods import merge as merge
+from lora_np.adapt.several import Adapters as Adapters
+from lora_np.adapt.spelling import LoraConfig as LoraConfig
+from lora_np.adapt.spelling import get_peft_model as get_peft_model
+from lora_np.adapt.spelling import print_trainable_parameters as print_trainable_parameters
 from lora_np.adapt.starts import LoftQConfig as LoftQConfig
 from lora_np.adapt.vera import VeraConfig as VeraConfig
 from lora_np.datasets.named import load_data as load_data
 from lora_np.datasets.tokenizers import load_tokenizer as load_tokenizer
 from lora_np.formats.huggingface import save_model as save_model
 from lora_np.formats.peft import load_adapter as load_adapter
+from lora_np.formats.peft import load_adapters as load_adapters
 from lora_np.formats.peft import save_adapter as save_adapter
+from lora_np.formats.peft import save_adapters as save_adapters
 from lora_np.formats.pretrained import load_pretrained as load_pretrained
 from lora_np.model.architectures import bert as bert
 from lora_np.model.architectures import distilbert as distilbert

@@ -60,7 +60,7 @@ def run(book, tmp_path, monkeypatch, allow_errors):
 
 
 def shortened(book):
-    """Return a notebook whose trainings have sixteen batches an epoch, and whose models answer fifty examples at most."""
+    """Return a notebook whose trainings have 16 batches an epoch, and whose models answer 50 examples at most."""
     book.cells.insert(0, build.nbformat.v4.new_code_cell(SHORTER))
     return book
 

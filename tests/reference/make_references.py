@@ -26,7 +26,7 @@ import numpy as np
 import peft
 import torch
 import transformers
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer
 from peft.utils.incremental_pca import IncrementalPCA
 from peft.utils.loftq_utils import _low_rank_decomposition
@@ -38,6 +38,8 @@ from lora_np.adapt.methods import METHODS, registered
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # the tests hold the comparisons
+import adapt.test_combine as sums  # noqa: E402
+import adapt.test_several as several  # noqa: E402
 import adapt.test_starts as starts  # noqa: E402
 import test_reference_models as models  # noqa: E402
 import test_reference_optimiser as operations  # noqa: E402
@@ -380,7 +382,8 @@ def run(model, name, inputs):
     mask = given["attention_mask"]
     if name not in TYPED:
         del given["token_type_ids"]
-    result = model(**given)
+    more = {"adapter_names": inputs["names"]} if "names" in inputs else {}
+    result = model(**given, **more)
     output = result.last_hidden_state if name == "bert_hidden" else result.logits
     return output[mask.bool()] if models.is_token_wise(name) else output
 
@@ -425,9 +428,9 @@ def save(model, folder):
     """Write a model or an adapter as its library does, without the files that nothing here reads."""
     model.save_pretrained(folder)
     for name in ("README.md", "generation_config.json"):
-        (folder / name).unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
-    if path.exists():  # PEFT writes sets, in the order of the day
+        for path in folder.rglob(name):
+            path.unlink()
+    for path in folder.rglob("adapter_config.json"):  # PEFT writes sets, in the order of the day
         config = json.loads(path.read_text())
         config = {option: sorted(value) if isinstance(value, list) else value for option, value in config.items()}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -461,6 +464,40 @@ def make_adamw():
             stored |= {f"{setting}.{step}.{name}": t.detach().numpy().copy() for name, t in tensors.items()}
         stored |= {f"{setting}.rates": rates, f"{setting}.options": np.array([*betas, eps, weight_decay])}
     save_file(stored, HERE / "adamw.safetensors")
+
+
+def make_several(base, inputs):
+    """Four adapters on one BERT in one folder; output and gradients with one for each sequence; their weighted sums."""
+    folder = HERE / "bert" / "several"
+    model = get_peft_model(copy.deepcopy(base), peft.LoraConfig(**several.ADAPTERS["default"])).eval()
+    for name, options in list(several.ADAPTERS.items())[1:]:
+        model.add_adapter(name, peft.LoraConfig(**options))
+    model.set_requires_grad([*several.ADAPTERS])
+    randomise(model, np.random.default_rng([SEED, *b"several"]))
+    save(model, folder / "adapters")
+    given = {**inputs, "names": several.NAMES}
+    output = run(model, "bert", given)
+    output.backward(torch.from_numpy(inputs["doutput"]))
+    stored = {"output": output.detach().numpy()}
+    for name in several.ADAPTERS:
+        live = {key: p.grad for key, p in model.named_parameters() if p.requires_grad and f".{name}." in key}
+        stored |= {f"gradient.{name}.{key.replace(f'.{name}', '')}": grad.numpy() for key, grad in live.items()}
+    torch.set_default_dtype(torch.float64)  # else PEFT rounds the weights to float32
+    drawn, torch.bernoulli = torch.bernoulli, lambda share: drawn_by_numpy(generator, share)
+    for case, (names, weights, options) in sums.SUMS.items():
+        generator = np.random.default_rng(sums.SEED)
+        model.add_weighted_adapter(names, weights, case, **options)
+        tensors = get_peft_model_state_dict(model, adapter_name=case)
+        tensors = {f"{case}.{key}": tensor.contiguous().numpy() for key, tensor in tensors.items()}
+        stored |= {key: tensor + 0.0 for key, tensor in tensors.items()}  # without -0
+    torch.bernoulli = drawn
+    torch.set_default_dtype(torch.float32)
+    save_file(stored, folder / "reference.safetensors")
+
+
+def drawn_by_numpy(generator, share):
+    """Return what PEFT's random pruning keeps, drawn as lora_np draws it, for a matrix that lies transposed there."""
+    return torch.from_numpy(share.numpy() > generator.random(share.T.shape).T).to(share.dtype)
 
 
 def make_optimisers(base, inputs):
@@ -699,6 +736,8 @@ def measure(inputs):
         ("AdamW", operations.adamw_errors()),
         ("LoRA+, two steps of PEFT's optimiser", operations.loraplus_errors()),
         ("LoRA-FA, two steps of PEFT's optimiser", operations.lorafa_errors()),
+        ("several adapters, one for each sequence", several.batch_errors()),
+        ("several adapters, weighted sums", sums.sum_errors()),
     ):
         yield what, max(errors.values()), operations.TOLERANCE
     for what in WRITTEN:
@@ -772,6 +811,7 @@ def main():
     make_adamw()
     make_optimisers(*first)
     make_starts(*first)
+    make_several(*first)
     make_operations()
     for path in HERE.rglob("*.safetensors"):
         path.chmod(0o644)  # the library makes its files private

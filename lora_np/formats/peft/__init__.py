@@ -8,6 +8,7 @@ The metadata of adapter_model.safetensors, which PEFT passes over, say what the 
 base, the settings in adapter_config.json, the head, and how many tokens of a text it was trained to read.
 """
 
+from lora_np.formats.peft.several import load_adapters, save_adapters
 from lora_np.formats.peft.tensors import load_adapter, save_adapter
 
-__all__ = ["load_adapter", "save_adapter"]
+__all__ = ["load_adapter", "load_adapters", "save_adapter", "save_adapters"]

@@ -62,6 +62,16 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
         If there is no adapter, something else was trained that the folder would not hold, a number is not finite, or a
         head.json of something else lies in the folder. Nothing has been written then.
     """
+    write_prepared(model, folder, *prepared(model, base))
+
+
+def write_prepared(model, folder, tensors, content, fields, marks):
+    write_folder(model, folder, "adapter_model.safetensors", tensors, "adapter_config.json", content, fields, **marks)
+
+
+def prepared(model, base):
+    """Return what a folder is to hold: tensors, the content of adapter_config.json, which of its fields the metadata
+    are to agree with, and what these say beside; raise as `save_adapter` does."""
     check_carried(model)
     if not isinstance(base, (str, Path, type(None))):
         raise ValueError(f"base must be the name or the folder of the base model, but it is {base!r}.")
@@ -98,9 +108,7 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
     kind = registered("config", model.adapter).config
     if kind.OURS:
         marks[OURS_MARK] = json.dumps({name: getattr(model.adapter, name) for name in kind.OURS})
-    write_folder(
-        model, folder, "adapter_model.safetensors", tensors, "adapter_config.json", content, kind.FIELDS, **marks
-    )
+    return tensors, content, kind.FIELDS, marks
 
 
 def shared_tensors(model):
