@@ -113,7 +113,7 @@ def trained_arrays(model, head):
     """Return {our name: tensor} of all that is trained, and see that it is all."""
     tensors = {"head.classifier.W": head.weight, "head.classifier.b": head.bias}
     live = {name.replace(".default", ""): tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
-    names = models.names_in_peft(minilm.adapted(np.float32))
+    names, _ = models.names_in_peft(minilm.adapted(np.float32))
     tensors |= {name: live.pop(there) for name, there in names.items() if not name.startswith("head.")}
     if live:
         raise ValueError(f"trained by PEFT alone: {sorted(live)}")
