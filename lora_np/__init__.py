@@ -45,6 +45,8 @@ _HOME = {
     "LoKrConfig": "lora_np.adapt.lokr",
     "inject": "lora_np.adapt.methods",
     "merge": "lora_np.adapt.methods",
+    "merge_report": "lora_np.adapt.merging",
+    "subtract": "lora_np.adapt.merging",
     "compress_model": "lora_np.adapt.compressed",
     "decompress_model": "lora_np.adapt.compressed",
 }

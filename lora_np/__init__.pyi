@@ -10,6 +10,8 @@ from lora_np.adapt.dora import DoRAConfig as DoRAConfig
 from lora_np.adapt.ia3 import IA3Config as IA3Config
 from lora_np.adapt.loha import LoHaConfig as LoHaConfig
 from lora_np.adapt.lokr import LoKrConfig as LoKrConfig
+from lora_np.adapt.merging import merge_report as merge_report
+from lora_np.adapt.merging import subtract as subtract
 from lora_np.adapt.methods import inject as inject
 from lora_np.adapt.methods import merge as merge
 from lora_np.adapt.vera import VeraConfig as VeraConfig
