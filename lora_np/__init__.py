@@ -47,6 +47,8 @@ _HOME = {
     "merge": "lora_np.adapt.methods",
     "merge_report": "lora_np.adapt.merging",
     "subtract": "lora_np.adapt.merging",
+    "extract": "lora_np.adapt.extraction",
+    "resize": "lora_np.adapt.ranks",
     "compress_model": "lora_np.adapt.compressed",
     "decompress_model": "lora_np.adapt.compressed",
 }

@@ -7,6 +7,7 @@ from lora_np.adapt.compressed import compress_model as compress_model
 from lora_np.adapt.compressed import decompress_model as decompress_model
 from lora_np.adapt.config import LoRAConfig as LoRAConfig
 from lora_np.adapt.dora import DoRAConfig as DoRAConfig
+from lora_np.adapt.extraction import extract as extract
 from lora_np.adapt.ia3 import IA3Config as IA3Config
 from lora_np.adapt.loha import LoHaConfig as LoHaConfig
 from lora_np.adapt.lokr import LoKrConfig as LoKrConfig
@@ -14,6 +15,7 @@ from lora_np.adapt.merging import merge_report as merge_report
 from lora_np.adapt.merging import subtract as subtract
 from lora_np.adapt.methods import inject as inject
 from lora_np.adapt.methods import merge as merge
+from lora_np.adapt.ranks import resize as resize
 from lora_np.adapt.vera import VeraConfig as VeraConfig
 from lora_np.datasets.named import load_data as load_data
 from lora_np.datasets.tokenizers import load_tokenizer as load_tokenizer

@@ -27,14 +27,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_np.adapt.methods import adapted_nodes, dense, is_adapted, registered
+from lora_np.adapt.report import aligned, percent
 from lora_np.adapt.rounding import Rounding, rounding_of
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import arrays, astype, freeze, is_node, join, locked, rebuild, walk
-
-
-def percent(share):
-    """Return a share in words, with two digits however small it is."""
-    return f"{100 * share:.2g} %"
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,13 +53,10 @@ class MergeReport:
         return sum(self.rows.values(), Rounding())
 
     def __str__(self):
-        title = f"merged to {self.dtype}"
-        wide = max(map(len, (title, *self.rows)))
-        table = [(title, "|dW| / |W|", "lost", "unchanged")]
+        rows = [(f"merged to {self.dtype}", "|dW| / |W|", "lost", "unchanged")]
         for name, row in {**self.rows, "all": self.total}.items():
-            table.append((name, *map(percent, (row.size, row.error, row.unchanged))))
-        lines = (f"{name:<{wide}}" + "".join(f"{cell:>13}" for cell in cells) for name, *cells in table)
-        return "\n".join(lines)
+            rows.append((name, percent(row.size), percent(row.error), percent(row.unchanged)))
+        return aligned(rows)
 
     __repr__ = __str__
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from lora_np.adapt.merging import merge_report, percent
+from lora_np.adapt.merging import merge_report
 from lora_np.adapt.methods import merge
+from lora_np.adapt.report import percent
 from lora_np.adapt.rounding import FLOATS
 from lora_np.cli.reading import adapted
 from lora_np.cli.terminal import line, note, size
