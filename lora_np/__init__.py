@@ -20,6 +20,7 @@ _HOME = {
     "distilbert": "lora_np.model.architectures",
     "electra": "lora_np.model.architectures",
     "gpt": "lora_np.model.architectures",
+    "mpnet": "lora_np.model.architectures",
     "roberta": "lora_np.model.architectures",
     "vit": "lora_np.model.architectures",
     "with_head": "lora_np.model.variants",

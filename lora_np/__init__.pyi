@@ -27,6 +27,7 @@ from lora_np.model.architectures import bert as bert
 from lora_np.model.architectures import distilbert as distilbert
 from lora_np.model.architectures import electra as electra
 from lora_np.model.architectures import gpt as gpt
+from lora_np.model.architectures import mpnet as mpnet
 from lora_np.model.architectures import roberta as roberta
 from lora_np.model.architectures import vit as vit
 from lora_np.model.batch import Batch as Batch
