@@ -42,7 +42,7 @@ from lora_np.adapt.ranks import with_ranks
 from lora_np.adapt.spectra import RankReport, check_asked, nearest_of_rank
 from lora_np.adapt.targets import check_untied, targets_of, trained_whole
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import arrays, lies_in, named, parameters, settings, walk, with_arrays
+from lora_np.model.tree import arrays, freeze, lies_in, named, parameters, settings, walk, with_arrays
 
 
 def extract(
@@ -59,8 +59,8 @@ def extract(
     Parameters
     ----------
     base, tuned : Transformer
-        Without adapters and of the same architecture. The base may have compressed matrices: then the adapter makes up
-        for what that lost, too.
+        Without adapters and of the same architecture. A base without the tuned model's head gets a place for it: name
+        it in `modules_to_save`. A base may have compressed matrices: then the adapter makes up for what that lost, too.
     r : int, optional
         The rank, of a smaller matrix its own.
     energy : float, optional
@@ -87,13 +87,18 @@ def extract(
         if not isinstance(model, Transformer):
             raise ValueError(f"extract takes a base and a tuned model, but one of them is {model!r:.60}.")
         check_plain(model)
+    base, brought = with_head_of(base, tuned)
     check_same_parts(base, tuned)
     check_untied(base, modules_to_save)
-    changed = differences(base, tuned)
-    given_up = named(base, left_out, "left_out") & changed if left_out else set()
+    changed = differences(base, tuned) | brought
+    given_up = named(base, left_out, "left_out") & changed - brought if left_out else set()
     everything = LoRAConfig(r=1, target_modules="all-linear", modules_to_save=modules_to_save)
     whole = trained_whole(base, everything)
-    maps = {path: names for path, names in targets_of(base, everything).items() if f"{path}.W" in changed - given_up}
+    maps = {
+        path: names
+        for path, names in targets_of(base, everything).items()
+        if f"{path}.W" in changed - given_up - brought
+    }
     held = {name for name in changed if lies_in(name, whole) or name.removesuffix(".W") in maps}
     check_held(changed - held - given_up, maps)
 
@@ -111,6 +116,23 @@ def extract(
     return model, RankReport(rows, tuple(sorted(given_up - held)))
 
 
+def with_head_of(base, tuned):
+    """Return the base with a place for the tuned model's head, if it has none or another, and the parameters that only
+    the tuned model has: those of that head but for a pooler, if the base holds one, maybe aside."""
+    ours, theirs = ([described(node) for _, node in walk(m.head)] if m.head else None for m in (base, tuned))
+    if ours == theirs or tuned.head is None:
+        return base, set()
+    head, aside = freeze(tuned.head), dict(base.aside)
+    pooler = getattr(base.head, "pooler", None) or aside.get("pooler")
+    if getattr(head, "pooler", None) and pooler and pooler.hf == head.pooler.hf:
+        head = dataclasses.replace(head, pooler=pooler)
+        aside.pop("pooler", None)
+    brought = {
+        f"head.{name}" for name in parameters(head) if not (name.startswith("pooler.") and head.pooler is pooler)
+    }
+    return dataclasses.replace(base, head=head, hf_prefix=tuned.hf_prefix, aside=aside), brought
+
+
 def check_same_parts(base, tuned):
     """Raise unless two models have the same nodes, with the same settings and sizes."""
     kinds = [model.config.get("model_type") for model in (base, tuned)]
@@ -120,10 +142,9 @@ def check_same_parts(base, tuned):
     for path in {**ours, **theirs}:
         one, other = (described(nodes.get(path)) for nodes in (ours, theirs))
         if one != other:
-            way_out = "; give both the same head, by with_head." if path.startswith("head") else "."
             raise ValueError(
                 f"the two models have not the same parts: {path or 'the whole'} is {one} in the base and {other} in the"
-                f" tuned model{way_out}"
+                " tuned model."
             )
 
 

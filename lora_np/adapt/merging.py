@@ -28,7 +28,7 @@ import numpy as np
 
 from lora_np.adapt.methods import adapted_nodes, dense, is_adapted, registered
 from lora_np.adapt.report import aligned, percent
-from lora_np.adapt.rounding import Rounding, rounding_of
+from lora_np.adapt.rounding import Rounding, name_of, rounding_of
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import arrays, astype, freeze, is_node, join, locked, rebuild, walk
 
@@ -86,7 +86,7 @@ def merge_report(model: Transformer, dtype: str) -> MergeReport:
             rows[path] = rounding_of(W, dW, dtype)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    return MergeReport(dtype, rows)
+    return MergeReport(name_of(dtype), rows)
 
 
 def updates(model):

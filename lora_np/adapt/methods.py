@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_np.adapt.config import PeftOptions
-from lora_np.adapt.rounding import check_float, in_floats_of
+from lora_np.adapt.rounding import checked_float, in_floats_of
 from lora_np.adapt.targets import by_pattern, check_part, check_untied, targets_of, trained_whole
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import astype, is_node, locked, rebuild, unfreeze, walk
@@ -181,7 +181,7 @@ def merge(model: Transformer, dtype: str | None = None) -> Transformer:
     """
     if not is_adapted(model):
         raise ValueError("this model has no adapter to merge; it is a plain model, or was merged already.")
-    check_float(dtype)
+    dtype = checked_float(dtype)
 
     def change(path, node):
         if registered("node", node):

@@ -101,10 +101,12 @@ def resized(A, B, r=None, energy=None):
     small_A, small_B, kept = nearest_of_rank(*svd_of_product(A, B), r, energy)
     held = A.shape[1]
     rank = kept.r if r is None else min(int(r), A.shape[0], B.shape[1])
-    if rank < held:
-        return (small_A.astype(A.dtype), small_B.astype(B.dtype)), kept
-    room = (0, rank - held)
-    return (np.pad(A, ((0, 0), room)), np.pad(B, (room, (0, 0)))), Kept(rank, kept.energy, kept.energy)
+    if rank >= held:
+        room = (0, rank - held)
+        return (np.pad(A, ((0, 0), room)), np.pad(B, (room, (0, 0)))), Kept(rank, kept.energy, kept.energy)
+    if not (A.any() and B.any()):  # not trained yet: with both zero it never would be
+        return (A[:, :rank].copy(), B[:rank].copy()), kept
+    return (small_A.astype(A.dtype), small_B.astype(B.dtype)), kept
 
 
 def with_ranks(config, parts):

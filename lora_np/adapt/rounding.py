@@ -94,6 +94,7 @@ def rounded(array, dtype):
     ValueError
         If there is no such dtype, or a number is beyond it.
     """
+    dtype = name_of(dtype)
     if dtype in CODES:
         return FORMATS[dtype].of(array.T).T.dense() if array.ndim == 2 else array
     if dtype not in FLOATS:
@@ -107,12 +108,23 @@ def rounded(array, dtype):
     return new
 
 
-def check_float(dtype):
+def name_of(dtype):
+    """Return the name of a dtype, which NumPy's may stand for; what is none stays as it is."""
+    try:
+        return dtype if dtype is None or isinstance(dtype, str) else np.dtype(dtype).name
+    except TypeError:
+        return dtype
+
+
+def checked_float(dtype):
+    """Return the name of a dtype that a model can be merged to, or None."""
+    dtype = name_of(dtype)
     if dtype not in (None, *FLOATS):
         raise ValueError(
             f"a model is merged to one of {', '.join(FLOATS)}, or to its own with None, but dtype is {dtype!r}."
-            f"{' compress_model(merge(model), form) compresses it again.' if dtype in FORMATS else ''}"
+            f"{' compress_model(merge(model), form) compresses it again.' if dtype in CODES else ''}"
         )
+    return dtype
 
 
 def in_floats_of(node, path, dtype, own):

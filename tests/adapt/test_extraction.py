@@ -151,6 +151,39 @@ def test_a_head_of_our_own_goes_along(tmp_path):
     assert np.array_equal(again.head.classifier.b, other.head.classifier.b)
 
 
+@pytest.mark.parametrize("pooler_aside", [True, False])
+def test_a_head_that_the_base_does_not_have_is_saved_whole(pooler_aside, tmp_path):
+    """The usual case: a classifier was trained on a bare model, whose pooler lies aside, if it has one."""
+    whole = frozen("bert pooler", np.float32)
+    pooler = {"pooler": whole.head.pooler} if pooler_aside else {}
+    base = dataclasses.replace(whole, head=None, hf_prefix="", aside=pooler)
+    other = tuned(whole, ["layer.0.attention.key.W", "head.classifier.b", "head.pooler.W"])
+    before = content(base), content(other)
+    with pytest.raises(ValueError, match="does not hold, head.classifier.W, head.classifier.b"):
+        lnp.extract(base, other, r=12)
+    with pytest.raises(ValueError, match="does not hold, head.classifier.W, head.classifier.b"):
+        lnp.extract(base, other, r=12, left_out="head")
+    saved = ["classifier"] if pooler_aside else ["classifier", "pooler"]
+    model, report = lnp.extract(base, other, r=12, modules_to_save=saved)
+    assert list(report.rows) == ["layer.0.attention.key", *(["head.pooler"] if pooler_aside else [])]
+    assert distance(outputs(model, "bert"), outputs(other, "bert")) < 1e-5
+    lnp.save_adapter(model, tmp_path)
+    again = lnp.load_adapter(base, tmp_path)
+    assert np.array_equal(outputs(again, "bert"), outputs(model, "bert"))
+    assert (content(base), content(other)) == before and base.head is None
+
+
+def test_a_head_of_other_classes_takes_the_place_of_the_bases(tmp_path):
+    other = tuned(lnp.vit({**tiny.VIT}, labels=7, rng=rng(0), dtype=np.float32), ["layer.0.attention.key.W"])
+    base = dataclasses.replace(tuned(other, ["layer.0.attention.key.W"]), head=frozen("vit", np.float32).head)
+    model, report = lnp.extract(base, other, r=3, modules_to_save=["classifier"])
+    assert list(report.rows) == ["layer.0.attention.key"] and model.head.classifier.W.shape[1] == 7
+    assert not np.shares_memory(model.head.classifier.W, other.head.classifier.W)
+    lnp.save_adapter(model, tmp_path)
+    again = lnp.load_adapter(base, tmp_path)
+    assert np.array_equal(outputs(again, "vit"), outputs(model, "vit"))
+
+
 def test_what_is_left_out_is_named_and_stays_the_bases():
     base = frozen("bert", np.float32)
     moved = ["layer.0.attention.key.W", "layer.1.mlp.first.W", "layer.1.norm1.gamma", "embeddings.word.table"]
@@ -231,8 +264,8 @@ def test_models_that_are_not_one_architecture_are_refused():
     base = frozen("bert", np.float32)
     with pytest.raises(ValueError, match="of one kind, but these are bert and vit"):
         lnp.extract(base, frozen("vit", np.float32), r=2)
-    with pytest.raises(ValueError, match="head is nothing in the base and ClassifierHead .* with_head"):
-        lnp.extract(base, frozen("bert pooler", np.float32), r=2)
+    with pytest.raises(ValueError, match="head is ClassifierHead .* in the base and nothing in the tuned model"):
+        lnp.extract(frozen("bert pooler", np.float32), base, r=2)
     longer = lnp.bert({**tiny.BERT, "vocab_size": 29}, rng=rng(0), dtype=np.float32)
     with pytest.raises(
         ValueError, match=r"embeddings\.word is Embedding table=\(23, 12\) in the base and .*\(29, 12\)"

@@ -229,6 +229,11 @@ def test_what_cannot_be_subtracted_or_merged_is_refused_by_a_sentence():
             lnp.merge(lora, dtype)
     with pytest.raises(ValueError, match="rounded to one of float32.*dtype is 'float64'"):
         lnp.merge_report(lora, "float64")
+    assert content(lnp.merge(lora, np.float16)) == content(lnp.merge(lora, "float16"))
+    assert lnp.merge(lora, np.dtype("float16")).config["dtype"] == lnp.merge_report(lora, np.float16).dtype == "float16"
+    for dtype in (np.float64, [1]):
+        with pytest.raises(ValueError, match="merged to one of float32"):
+            lnp.merge(lora, dtype)
     large = with_arrays(lora, {"layer.1.attention.query.A": np.full((12, 2), 1e6, np.float32)})
     for call in (lnp.merge, lnp.merge_report):
         with pytest.raises(ValueError, match=r"layer\.1\.attention\.query\.W: .* is beyond float16"):

@@ -140,6 +140,15 @@ def test_the_factors_alone_can_be_resized(d_in, r, d_out):
     assert small_A.shape[1] == 1 and not (small_A @ small_B).any() and kept.share == 1.0
 
 
+def test_what_is_not_trained_yet_keeps_its_start():
+    base = frozen("bert", np.float32)
+    small, report = lnp.resize(lnp.inject(base, lnp.LoRAConfig(r=5), rng(0)), r=2)
+    output, cache = small.forward(tiny.batch("bert"))
+    grads = small.backward(output, cache)
+    assert report.share == 1.0 and np.array_equal(output, outputs(base, "bert"))
+    assert all(grads[key].any() and grads[key].shape[0] == 2 for key in grads if key.endswith(".B"))
+
+
 def test_other_methods_are_refused_by_name():
     for name in METHODS:
         if name != "LoRA":
