@@ -16,7 +16,7 @@ from lora_np.adapt.targets import targets_of
 from lora_np.model.tree import freeze, with_arrays
 
 rng = np.random.default_rng
-MODELS = ("bert pooler", "gpt", "vit", "electra", "distilbert")
+MODELS = ("bert pooler", "gpt", "vit", *(pytest.param(name, marks=pytest.mark.thorough) for name in tiny.OTHERS))
 
 
 def test_the_examples_are_true():
@@ -164,9 +164,13 @@ def test_a_head_that_the_base_does_not_have_is_saved_whole(pooler_aside, tmp_pat
     with pytest.raises(ValueError, match="does not hold, head.classifier.W, head.classifier.b"):
         lnp.extract(base, other, r=12, left_out="head")
     saved = ["classifier"] if pooler_aside else ["classifier", "pooler"]
+    if not pooler_aside:
+        with pytest.raises(ValueError, match="does not hold, head.pooler.W, head.pooler.b"):
+            lnp.extract(base, other, r=12, modules_to_save=["classifier"])
     model, report = lnp.extract(base, other, r=12, modules_to_save=saved)
     assert list(report.rows) == ["layer.0.attention.key", *(["head.pooler"] if pooler_aside else [])]
     assert distance(outputs(model, "bert"), outputs(other, "bert")) < 1e-5
+    assert model.hf_prefix == "bert." and not model.aside
     lnp.save_adapter(model, tmp_path)
     again = lnp.load_adapter(base, tmp_path)
     assert np.array_equal(outputs(again, "bert"), outputs(model, "bert"))
