@@ -20,6 +20,7 @@ _HOME = {
     "distilbert": "lora_np.model.architectures",
     "electra": "lora_np.model.architectures",
     "gpt": "lora_np.model.architectures",
+    "mpnet": "lora_np.model.architectures",
     "roberta": "lora_np.model.architectures",
     "vit": "lora_np.model.architectures",
     "with_head": "lora_np.model.variants",
@@ -54,6 +55,10 @@ _HOME = {
     "LoraConfig": "lora_np.adapt.spelling",
     "get_peft_model": "lora_np.adapt.spelling",
     "print_trainable_parameters": "lora_np.adapt.spelling",
+    "merge_report": "lora_np.adapt.merging",
+    "subtract": "lora_np.adapt.merging",
+    "extract": "lora_np.adapt.extraction",
+    "resize": "lora_np.adapt.ranks",
     "compress_model": "lora_np.adapt.compressed",
     "decompress_model": "lora_np.adapt.compressed",
 }

@@ -9,11 +9,15 @@ from lora_np.adapt.compressed import decompress_model as decompress_model
 from lora_np.adapt.config import LoRAConfig as LoRAConfig
 from lora_np.adapt.dora import DoRAConfig as DoRAConfig
 from lora_np.adapt.eva import EvaConfig as EvaConfig
+from lora_np.adapt.extraction import extract as extract
 from lora_np.adapt.ia3 import IA3Config as IA3Config
 from lora_np.adapt.loha import LoHaConfig as LoHaConfig
 from lora_np.adapt.lokr import LoKrConfig as LoKrConfig
+from lora_np.adapt.merging import merge_report as merge_report
+from lora_np.adapt.merging import subtract as subtract
 from lora_np.adapt.methods import inject as inject
 from lora_np.adapt.methods import merge as merge
+from lora_np.adapt.ranks import resize as resize
 from lora_np.adapt.several import Adapters as Adapters
 from lora_np.adapt.spelling import LoraConfig as LoraConfig
 from lora_np.adapt.spelling import get_peft_model as get_peft_model
@@ -32,6 +36,7 @@ from lora_np.model.architectures import bert as bert
 from lora_np.model.architectures import distilbert as distilbert
 from lora_np.model.architectures import electra as electra
 from lora_np.model.architectures import gpt as gpt
+from lora_np.model.architectures import mpnet as mpnet
 from lora_np.model.architectures import roberta as roberta
 from lora_np.model.architectures import vit as vit
 from lora_np.model.batch import Batch as Batch

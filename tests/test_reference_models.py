@@ -19,7 +19,7 @@ from lora_np.model import architectures
 from lora_np.model.tree import walk
 
 FOLDER = Path(__file__).parent / "reference"
-MODELS = ("bert", "bert_hidden", "distilbert", "electra", "gpt2", "roberta", "vit", "xlm_roberta")
+MODELS = ("bert", "bert_hidden", "distilbert", "electra", "gpt2", "mpnet", "roberta", "vit", "xlm_roberta")
 ADAPTERS = sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in FOLDER.glob("*/*/adapter_config.json"))
 TOLERANCE = {np.float64: 1e-9, np.float32: 1e-4}
 STEP = {"lr": 0.01, "weight_decay": 0.1}  # of AdamW

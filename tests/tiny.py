@@ -30,6 +30,7 @@ GPT = {
 }
 ELECTRA = {**BERT, "model_type": "electra", "embedding_size": 8}
 ROBERTA = {**BERT, "model_type": "roberta", "max_position_embeddings": 11, "type_vocab_size": 1}
+MPNET = {**BERT, "model_type": "mpnet", "max_position_embeddings": 11}
 DISTILBERT = {
     "model_type": "distilbert",
     "vocab_size": 23,
@@ -42,6 +43,7 @@ DISTILBERT = {
 }
 OTHERS = {
     "electra": (lnp.electra, ELECTRA),
+    "mpnet": (lnp.mpnet, MPNET),
     "roberta": (lnp.roberta, ROBERTA),
     "distilbert": (lnp.distilbert, DISTILBERT),
 }
@@ -95,7 +97,7 @@ def sequences(name, seed=5):
     if name.startswith("vit"):
         return [rng.random((9, 8)) for _ in range(3)]
     ids = [rng.integers(0, 23, length) for length in (5, 2, 7, 5, 1)]
-    return [np.where(row == 1, 2, row) for row in ids] if name == "roberta" else ids  # 1 is its padding
+    return [np.where(row == 1, 2, row) for row in ids] if name in ("mpnet", "roberta") else ids  # 1 is its padding
 
 
 def batch(name, seed=5):

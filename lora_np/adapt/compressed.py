@@ -5,7 +5,8 @@
 
 Everything else is as before: the gradients of A and B flow through the compressed matrices, which are constants. After
 `merge` the adapted weights are dense floats, the decoded numbers plus the update, rounded once. PEFT compresses them
-again there and warns that outputs change: `compress_model(merge(lora), "nf4")` is that.
+again there and warns that outputs change: `compress_model(merge(lora), "nf4")` is that, and `merge_report(lora, "nf4")`
+says what it leaves of the update.
 
 Source: Dettmers et al. 2023, arXiv:2305.14314 (QLoRA).
 """

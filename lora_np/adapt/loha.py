@@ -303,6 +303,7 @@ LOHA = Method(
     wrap=wrap,
     differs=differs,
     dense=dense,
+    adds=True,
     # PEFT's matrix is (d_out, d_in), the product of its a and its b; ours is the transpose.
     tensors={
         "A1": ("hada_w1_b", True),

@@ -325,6 +325,7 @@ LOKR = Method(
     wrap=wrap,
     differs=differs,
     dense=dense,
+    adds=True,
     # PEFT's matrix is (d_out, d_in), and a product is its a times its b; ours are the transposes.
     tensors={
         "C1": ("lokr_w1", True),

@@ -106,6 +106,7 @@ LORA = Method(
     wrap=add_detour,
     differs=differs,
     dense=dense,
+    adds=True,
     tensors={"A": ("lora_A.weight", True), "B": ("lora_B.weight", True)},
 )
 register(LORA)

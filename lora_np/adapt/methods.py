@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_np.adapt.config import PeftOptions
+from lora_np.adapt.rounding import checked_float, in_floats_of
 from lora_np.adapt.targets import by_pattern, check_part, check_untied, targets_of, trained_whole
 from lora_np.model.batch import Batch
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import is_node, locked, rebuild, unfreeze, walk
+from lora_np.model.tree import astype, is_node, locked, rebuild, unfreeze, walk
 
 METHODS = {}  # by name
 
@@ -48,6 +49,7 @@ class Method:
     # field -> (the end of its name in PEFT's files, whether it lies transposed there). A node may lack some of them:
     # they are None in it, and not in its shapes.
     tensors: dict
+    adds: bool = False  # whether what it adds to W is the same whatever W is
     starts_as: str = "the base's bits"  # what it computes at first; or "the base's but for rounding", "something else"
     shared: Shared | None = None  # what all its nodes hold together, beside what each trains
     after_step: Callable | None = None  # `(model, step, gradients)`: what must happen in place between two steps
@@ -172,7 +174,7 @@ def copies(node):
     return {name: getattr(node, name).copy() for name in node.trainable}
 
 
-def merge(model: Transformer) -> Transformer:
+def merge(model: Transformer, dtype: str | None = None) -> Transformer:
     """Return a new, wholly frozen model with the same outputs, but for rounding, and linear nodes in the places of the
     adapted ones; what was not trained is shared.
 
@@ -183,26 +185,40 @@ def merge(model: Transformer) -> Transformer:
     ----------
     model : Transformer
         With an adapter. It is still there afterwards, untouched.
+    dtype : {"float32", "float16", "bfloat16"}, optional
+        Round all numbers of the new model to the nearest of this dtype, in which `save_model` then writes it; it
+        computes as before. Of the update less may be left than one thinks: ask `merge_report`.
 
     Raises
     ------
     ValueError
         If there is no adapter to merge: merging twice would do nothing the second time, and hides a mistake. Or if its
-        method cannot be merged.
+        method cannot be merged, a number is beyond the dtype, or a matrix that is not adapted is compressed.
     """
     if not is_adapted(model):
         raise ValueError("this model has no adapter to merge; it is a plain model, or was merged already.")
+    dtype = checked_float(dtype)
 
-    def change(_, node):
-        if method := registered("node", node):
-            if isinstance(method.dense, str):
-                raise ValueError(method.dense)
-            return method.dense(node)
-        mine = {name: locked(array) for name, array in copies(node).items()}
-        return dataclasses.replace(node, trainable=(), **mine) if mine else node
+    def change(path, node):
+        if registered("node", node):
+            merged = dense(node) if dtype is None else dense(astype(node, np.float64))
+        else:
+            mine = {name: locked(array) for name, array in copies(node).items()}
+            merged = dataclasses.replace(node, trainable=(), **mine) if mine else node
+        return merged if dtype is None else in_floats_of(merged, path, dtype, model.dtype)
 
     aside = {name: change(name, kept) if is_node(kept) else kept for name, kept in model.aside.items()}
-    return dataclasses.replace(rebuild(model, change), adapter=None, aside=aside)
+    said = [name for name in ("dtype", "torch_dtype") if name in model.config] or ["dtype"]
+    config = model.config if dtype is None else {**model.config, **dict.fromkeys(said, dtype)}
+    return dataclasses.replace(rebuild(model, change), adapter=None, aside=aside, config=config)
+
+
+def dense(node):
+    """Return the `Linear` that computes the same as an adapted node; raise if its method has none."""
+    plain = registered("node", node).dense
+    if isinstance(plain, str):
+        raise ValueError(plain)
+    return plain(node)
 
 
 def after_step(model, step, gradients):

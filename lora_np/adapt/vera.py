@@ -248,6 +248,7 @@ VERA = Method(
     wrap=add_detour,
     differs=differs,
     dense=dense,
+    adds=True,
     tensors={"lambda_d": ("vera_lambda_d", False), "lambda_b": ("vera_lambda_b", False)},
     shared=Shared(
         shapes=projection_shapes,

@@ -61,7 +61,11 @@ def low_rank_approximation(W, r):
         raise ValueError(
             f"a matrix (d_in, d_out) has ranks from 1 to its smaller side, but W is {W.shape} and r = {r}."
         )
-    U, s, Vt = np.linalg.svd(W, full_matrices=False)
+    return leading_factors(*np.linalg.svd(W, full_matrices=False), r)
+
+
+def leading_factors(U, s, Vt, r):
+    """Return A (d_in, r) and B (r, d_out), whose product is the first r terms of an SVD; each takes the root of s."""
     root = np.sqrt(s[:r])  # (r,)
     return U[:, :r] * root, root[:, None] * Vt[:r]
 
@@ -80,6 +84,11 @@ def rank_for_error(W, error):
         raise ValueError(
             f"rank_for_error needs a matrix and an error of at least 0, but W is {W.shape}, error {error}."
         )
-    energy = np.linalg.svd(W, compute_uv=False).astype(np.float64) ** 2
+    return smallest_rank(np.linalg.svd(W, compute_uv=False), error * error)
+
+
+def smallest_rank(s, share):
+    """Return how many of the descending singular values s leave out at most a share of the energy, the sum of s^2."""
+    energy = s.astype(np.float64) ** 2
     lost = np.append(np.cumsum(energy[::-1])[::-1], 0.0)  # lost[r]: what a rank of r leaves out
-    return int(np.argmax(lost <= error * error * lost[0]))
+    return int(np.argmax(lost <= share * lost[0]))

@@ -202,8 +202,15 @@ def safetensors_pieces(tensors, metadata=None):
 
 
 def as_bfloat16(array):
-    """Return an array as a Raw of bfloat16, each number cut to its upper half: exact where the lower one is zero."""
-    halves = (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype("<u2")
+    """Return an array of finite numbers as a Raw of bfloat16, each rounded to the nearest, of two to the even one."""
+    array = np.asarray(array)
+    near = np.ascontiguousarray(array, "<f4")
+    bits = near.view(np.uint32)
+    if array.dtype != near.dtype:
+        # Else a number that float32 rounds to the middle between two of bfloat16 would be rounded twice. So here it is
+        # cut, not rounded, and a last bit of 1 says that something was cut off.
+        bits = (bits - (np.abs(near) > np.abs(array))) | (near != array)
+    halves = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")
     return Raw("BF16", array.shape, halves.reshape(-1).view(np.uint8))
 
 

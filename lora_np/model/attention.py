@@ -8,6 +8,7 @@ Backward: (3), (2), (1) in reverse. x went three ways in (1), so dx is the sum o
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Attention:
     causal: bool = False
     dropout: float = 0.0  # of the attention weights
     trainable: tuple[str, ...] = ()
-    attend = (attention_forward, attention_backward)
+    attend: ClassVar[tuple] = (attention_forward, attention_backward)
 
     def forward(self, x, groups, rng=None):
         Q, c_query = self.query.forward(x, rng)  # (1)
@@ -65,7 +66,7 @@ class FusedAttention:
     causal: bool = True
     dropout: float = 0.0
     trainable: tuple[str, ...] = ()
-    attend = (attention_forward, attention_backward)
+    attend: ClassVar[tuple] = (attention_forward, attention_backward)
 
     def forward(self, x, groups, rng=None):
         QKV, c_attn = self.c_attn.forward(x, rng)  # (1)
@@ -88,14 +89,15 @@ class FusedAttention:
 def heads_forward(Q, K, V, groups, node, rng):
     """Return O (N, d) and the cache, for Q, K, V (N, d) in packed order; `node` has heads, causal, dropout, attend."""
     check_groups(groups, len(Q))
-    O = np.empty(Q.shape, np.result_type(Q, K, V))
-    caches = []
+    O, caches = None, []
     for start, stop, n, T in pieces(groups, node.heads):
         rows = slice(start, stop)
         q, k, v = (split_heads(X[rows], n, T, node.heads) for X in (Q, K, V))
-        visible = np.tri(T, dtype=bool) if node.causal else None
+        # Which keys are seen, or what is added to the scores.
+        visible = np.tri(T, dtype=bool) if node.causal else groups.bias(T) if hasattr(groups, "bias") else None
         mask = dropout_mask((n, node.heads, T, T), node.dropout, rng, Q.dtype)
         o, cache = node.attend[0](q, k, v, visible, mask)
+        O = np.empty(Q.shape, o.dtype) if O is None else O
         O[rows] = join_heads(o)
         caches.append((rows, q.shape, cache))
     return O, tuple(caches)

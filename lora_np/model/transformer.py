@@ -17,6 +17,7 @@ from lora_np.model.blocks import PostNormBlock, PreNormBlock
 from lora_np.model.embeddings import PatchEmbeddings, TokenEmbeddings
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.nodes import LayerNorm, needs_below
+from lora_np.model.relative import RelativePositions
 from lora_np.model.tree import flatten, is_trainable, parameters
 from lora_np.ops.fit import fit
 
@@ -32,6 +33,7 @@ class Transformer:
     adapter: object = None  # the configuration by which `inject` made this model
     aside: dict = field(default_factory=dict, repr=False)  # by name: what its files hold beside, kept to be saved again
     trainable: tuple[str, ...] = ()
+    relative: RelativePositions | None = None  # MPNet's: what all layers add to their scores
 
     @property
     def hidden_size(self) -> int:
@@ -70,9 +72,10 @@ class Transformer:
         check_batch(batch)
         batch = self.embeddings.arrange(batch)
         x, c_embeddings = self.embeddings.forward(batch, rng)  # (1)
+        groups = batch.groups if self.relative is None else self.relative.places(batch.groups)
         c_layer = [None] * len(self.layer)
         for k, block in enumerate(self.layer):
-            x, c_layer[k] = block.forward(x, batch.groups, rng)  # (2)
+            x, c_layer[k] = block.forward(x, groups, rng)  # (2)
             if not keep:
                 c_layer[k] = None
         c_norm = c_head = None
@@ -101,7 +104,8 @@ class Transformer:
             If the cache is not of this model, or `doutput` not shaped as the output.
         """
         c_embeddings, c_layer, c_norm, c_head = self._opened(cache, doutput)
-        wanted = needs_below(False, self.embeddings, *self.layer, self.norm, self.head)[1:]
+        in_all = self.relative is not None and is_trainable(self.relative)
+        wanted = needs_below(in_all, self.embeddings, *self.layer, self.norm, self.head)[1:]
         to_norm, to_head = wanted[-2:]  # and wanted[k]: something below block k is trained
         grads = {"layer": {}}
         dx, dtable = doutput, None
@@ -116,6 +120,8 @@ class Transformer:
                 dx, grads["layer"][str(k)] = self.layer[k].backward(dx, c_layer[k], wanted[k])  # (2)
         if wanted[0]:
             grads["embeddings"] = self.embeddings.backward(dx, c_embeddings)  # (1)
+        if in_all:
+            grads["relative"] = self.relative.backward(grads["layer"].values())  # (2)
         if dtable is not None:
             grads["embeddings"]["word"]["table"] += dtable  # the one table was used twice: its two gradients add
         flat = flatten(grads)

@@ -408,6 +408,27 @@ def test_merge_writes_a_plain_model_with_the_same_predictions(finished, capsys, 
     )
 
 
+def test_merge_rounds_to_a_dtype_and_says_what_that_takes_of_the_update(finished, capsys):
+    lora = lnp.load_adapter(lnp.load_pretrained("digits"), finished / "adapter")
+    for dtype in ("float32", "bfloat16"):
+        capsys.readouterr()
+        asked = [] if dtype == "float32" else ["--dtype", dtype]
+        assert main(["merge", "--adapter", str(finished / "adapter"), "--out", dtype, *asked]) == 0
+        lost, worst, row = worst_of(lnp.merge_report(lora, dtype))
+        shown = capsys.readouterr().out
+        assert f"to {dtype} took {lost} of the update ({worst}: {row})," in shown
+        ours, again = lnp.merge(lora, dtype), lnp.load_pretrained(dtype)
+        assert all(np.array_equal(*pair) for pair in zip(*(lnp.parameters(m).values() for m in (ours, again))))
+    sizes = [os.path.getsize(f"{dtype}/model.safetensors") for dtype in ("float32", "bfloat16")]
+    assert 1.9 < sizes[0] / sizes[1] < 2.1
+
+
+def worst_of(report):
+    """Return the share of an update that is lost, and the parameter that loses most, with its share."""
+    worst = max(report.rows, key=lambda name: report.rows[name].error)
+    return f"{100 * report.total.error:.2g} %", worst, f"{100 * report.rows[worst].error:.2g} %"
+
+
 def test_predict_agrees_with_the_run_and_reads_ones_own_images(finished, capsys):
     adapter = str(finished / "adapter")
     assert main(["predict", "--adapter", adapter, "--data", "digits-rotated", "--count", "3"]) == 0

@@ -47,7 +47,7 @@ TYPED = ("bert", "electra")
 def texts(kind, wide=False):
     """Return the ids of the common texts, without 1, where that is padding."""
     ids = sequences("wide_ids" if wide else "ids")
-    return [np.maximum(text, 2) for text in ids] if "roberta" in kind else ids
+    return [np.maximum(text, 2) for text in ids] if "roberta" in kind or kind == "mpnet" else ids
 
 
 def reference(name):
@@ -137,8 +137,9 @@ MODELS = {  # folder: what its forward gives
     "bert_sharded": "logits",
     **dict.fromkeys(["distilbert", "distilbert_mlm", "electra", "electra_mlm", "electra_wide"], "hidden"),
     **dict.fromkeys(["electra_pretraining", "roberta", "roberta_headless", "roberta_mlm", "roberta_types"], "hidden"),
+    **dict.fromkeys(["mpnet", "mpnet_mlm"], "hidden"),
     **dict.fromkeys(["xlmr", "xlmr_mlm"], "hidden"),
-    **dict.fromkeys(["distilbert_cls", "electra_cls", "roberta_cls", "xlmr_cls"], "logits"),
+    **dict.fromkeys(["distilbert_cls", "electra_cls", "mpnet_cls", "roberta_cls", "xlmr_cls"], "logits"),
     "bert_bf16_sharded": "hidden",
     "gpt2": "logits",
     "gpt2_bare": "hidden",
@@ -205,6 +206,7 @@ ADAPTERS = {  # folder: what its forward gives
             *("distilbert/seq_cls", "distilbert_mlm/seq_cls", "distilbert_cls/classifier", "electra/seq_cls"),
             *("electra_pretraining/seq_cls", "electra_cls/all_linear_no_task", "roberta/seq_cls"),
             *("roberta_mlm/seq_cls", "roberta_cls/seq_cls", "roberta_cls/out_proj", "xlmr/seq_cls"),
+            *("mpnet/seq_cls", "mpnet_mlm/seq_cls"),
             *("gpt2/high_rank", "gpt2/all_linear", "gpt2/ln_f", "gpt2/resized", "gpt2/wpe"),
         ],
         "logits",
@@ -229,6 +231,7 @@ ADAPTERS = {  # folder: what its forward gives
     ),
     **dict.fromkeys(["bert/masked_lm", "bert_mlm/masked_lm", "gpt2_bare/wte"], "hidden"),
     **dict.fromkeys(["distilbert/all_linear", "electra/all_linear", "roberta/all_linear"], "hidden"),
+    **dict.fromkeys(["mpnet/all_linear", "mpnet/bias_saved"], "hidden"),
 }
 OTHERS = {  # folder: what PEFT computes, and the words by which to refuse it if it is not computed here
     "bert_headless/seq_cls": ("refused", "pooler"),  # PEFT draws a new one each time
@@ -365,7 +368,7 @@ def todays_name(name):
 
 def bare_name(name):
     """Return a tensor's name without the prefix that it has only where there is a head."""
-    return re.sub(r"^((bert|electra|roberta|vit)\.|(distilbert\.)?(transformer\.)?)", "", todays_name(name))
+    return re.sub(r"^((bert|electra|mpnet|roberta|vit)\.|(distilbert\.)?(transformer\.)?)", "", todays_name(name))
 
 
 KEPT = [
@@ -379,7 +382,7 @@ KEPT = [
     "bert_fp16",
 ]
 KEPT += ["distilbert", "distilbert_cls", "distilbert_mlm", "electra_cls", "electra_mlm", "electra_pretraining"]
-KEPT += ["roberta", "roberta_cls", "roberta_mlm", "xlmr_cls", "xlmr_mlm"]
+KEPT += ["mpnet", "mpnet_cls", "mpnet_mlm", "roberta", "roberta_cls", "roberta_mlm", "xlmr_cls", "xlmr_mlm"]
 KEPT += ["bert_bf16_sharded", "gpt2", "gpt2_bare", "gpt2_bf16", "vit", "vit_cls", "vit_fp16", "vit_mask_token"]
 
 

@@ -87,6 +87,13 @@ MODELS = {
             intermediate_size=13, max_position_embeddings=11, type_vocab_size=2, num_labels=4,
         ),
     ),
+    "mpnet": (
+        transformers.MPNetForSequenceClassification,
+        transformers.MPNetConfig(
+            vocab_size=23, hidden_size=10, num_hidden_layers=2, num_attention_heads=2, intermediate_size=13,
+            max_position_embeddings=45, num_labels=4,
+        ),
+    ),
     "roberta": (
         transformers.RobertaForSequenceClassification,
         transformers.RobertaConfig(
@@ -102,7 +109,7 @@ MODELS = {
         ),
     ),
 }  # fmt: skip
-LENGTHS = {"bert": (9, 7, 1, 9, 6, 7), "bert_hidden": (5, 7, 5), "gpt2": (8, 3, 8, 6)}
+LENGTHS = {"bert": (9, 7, 1, 9, 6, 7), "bert_hidden": (5, 7, 5), "gpt2": (8, 3, 8, 6), "mpnet": (41, 3, 9, 41)}
 TYPED = ("bert", "bert_hidden", "electra")
 QUERY_VALUE = ["query", "value"]
 ADAPTERS = {
@@ -159,6 +166,7 @@ ADAPTERS = {
     },
     "distilbert/classifier": {"r": 2, "lora_alpha": 5, "target_modules": ["q_lin", "lin2"], "task_type": "SEQ_CLS"},
     "electra/all": {"r": 2, "lora_alpha": 3, "target_modules": "all-linear", "task_type": "SEQ_CLS"},
+    "mpnet/classifier": {"r": 2, "lora_alpha": 5, "target_modules": ["q", "v", "o", "dense"], "task_type": "SEQ_CLS"},
     "roberta/classifier": {"r": 3, "lora_alpha": 4, "target_modules": None, "task_type": "SEQ_CLS"},
     "xlm_roberta/query_value": {"r": 3, "lora_alpha": 2, "target_modules": QUERY_VALUE},
     "bert/ia3": {
@@ -634,6 +642,7 @@ WRITTEN = {  # what: the model, the configuration, the pooling of a head of our 
     "ViT, all linear": ("vit", {"target_modules": "all-linear"}, None),
     "DistilBERT, classifier": ("distilbert", {"modules_to_save": ["pre_classifier", "classifier"]}, None),
     "ELECTRA, all linear": ("electra", {"target_modules": "all-linear", "task_type": "SEQ_CLS"}, None),
+    "MPNet, all linear": ("mpnet", {"target_modules": "all-linear", "task_type": "SEQ_CLS"}, None),
     "RoBERTa, patterns, classifier": ("roberta", {"modules_to_save": ["classifier"], **PATTERNS}, None),
     "XLM-R, classifier": ("xlm_roberta", {"task_type": "SEQ_CLS"}, None),
     "BERT, mean-pooled head, (IA)^3": ("bert_hidden", {"config": "IA3Config", "task_type": "SEQ_CLS"}, "mean"),

@@ -58,6 +58,7 @@ VIT = {
 DISTILBERT = {"vocab_size": 20, "dim": 8, "n_layers": 1, "n_heads": 2, "hidden_dim": 10, "max_position_embeddings": 9}
 ELECTRA = {**BERT, "embedding_size": 6}
 ROBERTA = {**BERT, "max_position_embeddings": 11, "type_vocab_size": 1}
+MPNET = {name: value for name, value in ROBERTA.items() if name != "type_vocab_size"}
 
 
 # ---- models: folder -> (class, changes of its configuration, what is done to the folder or the model)
@@ -179,6 +180,9 @@ BASES = {
     "roberta_mlm": base("RobertaForMaskedLM"),
     "roberta_types": base("RobertaModel", {"type_vocab_size": 2}),
     "roberta_regression": base("RobertaForSequenceClassification", {"num_labels": 1, "problem_type": "regression"}),
+    "mpnet": base("MPNetModel"),
+    "mpnet_cls": base("MPNetForSequenceClassification"),
+    "mpnet_mlm": base("MPNetForMaskedLM"),
     "xlmr": base("XLMRobertaModel"),
     "xlmr_cls": base("XLMRobertaForSequenceClassification", dtype="float16"),
     "xlmr_mlm": base("XLMRobertaForMaskedLM"),
@@ -191,6 +195,7 @@ CONFIGS = {
     "DistilBert": (transformers.DistilBertConfig, DISTILBERT),
     "Electra": (transformers.ElectraConfig, ELECTRA),
     "Roberta": (transformers.RobertaConfig, ROBERTA),
+    "MPNet": (transformers.MPNetConfig, MPNET),
     "XLMRoberta": (transformers.XLMRobertaConfig, ROBERTA),
 }
 
@@ -253,6 +258,10 @@ ADAPTERS = {
     "roberta_cls/out_proj": lora(
         "RobertaForSequenceClassification", target_modules=QV, modules_to_save=["classifier.out_proj"]
     ),
+    "mpnet/seq_cls": lora("MPNetForSequenceClassification", target_modules=["q", "v"], task_type="SEQ_CLS"),
+    "mpnet/all_linear": lora("MPNetModel", target_modules="all-linear"),
+    "mpnet/bias_saved": lora("MPNetModel", target_modules=["q"], modules_to_save=["relative_attention_bias"]),
+    "mpnet_mlm/seq_cls": lora("MPNetForSequenceClassification", target_modules="all-linear", task_type="SEQ_CLS"),
     "xlmr/seq_cls": lora("XLMRobertaForSequenceClassification", task_type="SEQ_CLS"),
     # other tasks on the same base: their files look like those above
     "bert/token_cls": lora("BertForTokenClassification", target_modules=QV, task_type="TOKEN_CLS"),

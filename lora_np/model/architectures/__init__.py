@@ -11,5 +11,6 @@ from lora_np.model.architectures.bert import bert as bert
 from lora_np.model.architectures.distilbert import distilbert as distilbert
 from lora_np.model.architectures.electra import electra as electra
 from lora_np.model.architectures.gpt2 import gpt as gpt
+from lora_np.model.architectures.mpnet import mpnet as mpnet
 from lora_np.model.architectures.roberta import roberta as roberta
 from lora_np.model.architectures.vit import vit as vit
