@@ -450,6 +450,7 @@ SHIFTED = Method(
     wrap=wrap,
     differs=lora.differs,
     dense=dense,
+    adds=True,
     tensors=lora.LORA.tensors,
     starts_as="the base's but for rounding",
     converted=to_plain,
