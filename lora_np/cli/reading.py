@@ -77,7 +77,7 @@ def tokens_of(tokenizer, inputs, given, model, file=None):
         line("length", f"{length} tokens of a text are read, but the model was trained with {trained}", file)
     elif length != MAX_LENGTH and file is None:
         line("length", f"{length} tokens of a text are read{'' if trained is None else ', as in training'}")
-    tokens, cut = tokenizer.counted(inputs, length)
+    tokens, cut = tokenizer.counted(inputs, max_length=length)
     say_truncated(cut, len(tokens), length, file)
     return tokens
 

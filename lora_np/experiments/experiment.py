@@ -173,7 +173,7 @@ def load(recipe, folder):
     truncated, trained_length = 0, None
     if recipe.kind == "texts":
         recipe = dataclasses.replace(recipe, max_length=tokenizer.checked(recipe.max_length))
-        counted = {name: tokenizer.counted(part.inputs, recipe.max_length) for name, part in data.items()}
+        counted = {name: tokenizer.counted(part.inputs, max_length=recipe.max_length) for name, part in data.items()}
         tokens = {name: ids for name, (ids, _) in counted.items()}
         truncated, trained_length = sum(lost for _, lost in counted.values()), tokenizer.trained
     else:
