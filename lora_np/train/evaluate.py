@@ -6,7 +6,9 @@ import numpy as np
 
 from lora_np.model.batch import Batch
 from lora_np.model.heads import ClassifierHead
+from lora_np.ops import cross_entropy_forward
 from lora_np.train.backends import here
+from lora_np.train.metrics import confusion, f1_by_class, f1_macro, matthews
 from lora_np.train.step import pieces_of, split_by_tokens
 
 MAX_TOKENS = 512  # of one call: its activations are held until it ends, and larger ones leave a thread without work
@@ -38,9 +40,17 @@ def accuracy(logits, labels):
 
 
 def measured(logits, labels):
-    """Return the accuracy and its interval, as a file can hold them."""
+    """Return the accuracy and its interval, F1 and Matthews' correlation, as a file can hold them: see `metrics`."""
     share = accuracy(logits, labels)
-    return {"accuracy": share, "interval": list(wilson_interval(share, len(labels)))}
+    counts = confusion(labels, logits.argmax(axis=1), logits.shape[1])
+    of_class_1 = {"f1": f1_by_class(counts)[1]} if len(counts) == 2 else {}
+    others = {**of_class_1, "f1_macro": f1_macro(counts), "mcc": matthews(counts)}
+    return {"accuracy": share, "interval": list(wilson_interval(share, len(labels))), **others}
+
+
+def mean_loss(logits, labels):
+    """Return the mean cross entropy."""
+    return float(cross_entropy_forward(logits.astype(np.float64), np.asarray(labels))[0])
 
 
 def wilson_interval(share, n, z=1.96):
