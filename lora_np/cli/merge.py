@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from lora_np.adapt.compressed import decompress_model
 from lora_np.adapt.methods import merge
-from lora_np.cli.reading import adapted
+from lora_np.cli.reading import adapted, add_compress
 from lora_np.cli.terminal import line, note, size
 from lora_np.datasets.tokenizers import copy_tokenizer
 from lora_np.files import folder_bytes
@@ -14,6 +15,7 @@ from lora_np.formats.huggingface import has_own_head, save_model
 def add_arguments(parser):
     parser.add_argument("--adapter", type=Path, required=True, help="the adapter's folder")
     parser.add_argument("--model", help="its base (default: the one that the adapter names)")
+    add_compress(parser)
     parser.add_argument("--out", type=Path, required=True, help="the new model's folder")
 
 
@@ -22,8 +24,8 @@ def main(args):
         for name, what in (("config.json", "a model"), ("adapter_config.json", "an adapter"), ("run.json", "a run")):
             if (args.out / name).exists():
                 raise ValueError(f"{args.out} holds {what} already; choose another folder for --out.")
-        source, model = adapted(args.adapter, args.model)
-        save_model(merge(model), args.out)
+        source, model = adapted(args.adapter, args.model, args.compress)
+        save_model(decompress_model(merge(model)), args.out)
         copy_tokenizer(source, args.out)
     line("merged", f"{args.out}, {size(folder_bytes(args.out))}; the adapter and its base are unchanged")
     if has_own_head(model):

@@ -128,6 +128,15 @@ class Training:
         self.steps_per_epoch = math.ceil(len(sequences) / plan.batch_size)
         self.total = plan.epochs * self.steps_per_epoch
         self.done = 0  # steps
+        self.kept = {}  # a copy of what is trained; see `keep`
+
+    def keep(self):
+        """Keep what is trained as it is now, also in checkpoints; `take_kept` goes back to it, in place."""
+        self.kept = {name: array.copy() for name, array in self.optimiser.parameters.items()}
+
+    def take_kept(self):
+        for name, array in self.kept.items():
+            self.optimiser.parameters[name][...] = array
 
     def rows(self, step):
         """Return which examples make the batch of step 0, 1, ...: each epoch goes once through a new order."""
