@@ -38,7 +38,8 @@ class Recipe(Plan):
         If something given has no meaning: the sentence says what was received, what was expected, and the way out.
     """
 
-    # Images were tried by hand, texts by tests/benchmarks/reviews.py choose.
+    # Images were tried by hand, texts by tests/benchmarks/reviews.py choose; of texts the rates of all but lora, head
+    # and full are a guess.
     model: str = option(
         "digits, minilm, a model folder, or the id of a model on the Hugging Face hub",
         {"images": "digits", "texts": "minilm"},
@@ -56,8 +57,16 @@ class Recipe(Plan):
     lr: float = option(
         "peak learning rate",
         {
-            "images": {"head": 5e-2, "full": 1e-3, "other": 5e-3},
-            "texts": {"head": 3e-2, "full": 1e-4, "other": 4e-3},
+            "images": {
+                "vera": 5e-2,
+                "ia3": 5e-2,
+                "loha": 2e-2,
+                "lokr": 2e-2,
+                "head": 5e-2,
+                "full": 1e-3,
+                "other": 5e-3,
+            },
+            "texts": {"vera": 2e-2, "ia3": 2e-2, "head": 3e-2, "full": 1e-4, "other": 4e-3},
         },
     )
     epochs: int = option(  # of a text model's head costs next to nothing: see train.features

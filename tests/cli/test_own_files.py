@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from lora_np import figures
 from lora_np.cli.commands import main
 from lora_np.experiments import Observer, Recipe, experiment, run
 from lora_np.experiments.options import ADAPTED
@@ -15,8 +16,10 @@ from lora_np.experiments.options import ADAPTED
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Run in an empty folder, without the check of the gradients, which takes most of the time of so small a run."""
+    """Run in an empty folder, without what takes most of the time of so small a run: the check of the gradients, and,
+    unless a test puts it back, the figure."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figures, "draw_curves", lambda *_: None)
     monkeypatch.setattr(experiment, "checked_gradients", lambda *_: SimpleNamespace(rows=[], max_error=0.0))
 
 
@@ -71,8 +74,12 @@ def test_an_older_record_is_shown_without_what_it_lacks(place, parts, capsys):
     assert line_of(capsys.readouterr().out, "after").endswith("(95 % confidence: 40.0 to 60.0)")
 
 
+DRAW_CURVES = figures.draw_curves
+
+
 @pytest.mark.parametrize("method", ["lora", "head"])
-def test_without_a_dev_none_is_spoken_of(method, place, parts, capsys):
+def test_without_a_dev_none_is_spoken_of(method, place, parts, capsys, monkeypatch):
+    monkeypatch.setattr(figures, "draw_curves", DRAW_CURVES)
     given = without(argv(place, parts, "--method", method, "--out", "run"), "--dev")
     assert main(given if method == "lora" else without(given, "--r")) == 0
     shown = capsys.readouterr().out
@@ -165,7 +172,7 @@ def test_pairs_are_learned_shown_and_evaluated(place, capsys):
     rows = [(one, two, two) for one in words for two in words for _ in range(12)]
     for name, some in (("train.tsv", rows), ("test.tsv", rows[::3])):
         Path(name).write_text("\n".join(map("\t".join, [("text", "text_pair", "label"), *some])) + "\n")
-    own = ["--method", "full", "--lr", "0.01", "--epochs", "30", "--batch-size", "16", "--max-length", "5"]
+    own = ["--method", "full", "--lr", "0.01", "--epochs", "15", "--batch-size", "16", "--max-length", "5"]
     files = ["--data", "train.tsv", "--test", "test.tsv", "--workers", "1", "--out", "run"]
     assert main(["finetune", "--model", str(place / "model"), *own, *files]) == 0
     shown = capsys.readouterr().out
