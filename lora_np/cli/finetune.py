@@ -163,7 +163,7 @@ class Teller(Observer):
         folder, recipe = self.experiment.folder, self.experiment.recipe
         kind = "adapter" if recipe.method in ADAPTED else "model"
         heading("Files")
-        line(kind, f"{folder / kind}   ({'PEFT opens it too' if kind == 'adapter' else 'a plain model folder'})")
+        line(kind, f"{folder / kind}   ({'in the form of PEFT' if kind == 'adapter' else 'a plain model folder'})")
         line("figures", ", ".join(map(str, self.figures)))
         line("numbers", str(folder / METRICS))
         own = [] if recipe.kind == "images" else ["your own text"]
@@ -175,4 +175,6 @@ def adapted_by(recipe, model):
     """Return what an adapter is, in words: its method, its numbers that are not 0, and on how many maps it lies."""
     own = {name: getattr(recipe, name) for name, methods in OF_METHODS.items() if recipe.method in methods}
     numbers = ", ".join(f"{name} = {value:g}" for name, value in own.items() if is_number(value) and value)
-    return " ".join(filter(None, (ADAPTED[recipe.method].name, numbers, f"on {len(adapted_nodes(model))} linear maps")))
+    method = ADAPTED[recipe.method]
+    nodes = f"on {len(adapted_nodes(model))} {getattr(method.config, 'ADAPTS', 'linear map')}s"
+    return " ".join(filter(None, (method.name, numbers, nodes)))

@@ -13,7 +13,8 @@ from typing import Any
 from lora_np.adapt.config import PeftOptions
 from lora_np.adapt.methods import METHODS
 
-ADAPTED = {re.sub(r"\W+", "-", name.lower()): method for name, method in METHODS.items()}  # as one types them
+IN_ORDER = sorted(METHODS, key=lambda name: name != "LoRA")  # which is the default, and comes first
+ADAPTED = {re.sub(r"\W+", "-", name.lower()): METHODS[name] for name in IN_ORDER}  # as one types them
 LATER, NONE = object(), object()  # defaults: one that is known when the model is; and to have none, None itself
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,7 +96,7 @@ def test_each_registered_method_trains_is_saved_and_told_by_info(method, place, 
     assert main(given) == 0
     shown, name = capsys.readouterr().out, ADAPTED[method].name
     record = json.loads(Path("run/metrics.json").read_text())
-    assert line_of(shown, "trained").split()[1] == name and "linear maps: " in line_of(shown, "trained")
+    assert line_of(shown, "trained").split()[1] == name and re.search(r" on \d+ .*s: ", line_of(shown, "trained"))
     assert record.get("merge_difference", record.get("reload_difference")) < 1e-4
     assert record["options"]["method"] == method and record["parameters"]["trainable"] > 0
     assert len(record["history"]["loss"]) == 2

@@ -91,9 +91,10 @@ def test_pairs_with_the_same_texts_in_other_columns_are_other_data(files):
 
 
 def test_texts_that_stand_in_two_files_are_counted(files):
-    train = [("A good  film", "yes"), ("bad", "no"), ("other", "no")]
-    parts = files(train, [("BAD", "no"), ("new", "yes")], [("a good film", "yes"), ("bad", "no"), ("new", "no")])
-    assert repeated(*parts) == {"dev in train": 1, "test in train": 2, "test in dev": 2}
+    train = [("A good  film", "yes"), ("bad", "no"), ("other", "no"), ("other", "no"), ("Bad", "no")]
+    test = [("a good film", "yes"), ("a GOOD film", "yes"), ("bad", "no"), ("new", "no")]
+    parts = files(train, [("BAD", "no"), ("new", "yes")], test)
+    assert repeated(*parts) == {"dev in train": 1, "test in train": 3, "test in dev": 2}
     assert repeated(*files(train, None, [("fresh", "no")])) == {}
     pairs, header = [("a", "b", "x"), ("c", "d", "y")], ("text", "text_pair", "label")
     parts = files(pairs, None, [("A", "b", "x"), ("b", "a", "x")], ("a.tsv", "b.tsv", "c.tsv"), header)
