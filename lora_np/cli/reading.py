@@ -38,7 +38,7 @@ def model_of(args):
         source, model = adapted(args.adapter, args.model)
     if getattr(model.head, "classifier", None) is None:
         raise ValueError(f"the model {source} has no classifier, so it tells no classes apart; adapt it by finetune.")
-    count, problem = len(model.head.classifier.b), model.config.get("problem_type")
+    count, problem = model.head.classifier.W.shape[1], model.config.get("problem_type")
     if count == 1 or problem in ("regression", "multi_label_classification"):
         what = "regression" if count == 1 else problem
         raise ValueError(
