@@ -19,8 +19,7 @@ from lora_np.ops import (
     squared_error_backward,
     squared_error_forward,
 )
-
-IGNORED = -100  # the label of what has none, as PyTorch has it
+from lora_np.ops.cross_entropy import IGNORED
 
 
 @dataclass(frozen=True)
@@ -222,7 +221,7 @@ def numbers(model, sequences, labels, problem, each):
     fitting = labels.size and labels.shape in shapes and labels.dtype.kind in "biuf"
     if not fitting or not np.isfinite(labels).all():
         raise ValueError(
-            f"{problem} needs labels of shape {' or '.join(map(str, shapes))}, {each} for each output of a sequence, but"
+            f"{problem} needs labels of shape {' or '.join(map(str, shapes))}, {each} for each output of each, but"
             f" they are {'not finite' if fitting else f'of shape {labels.shape} and dtype {labels.dtype}'}."
         )
     return labels
