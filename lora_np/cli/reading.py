@@ -10,6 +10,7 @@ from lora_np.experiments.recipe import FORMS
 from lora_np.files import read_json
 from lora_np.formats.peft import load_adapter
 from lora_np.formats.pretrained import load_pretrained
+from lora_np.model.heads import TokenHead
 
 
 def add_model_arguments(parser):
@@ -56,13 +57,15 @@ def model_of(args):
         source, model = adapted(args.adapter, args.model, args.compress)
     if getattr(model.head, "classifier", None) is None:
         raise ValueError(f"the model {source} has no classifier, so it tells no classes apart; adapt it by finetune.")
-    count, problem = len(model.head.classifier.b), model.config.get("problem_type")
+    count, problem = model.head.classifier.W.shape[1], model.config.get("problem_type")
     if count == 1 or problem in ("regression", "multi_label_classification"):
         what = "regression" if count == 1 else problem
         raise ValueError(
             f"the outputs of the model {source} are for {what}, not for one class out of several, so there is nothing"
             " to choose or to count; call model.forward for the numbers themselves."
         )
+    if isinstance(model.head, TokenHead):
+        raise ValueError(f"the model {source} classifies tokens, not texts; call model.forward for the logits of each.")
     names = model.config.get("id2label") or {}
     return source, model, [str(names.get(k, names.get(str(k), unnamed(k)))) for k in range(count)]
 
