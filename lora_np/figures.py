@@ -22,7 +22,8 @@ def save(figure, path):
 
 
 def draw_curves(losses, accuracies, before, title, path):
-    """Draw the loss of each step, and the accuracy on dev: pairs (step, accuracy), and what it was before the first."""
+    """Draw the loss of each step, and the accuracy on dev: pairs (step, accuracy), and what it was before the first, or
+    none and None."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = np.arange(1, len(losses) + 1)
@@ -33,11 +34,12 @@ def draw_curves(losses, accuracies, before, title, path):
         left.plot(steps[width // 2 :][: len(smooth)], smooth, color=BLUE, linewidth=2, label=f"mean of {width} batches")
     left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
     left.legend(frameon=False)
-    at, values = zip((0, before), *accuracies)
-    right.plot(at, [100 * value for value in values], color=ORANGE, marker=".", label="while it is trained")
-    right.axhline(100 * before, color=GREY, linestyle="--", label="before")
-    right.set(xlabel="step", ylabel="accuracy on dev, %", ylim=(0, 100))
-    right.legend(frameon=False, loc="lower right")
+    if before is not None:
+        at, values = zip((0, before), *accuracies)
+        right.plot(at, [100 * value for value in values], color=ORANGE, marker=".", label="while it is trained")
+        right.axhline(100 * before, color=GREY, linestyle="--", label="before")
+        right.legend(frameon=False, loc="lower right")
+    right.set(xlabel="step", ylabel="accuracy on dev, %" if accuracies else "there is no dev", ylim=(0, 100))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)

@@ -76,7 +76,7 @@ def test_what_needs_a_package_says_which_in_one_sentence(code, package, tmp_path
         from pathlib import Path
         from lora_np.experiments import Recipe, run
 
-        config = {{"model_type": "bert", "vocab_size": 5, "max_position_embeddings": 9}}
+        config = {{"model_type": "bert", "vocab_size": 5, "max_position_embeddings": 9, "type_vocab_size": 2}}
         Path("texts").mkdir()
         Path("texts/config.json").write_text(json.dumps(config))
         Path("texts/tokenizer.json").write_text("{{}}")

@@ -16,10 +16,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from lora_np.adapt.targets import by_pattern, is_part
+from lora_np.adapt.targets import WITH_HEAD, by_pattern, is_part
 from lora_np.files import is_number, is_whole
 
-TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
+TASKS = (None, *WITH_HEAD, "CAUSAL_LM", "FEATURE_EXTRACTION")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class PeftOptions:
     layers_to_transform : int, list of int or None
         Adapt only these layers (with a list of targets).
     task_type : str or None
-        "SEQ_CLS" trains and saves the classifier too.
+        "SEQ_CLS" trains and saves the classifier too, "TOKEN_CLS" that of tokens.
     """
 
     target_modules: Sequence[str] | set[str] | str | None = None

@@ -8,11 +8,12 @@ no-op.
 import re
 
 from lora_np.model import architectures
-from lora_np.model.heads import TiedHead
+from lora_np.model.heads import TiedHead, TokenHead
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import lies_in, nearest, walk
 
-HEADS = ("classifier", "score")  # what PEFT looks for when task_type="SEQ_CLS" asks for the head to be trained too
+WITH_HEAD = ("SEQ_CLS", "TOKEN_CLS")  # values of task_type that ask for the head to be trained and saved, too
+HEADS = ("classifier", "score")  # what PEFT looks for then
 
 
 def hf_name(model, path, node):
@@ -146,9 +147,14 @@ def trained_whole(model, config):
     nodes = {path: around(hf_names(model, path, node)) for path, node in known}
     wanted = list(config.modules_to_save or [])
     paths = select(wanted, nodes, "modules_to_save")
-    if config.task_type == "SEQ_CLS":
-        if "head.classifier" not in nodes:
-            raise ValueError('task_type="SEQ_CLS" trains the classifier, but the model has none; add one by with_head.')
+    if (task := config.task_type) in WITH_HEAD:
+        of_tokens = isinstance(model.head, TokenHead)
+        if "head.classifier" not in nodes or of_tokens != (task == "TOKEN_CLS"):
+            what, has = ("tokens", 'pooling="tokens"') if task == "TOKEN_CLS" else ("sequences", "the pooling you want")
+            raise ValueError(
+                f"task_type={task!r} trains a classifier of {what}, but the model has none; add one by"
+                f" with_head(model, labels, {has}, rng)."
+            )
         paths.append("head.classifier")
         wanted.append(HEADS[0])
     # PEFT compares ends of names without a look at the dots: "classifier" means DistilBERT's pre_classifier, too.

@@ -12,7 +12,9 @@ from lora_np.cli.options import add_arguments, next_free, recipe_of
 from lora_np.cli.reading import say_truncated
 from lora_np.cli.terminal import accuracy_line, architecture, command, examples, heading, line, note, percent, size
 from lora_np.experiments import Observer, run
+from lora_np.experiments.recipe import ADAPTED, OF_METHODS
 from lora_np.experiments.record import METRICS, RunThere, is_interrupted
+from lora_np.files import is_number
 from lora_np.model.tree import count_parameters
 from lora_np.train.memory import parameter_bytes
 from lora_np.train.purposes import Purpose
@@ -53,9 +55,8 @@ class Teller(Observer):
         line("model", f"{architecture(experiment.base)}, {size(parameter_bytes(experiment.base))}")
         train, dev, test = map(len, experiment.data.values())
         line("data", f"{train:,} {recipe.kind} to train, {dev:,} for choices (dev), {test:,} to test")
-        what = {"head": "the classifier alone", "full": "every parameter"}.get(recipe.method) or (
-            f"LoRA r = {recipe.r}, lora_alpha = {recipe.lora_alpha:g} on {len(adapted_nodes(model))} linear maps"
-        )
+        whole = {"head": "the classifier alone", "full": "every parameter"}
+        what = whole.get(recipe.method) or adapted_by(recipe, model)
         total, trainable = count_parameters(model)
         kept = size(parameter_bytes(model, trainable_only=True))
         line("trained", f"{what}: {trainable:,} parameters, {100 * trainable / total:.1f} %, {kept}")
@@ -65,6 +66,9 @@ class Teller(Observer):
             length = f"{recipe.max_length} tokens of a text"
             line("length", f"{length}; the base was trained with {experiment.trained_length}")
         say_truncated(experiment.truncated, train + dev + test, recipe.max_length)
+        if experiment.repeated:
+            counts = ", ".join(f"{count} of {place}" for place, count in experiment.repeated.items())
+            line("repeated", f"texts that stand in two files: {counts}; accuracy on them says little of new texts")
 
     def checked(self, report):
         arrays = f"{len(report.rows)} arrays against numerical derivatives in float64"
@@ -101,8 +105,9 @@ class Teller(Observer):
         epoch, epochs = training.done // training.steps_per_epoch, training.plan.epochs
         if epoch % max(1, epochs // 8) == 0 or epoch == epochs:
             mean = np.mean(history["loss"][-training.steps_per_epoch :])
+            dev = f"accuracy on dev {percent(history['dev'][-1][1])}, " if history["dev"] else ""
             self.bar.clear()
-            line(f"epoch {epoch}", f"loss {mean:.3f}, accuracy on dev {percent(history['dev'][-1][1])}, {self.rate}")
+            line(f"epoch {epoch}", f"loss {mean:.3f}, {dev}{self.rate}")
 
     def stop_asked(self):
         return self.interrupt.asked
@@ -115,16 +120,20 @@ class Teller(Observer):
 
     def found(self, name, value):
         experiment = self.experiment
-        if name in ("before", "after"):
+        if name == "best":
+            of = f"epoch {value['epoch']} of {experiment.recipe.epochs}, whose loss on dev is the least"
+            line("kept", f"{of}, {value['dev_loss']:.4f}; accuracy there {percent(value['dev_accuracy']).strip()}")
+        elif name in ("before", "after"):
             if name == "before":
                 heading(f"On {len(experiment.data['test']):,} test {experiment.recipe.kind}, held out of training")
-            accuracy_line(name, value)
+            accuracy_line(name, value, experiment.data["test"].classes)
         elif name == "upright":
             base = percent(value["base"]).strip()
             line(name, f"{percent(value['adapted'])} after; the base itself is unchanged: {base}")
         elif name == "merge_difference":
-            how = "reloaded, W + scale * A B in place of the detour"
-            line("merged", f"{how}: no logit differs by more than {value:.1e}")
+            line("merged", f"reloaded, and added into the weights: no logit differs by more than {value:.1e}")
+        elif name == "reload_difference":
+            line("reloaded", f"no logit differs by more than {value:.1e}; it cannot be merged")
         elif "adapter" in value:
             line("on disk", f"the adapter takes {size(value['adapter'])}, the model {size(value['model'])}")
         else:
@@ -152,10 +161,20 @@ class Teller(Observer):
 
     def finished(self, record):
         folder, recipe = self.experiment.folder, self.experiment.recipe
-        kind = "adapter" if recipe.method == "lora" else "model"
+        kind = "adapter" if recipe.method in ADAPTED else "model"
         heading("Files")
-        line(kind, f"{folder / kind}   ({'PEFT opens it too' if kind == 'adapter' else 'a plain model folder'})")
+        line(kind, f"{folder / kind}   ({'in the form of PEFT' if kind == 'adapter' else 'a plain model folder'})")
         line("figures", ", ".join(map(str, self.figures)))
         line("numbers", str(folder / METRICS))
         own = [] if recipe.kind == "images" else ["your own text"]
-        line("next", command("predict", f"--{kind}", folder / kind, *own))
+        form = [] if recipe.compress is None else ["--compress", recipe.compress]
+        line("next", command("predict", f"--{kind}", folder / kind, *form, *own))
+
+
+def adapted_by(recipe, model):
+    """Return what an adapter is, in words: its method, its numbers that are not 0, and on how many maps it lies."""
+    own = {name: getattr(recipe, name) for name, methods in OF_METHODS.items() if recipe.method in methods}
+    numbers = ", ".join(f"{name} = {value:g}" for name, value in own.items() if is_number(value) and value)
+    method = ADAPTED[recipe.method]
+    nodes = f"on {len(adapted_nodes(model))} {getattr(method.config, 'ADAPTS', 'linear map')}s"
+    return " ".join(filter(None, (method.name, numbers, nodes)))

@@ -1,9 +1,11 @@
-"""`info`: what is in a model, adapter or run folder."""
+"""`info`: what is in a model, adapter or run folder; or which methods of adaptation there are."""
 
 import math
 from pathlib import Path
 
-from lora_np.cli.terminal import accuracy_line, architecture, command, heading, line, size, table
+from lora_np.cli.terminal import accuracy_line, architecture, command, heading, line, option, size, table
+from lora_np.experiments.options import ADAPTED
+from lora_np.experiments.recipe import OF_METHODS
 from lora_np.experiments.record import RUN, is_interrupted, read_metrics
 from lora_np.files import folder_bytes, is_number, read_json
 from lora_np.files.safetensors import open_weights
@@ -13,7 +15,8 @@ from lora_np.model.tree import parameters
 
 
 def add_arguments(parser):
-    parser.add_argument("what", help="digits, or the folder of a model, an adapter or a run")
+    words = "digits, or the folder of a model, an adapter or a run; or methods, for those of adaptation"
+    parser.add_argument("what", help=words)
 
 
 def main(args):
@@ -22,6 +25,8 @@ def main(args):
         show_adapter(folder)
     elif (folder / RUN).exists():
         show_run(folder)
+    elif args.what == "methods":
+        show_methods()
     else:
         show_model(args.what)
     return 0
@@ -36,6 +41,20 @@ def show_model(source):
     line("head", "none" if head is None else f"{type(head).__name__}, pooling {getattr(head, 'pooling', 'none')}")
     line("not used", ", ".join(extras) or "nothing: every tensor of the file is a parameter")
     show_shapes("parameter", {name: array.shape for name, array in parameters(model).items()})
+
+
+def show_methods():
+    heading("what finetune --method takes, and inject(model, configuration, rng)")
+    common = [name for name, takes in OF_METHODS.items() if takes == [*ADAPTED]]
+    own = {name: [key for key, takes in OF_METHODS.items() if name in takes and key not in common] for name in ADAPTED}
+    rows = [
+        (name, method.name, method.config.__name__, " ".join(map(option, own[name])))
+        for name, method in ADAPTED.items()
+    ]
+    table(rows, ("--method", "method", "configuration", "options of its own"))
+    print()
+    line("all have", " ".join(map(option, common)))
+    line("besides", "head (the classifier alone), full (everything)")
 
 
 def show_adapter(folder):

@@ -7,7 +7,7 @@ from lora_np.adapt.merging import merge_report
 from lora_np.adapt.methods import merge
 from lora_np.adapt.report import percent
 from lora_np.adapt.rounding import FLOATS
-from lora_np.cli.reading import adapted
+from lora_np.cli.reading import adapted, add_compress
 from lora_np.cli.terminal import line, note, size
 from lora_np.datasets.tokenizers import copy_tokenizer
 from lora_np.files import folder_bytes
@@ -18,6 +18,7 @@ from lora_np.formats.huggingface import has_own_head, save_model
 def add_arguments(parser):
     parser.add_argument("--adapter", type=Path, required=True, help="the adapter's folder")
     parser.add_argument("--model", help="its base (default: the one that the adapter names)")
+    add_compress(parser)
     parser.add_argument("--out", type=Path, required=True, help="the new model's folder")
     parser.add_argument(
         "--dtype", choices=FLOATS, help="what the new model's numbers are rounded to (default: float32)"
@@ -29,7 +30,7 @@ def main(args):
         for name, what in (("config.json", "a model"), ("adapter_config.json", "an adapter"), ("run.json", "a run")):
             if (args.out / name).exists():
                 raise ValueError(f"{args.out} holds {what} already; choose another folder for --out.")
-        source, model = adapted(args.adapter, args.model)
+        source, model = adapted(args.adapter, args.model, args.compress)
         model = decompress_model(model)  # a folder holds ordinary matrices
         save_model(merge(model, args.dtype), args.out)
         copy_tokenizer(source, args.out)

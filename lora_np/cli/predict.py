@@ -23,6 +23,8 @@ def add_arguments(parser):
     parser.add_argument("--count", type=int, default=8, help="how many of that to show (default: 8)")
     words = "a UTF-8 file with one text a line, for one answer a line; - for standard input"
     parser.add_argument("--file", type=Path, help=words)
+    words = "texts are pairs: two arguments each, or two a line of the file, with a tab between"
+    parser.add_argument("--pairs", action="store_true", help=words)
     parser.add_argument("--images", type=Path, help="a .npy file of your own images, (n, H, W) floats in 0..1")
     parser.add_argument("--json", action="store_true", help="print one JSON object an image or text")
 
@@ -39,6 +41,8 @@ def main(args):
         raise ValueError("this model reads images; leave out texts and --file, and give --images or --data.")
     if args.images and not reads_images:
         raise ValueError("this model reads texts; leave out --images, and give texts or --file.")
+    if args.pairs and not (args.texts or args.file):
+        raise ValueError("--pairs goes with texts or --file; leave it out, as a dataset says itself what it holds.")
     labels = None  # of one's own images or texts
     if args.data or reads_images and args.images is None:
         data = args.data or "digits-mixed"
@@ -48,6 +52,7 @@ def main(args):
         inputs = images_of(args.images)
     elif args.texts or args.file:
         inputs = args.texts or lines_of(args.file)
+        inputs = paired(inputs, args.file) if args.pairs else inputs
     else:
         raise ValueError('this model reads texts: give some ("like this"), --file FILE, --file - or --data NAME.')
     tokenizer, file = load_tokenizer(source), sys.stderr if args.json else None
@@ -96,6 +101,20 @@ def lines_of(path):
         if not text.strip():
             raise ValueError(f"line {row} of {name} is empty; write a text there, or take the line out.")
     return [text.removesuffix("\r") for text in lines]
+
+
+def paired(texts, file):
+    """Return pairs out of arguments, two each, or out of the lines of a file, each with a tab in it."""
+    if file is None:
+        if len(texts) % 2:
+            raise ValueError(f"--pairs takes texts two by two, but there are {len(texts)}; give each text its second.")
+        return list(zip(texts[::2], texts[1::2]))
+    for row, text in enumerate(texts, 1):
+        if len([part for part in text.split("\t") if part.strip()]) != 2 or text.count("\t") != 1:
+            raise ValueError(
+                f"line {row} of {file} is no pair: with --pairs a line holds two texts with a tab between."
+            )
+    return [tuple(text.split("\t")) for text in texts]
 
 
 def images_of(path):

@@ -62,9 +62,12 @@ def percent(share):
     return f"{100 * share:5.1f} %"
 
 
-def accuracy_line(label, measured):
+def accuracy_line(label, measured, classes=("class 0", "class 1")):
+    """Print what `measured` returns: F1 is that of the second of two classes; old records lack it."""
     low, high = (100 * share for share in measured["interval"])
-    line(label, f"{percent(measured['accuracy'])}   (95 % confidence: {low:.1f} to {high:.1f})")
+    names = {"f1": f"F1 of {classes[1]}", "f1_macro": "macro F1", "mcc": "MCC"}
+    more = (f", {name} {measured[key]:.3f}" for key, name in names.items() if key in measured)
+    line(label, f"{percent(measured['accuracy'])}   (95 % confidence: {low:.1f} to {high:.1f}){''.join(more)}")
 
 
 def architecture(model):
@@ -100,5 +103,5 @@ def sentences(texts, captions, width=100):
     """Print texts, one a line and cut to the width, each behind its caption."""
     longest = max(map(len, captions))
     for text, caption in zip(texts, captions):
-        text = " ".join(text.split())
+        text = " ".join((text if isinstance(text, str) else " | ".join(text)).split())  # of a pair both
         print(f"  {caption:<{longest}}   {text if len(text) <= width else text[: width - 3] + '...'}")

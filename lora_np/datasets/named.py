@@ -1,15 +1,16 @@
 """Every dataset by its name, or by its file."""
 
 import os
-from pathlib import Path
 
 from lora_np.datasets.digits import DOMAINS, load_digits
 from lora_np.datasets.reviews import REVIEWS, load_reviews
 from lora_np.datasets.splits import Dataset
-from lora_np.datasets.tables import load_table
+from lora_np.datasets.tables import FILES, is_table, load_table, load_tables
 
 
-def load_data(name: str | os.PathLike = "digits") -> tuple[Dataset, Dataset, Dataset]:
+def load_data(
+    name: str | os.PathLike = "digits", dev: str | os.PathLike | None = None, test: str | os.PathLike | None = None
+) -> tuple[Dataset, Dataset, Dataset]:
     """Return train, dev and test.
 
     Parameters
@@ -20,14 +21,18 @@ def load_data(name: str | os.PathLike = "digits") -> tuple[Dataset, Dataset, Dat
         random half of them inverted, each image of train in all eight ways.
         Sentences rated by people, fetched once: "movie-reviews", "amazon-reviews", "tweets", "editorials", and
         "chinese-reviews", which are Chinese; their classes are negative and positive.
-        Your own texts: a .tsv or .csv file in UTF-8 with the columns text and label.
+        Your own texts: a .tsv, .csv or .jsonl file in UTF-8 with the columns text and label; of pairs of texts with
+        text, text_pair (or sentence1, sentence2) and label.
+    dev, test : path, optional
+        Files of your own, too; then `name` is the file to train on, and no file is split. Without dev that part is
+        empty.
 
     Returns
     -------
     tuple of three Dataset
         Each with every class in its share; the same rows in every run. Digits: 1,000 images (mixed: 8,000), 300 and
-        497. Movie reviews: 9,005 sentences, 561 and 1,000; Chinese reviews: 15,861, 500 and 1,000; a file: 80, 10 and
-        10 % of its rows. They stand in the order of their source, which may be sorted by class: draw a subset at
+        497. Movie reviews: 9,005 sentences, 561 and 1,000; Chinese reviews: 15,861, 500 and 1,000; one file: 80, 10
+        and 10 % of its rows. They stand in the order of their source, which may be sorted by class: draw a subset at
         random, do not cut it off.
 
     Raises
@@ -35,13 +40,18 @@ def load_data(name: str | os.PathLike = "digits") -> tuple[Dataset, Dataset, Dat
     ValueError
         If there is no such dataset, it cannot be fetched, or a file cannot be used (the sentence names the row).
     """
+    if not (dev is None and test is None):
+        if test is None or not is_table(name):
+            what = "there is no test" if test is None else f"the data to train on are {str(name)!r}"
+            raise ValueError(f"dev and test go with a {FILES} file to train on and one to test on, but {what}.")
+        return load_tables(name, dev, test)
     if name in DOMAINS:
         return load_digits(name)
     if name in REVIEWS:
         return load_reviews(name)
-    if Path(name).suffix.lower() in (".tsv", ".csv"):
+    if is_table(name):
         return load_table(name)
     raise ValueError(
-        f"there are no data named {str(name)!r}; expected one of {', '.join((*DOMAINS, *REVIEWS))}, or a .tsv or .csv"
+        f"there are no data named {str(name)!r}; expected one of {', '.join((*DOMAINS, *REVIEWS))}, or a {FILES}"
         " file with the columns text and label."
     )

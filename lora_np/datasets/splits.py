@@ -12,7 +12,7 @@ SPLIT, SHIFT = 0, 1  # what is drawn: the second number of a generator's seed
 
 @dataclass(frozen=True)
 class Dataset:
-    inputs: np.ndarray  # images (n, H, W) in 0..1, or texts (n,), Python strings
+    inputs: np.ndarray  # images (n, H, W) in 0..1, or texts (n,), Python strings, or pairs of them (n,), tuples
     labels: np.ndarray  # (n,) integers
     classes: tuple  # names by label
 
@@ -22,13 +22,32 @@ class Dataset:
 
 def text_datasets(texts, labels, classes, parts):
     """Return a Dataset for each part: the rows of texts that it has."""
-    inputs = np.array([*texts, None], object)[:-1]  # of Python strings, as they are
+    inputs = np.array([*texts, None], object)[:-1]  # of Python strings, or tuples of two, as they are
     return tuple(Dataset(inputs[rows], labels[rows], classes) for rows in parts)
 
 
 def same_text(text):
-    """Return what two texts share that differ in case and white space only."""
-    return " ".join(text.split()).casefold()
+    """Return what two texts share, or two pairs of texts, that differ in case and white space only."""
+    return " ".join(text.split()).casefold() if isinstance(text, str) else tuple(map(same_text, text))
+
+
+def repeated(train, dev, test):
+    """Return how many rows of dev and of test hold a text that stands in train, and of test one that stands in dev;
+    without those of which there is none."""
+    parts = {"train": train, "dev": dev, "test": test}
+    texts = {name: [same_text(text) for text in part.inputs] for name, part in parts.items()}
+    known = {name: set(found) for name, found in texts.items()}
+    found = {
+        f"{one} in {other}": sum(text in known[other] for text in texts[one])
+        for one, other in (("dev", "train"), ("test", "train"), ("test", "dev"))
+    }
+    return {what: count for what, count in found.items() if count}
+
+
+def columns(inputs):
+    """Return the texts of a dataset, and those beside them if they are pairs, or None: what a tokenizer takes."""
+    paired = len(inputs) and isinstance(inputs[0], tuple)
+    return tuple(map(list, zip(*inputs))) if paired else (list(inputs), None)
 
 
 def content_hash(parts):

@@ -6,17 +6,19 @@ It prints nothing and handles no signal. An `Observer` is told what happens and 
 
 import contextlib
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lora_np.adapt.compressed import decompress_model
+from lora_np.adapt.compressed import compress_model, decompress_model
 from lora_np.adapt.methods import inject, merge
 from lora_np.datasets.named import load_data
+from lora_np.datasets.splits import columns, repeated
 from lora_np.datasets.tokenizers import PatchTokenizer, copy_tokenizer, load_tokenizer
-from lora_np.experiments.recipe import Recipe
+from lora_np.experiments.recipe import ADAPTED, Recipe
 from lora_np.experiments.record import Checkpoint, check_folder, check_origins, origins, versions, write_run
 from lora_np.files import folder_bytes
 from lora_np.files.claim import claimed
@@ -27,13 +29,14 @@ from lora_np.formats.pretrained import check_source, load_pretrained, model_fold
 from lora_np.model.batch import Batch
 from lora_np.model.check import check_model
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import count_parameters, freeze, unfreeze
+from lora_np.model.tree import count_parameters, freeze, parameters, unfreeze
 from lora_np.model.variants import with_dropout, with_head
 from lora_np.train.backends.threads import worker_pool
-from lora_np.train.evaluate import accuracy, measured, predict
+from lora_np.train.evaluate import accuracy, mean_loss, measured, predict
 from lora_np.train.features import features, head_alone, is_fixed_below_head
 from lora_np.train.loop import NonFiniteLoss, Training
 from lora_np.train.memory import bytes_by_kind
+from lora_np.train.optimisers import factors_of
 from lora_np.train.purposes import Purpose
 
 
@@ -55,14 +58,15 @@ class Observer:
         return contextlib.nullcontext()
 
     def stepped(self, step): ...
-    def ended_epoch(self, training, history): ...  # history["dev"][-1] is the step and the accuracy on dev
+    def ended_epoch(self, training, history): ...  # history["dev"][-1] is the step and the accuracy on dev, if any
 
     def stop_asked(self):
         """Return whether to save all work and stop; asked after each step."""
         return False
 
     def stopped(self, training): ...  # as was asked; nothing else comes
-    def found(self, name, value): ...  # of the record: before, after, upright, bytes, merge_difference
+    # Of the record: best, before, after, upright, bytes, merge_difference or reload_difference.
+    def found(self, name, value): ...
     def predicted(self, experiment, logits, history): ...  # on test, before and after; the record is not written yet
     def finished(self, record): ...  # and it is written
 
@@ -75,6 +79,7 @@ class Experiment:
     folder: Path
     data: dict  # "train", "dev", "test": a Dataset
     tokens: dict  # the same, as the model reads them
+    repeated: dict  # texts that stand in two of the files, "test in train" -> how many; see datasets.splits
     truncated: int  # texts that lose their end
     trained_length: int | None  # tokens of a text that the base was trained with, if it says so
     base: Transformer  # frozen
@@ -124,7 +129,7 @@ def run(recipe: Recipe, folder, observer: Observer | None = None, resume: bool =
         trained, rows = model, tokens
         if is_fixed_below_head(model):
             observer.computing_features(experiment)
-            rows = {name: features(model, tokens[name], pool) for name in ("train", "dev")}
+            rows = {name: features(model, tokens[name], pool) for name in ("train", "dev") if len(tokens[name])}
             trained = head_alone(model)
         training = Training(trained, rows["train"], data["train"].labels, recipe)
         batch = training.batch(0)
@@ -132,18 +137,23 @@ def run(recipe: Recipe, folder, observer: Observer | None = None, resume: bool =
         held = bytes_by_kind(trained, training.optimiser, share, recipe.max_tokens)
         observer.ready(training, held)
 
-        def on_dev(model, rows):
-            return accuracy(predict(model, rows, pool), data["dev"].labels)
-
-        checkpoint = Checkpoint(folder, {**recipe.identity(), **stands_on})
+        checkpoint = Checkpoint(folder, {**recipe.identity(), **stands_on}, recipe.keep_best)
+        if recipe.keep_best:
+            training.keep()  # until an epoch has ended
         if resume:
             checkpoint.load(training)
             observer.resumed(training)
-        history = checkpoint.history
-        if history["dev_before"] is None:
-            history["dev_before"] = on_dev(base, tokens["dev"])
-        if not train(training, recipe.workers, checkpoint, observer, lambda: on_dev(trained, rows["dev"])):
+        history, labels = checkpoint.history, data["dev"].labels
+        if history["dev_before"] is None and len(labels):
+            history["dev_before"] = accuracy(predict(base, tokens["dev"], pool), labels)
+
+        def on_dev():
+            logits = predict(trained, rows["dev"], pool)
+            return accuracy(logits, labels), mean_loss(logits, labels)
+
+        if not train(training, recipe.workers, checkpoint, observer, on_dev if len(labels) else None):
             return None
+        best = best_kept(training, history, observer) if recipe.keep_best else {}
         logits = {"before": predict(base, tokens["test"], pool), "after": predict(model, tokens["test"], pool)}
         results = reached(experiment, logits, observer, pool)
         observer.predicted(experiment, logits, history)
@@ -151,6 +161,7 @@ def run(recipe: Recipe, folder, observer: Observer | None = None, resume: bool =
             "options": recipe.options(),
             "parameters": count_parameters(model)._asdict(),
             "gradient_check": {"arrays": len(report.rows), "largest_error": float(report.max_error)},
+            **best,
             **results,
             "memory_bytes": held,
             "history": history,
@@ -164,7 +175,8 @@ def run(recipe: Recipe, folder, observer: Observer | None = None, resume: bool =
 
 def load(recipe, folder):
     """Return the Experiment of a recipe."""
-    data = dict(zip(("train", "dev", "test"), load_data(recipe.data)))
+    own = {name: getattr(recipe, name) for name in ("dev", "test") if getattr(recipe, name)}
+    data = dict(zip(("train", "dev", "test"), load_data(recipe.data, **own)))
     tokenizer = load_tokenizer(recipe.model)
     reads = "images" if isinstance(tokenizer, PatchTokenizer) else "texts"
     if reads != recipe.kind:
@@ -175,17 +187,21 @@ def load(recipe, folder):
     truncated, trained_length = 0, None
     if recipe.kind == "texts":
         recipe = dataclasses.replace(recipe, max_length=tokenizer.checked(recipe.max_length))
-        counted = {name: tokenizer.counted(part.inputs, recipe.max_length) for name, part in data.items()}
+        counted = {name: tokenizer.counted(*columns(part.inputs), recipe.max_length) for name, part in data.items()}
         tokens = {name: ids for name, (ids, _) in counted.items()}
         truncated, trained_length = sum(lost for _, lost in counted.values()), tokenizer.trained
     else:
         tokens = {name: list(tokenizer(part.inputs)) for name, part in data.items()}
-    models = make_models(recipe, data["train"].classes)
-    return Experiment(recipe, folder, data, tokens, truncated, trained_length, *models)
+    steps = recipe.epochs * math.ceil(len(data["train"]) / recipe.batch_size)
+    models = make_models(recipe, data["train"].classes, steps)
+    factors_of(list(parameters(models[1], trainable_only=True)), recipe.lr_factors or {})  # before anything is written
+    found = repeated(**data) if own else {}
+    return Experiment(recipe, folder, data, tokens, found, truncated, trained_length, *models)
 
 
-def make_models(recipe: Recipe, classes) -> tuple[Transformer, Transformer]:
-    """Return the frozen base, and the model to train; texts get a new head on the mean of their tokens."""
+def make_models(recipe: Recipe, classes, steps: int = 10**9) -> tuple[Transformer, Transformer]:
+    """Return the frozen base, and the model to train by so many steps; texts get a new head on the mean of their
+    tokens."""
     base = load_pretrained(recipe.model)
     if recipe.kind == "texts":
         base = freeze(with_head(base, len(classes), "mean", np.random.default_rng([recipe.seed, Purpose.HEAD])))
@@ -195,9 +211,11 @@ def make_models(recipe: Recipe, classes) -> tuple[Transformer, Transformer]:
         raise ValueError(
             f"the model {recipe.model} has no classifier; expected one that tells the classes of {recipe.data} apart."
         )
+    if recipe.compress:
+        base = compress_model(base, recipe.compress)
     model = with_dropout(base, recipe.dropout)
-    if recipe.method == "lora":
-        return base, inject(model, recipe.lora(), np.random.default_rng([recipe.seed, Purpose.ADAPTER]))
+    if recipe.method in ADAPTED:
+        return base, inject(model, recipe.config(steps), np.random.default_rng([recipe.seed, Purpose.ADAPTER]))
     return base, unfreeze(model, "all" if recipe.method == "full" else "head.classifier")
 
 
@@ -211,13 +229,24 @@ def checked_gradients(model, sequences, seed, observer):
     return report
 
 
-def train(training, workers, checkpoint, observer, dev_accuracy):
-    """Take the steps and complete the history; return whether all of them were taken."""
+def train(training, workers, checkpoint, observer, on_dev):
+    """Take the steps and complete the history; return whether all of them were taken. `on_dev` gives accuracy and loss
+    there, if there is a dev."""
     history = checkpoint.history
 
     def measure():  # once after each epoch
-        if len(history["dev"]) < training.done // training.steps_per_epoch:
-            history["dev"].append([training.done, dev_accuracy()])
+        epoch = training.done // training.steps_per_epoch
+        if on_dev and len(history["dev"]) < epoch:
+            share, loss = on_dev()
+            if "dev_loss" in history:
+                if not math.isfinite(loss):
+                    raise NonFiniteLoss(
+                        f"the loss on dev is not finite after epoch {epoch}; try a lower learning rate."
+                    )
+                history["dev_loss"].append(loss)
+                if best_epoch(history) == epoch:
+                    training.keep()
+            history["dev"].append([training.done, share])
 
     with observer.training(training):
         try:
@@ -247,6 +276,20 @@ def train(training, workers, checkpoint, observer, dev_accuracy):
     return True
 
 
+def best_epoch(history):
+    """Return the epoch, 1, 2, ..., after which the loss on dev was the least; of equal ones the first."""
+    return 1 + history["dev_loss"].index(min(history["dev_loss"]))
+
+
+def best_kept(training, history, observer):
+    """Go back to the best epoch; return the entry of the record that says which it was."""
+    epoch = best_epoch(history)
+    training.take_kept()
+    best = {"epoch": epoch, "dev_loss": history["dev_loss"][epoch - 1], "dev_accuracy": history["dev"][epoch - 1][1]}
+    observer.found("best", best)
+    return {"best": best}
+
+
 def reached(experiment, logits, observer, pool):
     """Save the adapter or the model; return the entries of the record that tell what was reached on the test data."""
     results = {}
@@ -263,13 +306,14 @@ def reached(experiment, logits, observer, pool):
         tokens = list(load_tokenizer("digits")(home.inputs))
         on, off = (accuracy(predict(m, tokens, pool), home.labels) for m in (model, base))
         found("upright", {"adapted": on, "base": off})
-    if recipe.method == "lora":
+    if recipe.method in ADAPTED:
         folder = experiment.folder / "adapter"
         save_adapter(model, folder, recipe.model)
         whole = folder_bytes(model_folder(recipe.model), "model.safetensors", "config.json", e5s1.FILE)
         found("bytes", {"adapter": folder_bytes(folder), "model": whole})
-        merged = predict(merge(load_adapter(base, folder)), experiment.tokens["test"], pool)
-        found("merge_difference", float(np.abs(merged - logits["after"]).max()))
+        loaded, merges = load_adapter(base, folder), not isinstance(ADAPTED[recipe.method].dense, str)
+        again = predict(merge(loaded) if merges else loaded, experiment.tokens["test"], pool)
+        found(f"{'merge' if merges else 'reload'}_difference", float(np.abs(again - logits["after"]).max()))
     else:
         folder = experiment.folder / "model"
         save_model(decompress_model(model), folder)

@@ -5,51 +5,32 @@ The options of `lora_np finetune` are these fields, and `run.json` holds those t
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from types import UnionType
+from typing import Union, get_args, get_origin
 
-from lora_np.adapt.config import LoRAConfig
+from lora_np.adapt.config import PeftOptions
+from lora_np.compress import FORMATS
 from lora_np.datasets.digits import DOMAINS
 from lora_np.datasets.reviews import REVIEWS
+from lora_np.datasets.tables import FILES, is_table
+from lora_np.experiments.options import ADAPTED, LATER, NONE, option, with_options_of_methods
 from lora_np.ops.dropout import probability
 from lora_np.train.backends.threads import cores
 from lora_np.train.loop import Plan
 
-METHODS = ("lora", "head", "full")
+METHODS = (*ADAPTED, "head", "full")
+FORMS = tuple(form for form in FORMATS if form != "low_rank")  # which needs a rank
 THREADS = max(256, cores())
-LATER = object()  # a default that is known when the model is
-
-
-def option(words: str, default: Any = None, said: str | None = None, most: int | None = None) -> Any:
-    """Return a field of a recipe; one that is not given is None until its default is looked up.
-
-    `words` are the help of its option. `default` may be a dict by the kind of data, the method, the data or "other",
-    and its values may be dicts, too; where it has no entry, the field has no meaning. `said` is the default in words,
-    if the table does not say it well. More than `most` has no sense, and would take forever to refuse itself; what is
-    too small, the plan says.
-    """
-    known = {"default": default, "said": in_words(default) if said is None else said, "most": most}
-    return field(default=None, metadata={"words": words, **known})
-
-
-def in_words(default):
-    """Return a table of defaults as a person reads it: "8, texts 16", or "images: lora 0.005, ...; texts: ..."."""
-    if isinstance(default, list):
-        return " ".join(default)
-    if not isinstance(default, dict):
-        return default if isinstance(default, str) else f"{default:g}"
-    if list(default) == ["lora"]:
-        return in_words(default["lora"])
-    parts = {name: in_words(value) for name, value in default.items()}
-    if any(isinstance(value, dict) for value in default.values()):
-        return "; ".join(f"{name}: {words}" for name, words in parts.items())
-    return ", ".join(words if name == "images" else f"{name} {words}" for name, words in parts.items())
+DECAY = {"ia3": 0.0}  # its numbers begin at 1, and decay would fade the pretrained features out
 
 
 @dataclass(frozen=True, kw_only=True)
+@with_options_of_methods
 class Recipe(Plan):
     """A plan and all else that decides a run; what is not given has the default of its kind of data and its method.
 
-    Those were chosen on dev. A field that has no meaning for the kind and the method is None.
+    Those were chosen on dev. A field that has no meaning for the kind and the method is None. There is one, too, for
+    each option of each registered method, such as `r`.
 
     Raises
     ------
@@ -57,31 +38,36 @@ class Recipe(Plan):
         If something given has no meaning: the sentence says what was received, what was expected, and the way out.
     """
 
-    # Images were tried by hand, texts by tests/benchmarks/reviews.py choose.
+    # Images were tried by hand, texts by tests/benchmarks/reviews.py choose; of texts the rates of all but lora, head
+    # and full are a guess.
     model: str = option(
         "digits, minilm, e5, a model folder, or the id of a model on the Hugging Face hub",
         {"images": "digits", "texts": "minilm"},
     )
     data: str = option(
-        f"{', '.join((*DOMAINS, *REVIEWS))}, or a .tsv or .csv file with the columns text and label",
+        f"{', '.join((*DOMAINS, *REVIEWS))}, or a {FILES} file with the columns text (and text_pair, of pairs) and"
+        " label",
         {"images": "digits-mixed", "texts": "movie-reviews"},
         "digits-mixed; with another model movie-reviews",
     )
+    dev: str | None = option("a table to choose on, beside --test; without it there is no dev then", {"files": NONE})
+    test: str | None = option("a table to test on: then no table is split", {"files": NONE}, "a tenth of --data")
     method: str = option(f"{', '.join(METHODS)}: what is trained", "lora")
-    r: int | None = option("rank of the update", {"lora": {"images": 4, "texts": 8}})
-    lora_alpha: float | None = option(
-        "the update is scaled by lora_alpha / r", {"lora": {"images": 8.0, "texts": 16.0}}
-    )
-    lora_dropout: float | None = option("dropout on the input of the update", {"lora": 0.0})
     dropout: float = option("dropout of the base model while it is trained", 0.0)
-    target_modules: list[str] | str | None = option(
-        "all-linear, names such as query value, or one regular expression for whole names",
-        {"lora": {"images": "all-linear", "texts": ["query", "value"]}},
-    )
-    use_rslora: bool | None = option("scale by lora_alpha / sqrt(r) instead", {"lora": False})
     lr: float = option(
         "peak learning rate",
-        {"images": {"lora": 5e-3, "head": 5e-2, "full": 1e-3}, "texts": {"lora": 4e-3, "head": 3e-2, "full": 1e-4}},
+        {
+            "images": {
+                "vera": 5e-2,
+                "ia3": 5e-2,
+                "loha": 2e-2,
+                "lokr": 2e-2,
+                "head": 5e-2,
+                "full": 1e-3,
+                "other": 5e-3,
+            },
+            "texts": {"vera": 2e-2, "ia3": 2e-2, "head": 3e-2, "full": 1e-4, "other": 4e-3},
+        },
     )
     epochs: int = option(  # of a text model's head costs next to nothing: see train.features
         "passes over the training data",
@@ -105,11 +91,16 @@ class Recipe(Plan):
     group_by_length: bool = option(
         "make batches of texts of neighbouring lengths; as nothing is padded, this saves little", False
     )
-    # A plan's other numbers are the same in every run.
+    compress: str | None = option(
+        f"{', '.join(FORMS)}: the form of the base's matrices; an adapter over nf4 is QLoRA",
+        dict.fromkeys(ADAPTED, NONE),
+    )
+    lr_factors: dict = option("NAME=FACTOR ...: multiples of the rate for parts, such as LoRA+'s B=16", NONE)
+    keep_best: bool | None = option("keep the epoch with the least loss on dev, not the last", NONE)
+    # A plan's other numbers are the same in every run of a method.
     weight_decay: float = field(default=Plan.weight_decay, init=False)
     warmup: float = field(default=Plan.warmup, init=False)
     label_smoothing: float = field(default=Plan.label_smoothing, init=False)
-    lr_factors: dict = field(default_factory=dict, init=False)
 
     WHOLE = {"workers": 1, **Plan.WHOLE}
 
@@ -120,9 +111,9 @@ class Recipe(Plan):
         data = given.setdefault("data", looked_up("data", "images" if model == "digits" else "texts"))
         if method not in METHODS:
             raise ValueError(f"{self.spelled('method')} must be one of {', '.join(METHODS)}, but it is {method!r}.")
-        for name, value in (("model", model), ("data", data)):
-            if not isinstance(value, str):
-                raise ValueError(f"{self.spelled(name)} must be a text, a name or a path, but it is {value!r}.")
+        for name in ("model", "data", "dev", "test"):
+            if not isinstance(given.get(name, ""), str):
+                raise ValueError(f"{self.spelled(name)} must be a text, a name or a path, but it is {given[name]!r}.")
         self.hold(method=method, data=data)
         if "workers" in given:
             given.setdefault("shares", given["workers"])
@@ -130,14 +121,30 @@ class Recipe(Plan):
             default = self.default(name)
             if name in given and default is None:
                 spelled, method = self.spelled(name), self.spelled("method")
-                what = f"{method} {self.method}" if name in ONLY_LORA else f"the {self.kind} of {data}"
-                other = f", or use {method} lora" if name in ONLY_LORA else ""
+                takes = OF_METHODS.get(name, ())
+                what = f"{method} {self.method}" if takes else f"the {self.kind} of {data}"
+                other = f", or use {method} {' or '.join(takes)}" if takes else ""
                 raise ValueError(f"{spelled} has no meaning with {what}; leave it out{other}.")
-            self.hold(**{name: given.get(name, None if default is LATER else default)})
+            self.hold(**{name: given.get(name, None if default in (LATER, NONE) else default)})
+        if self.compress not in (None, *FORMS):
+            known = ", ".join(FORMS)
+            raise ValueError(f"{self.spelled('compress')} must be one of {known}, but it is {self.compress!r}.")
+        dev, test, keep_best = map(self.spelled, ("dev", "test", "keep_best"))
+        if self.dev and not self.test:
+            raise ValueError(f"{dev} goes with {test}: name a table to test on, or leave both out to split {data}.")
+        if not isinstance(self.keep_best, (bool, type(None))):
+            raise ValueError(f"{keep_best} must be True or False, but it is {self.keep_best!r}.")
+        if self.keep_best and self.test and not self.dev:
+            raise ValueError(
+                f"{keep_best} needs a dev, whose loss says which epoch is the best; name a table by {dev}."
+            )
         self.hold(dropout=probability(self.dropout), target_modules=one_or_list(self.target_modules))
+        self.hold(keep_best=self.keep_best or None)
+        object.__setattr__(self, "weight_decay", DECAY.get(self.method, Plan.weight_decay))
         super().__post_init__()
-        if self.method == "lora":
-            self.hold(**vars(self.lora()))
+        if self.method in ADAPTED:
+            checked = vars(self.config())
+            self.hold(**{name: checked[name] for name in checked if getattr(self, name, None) is not None})
 
     def hold(self, **values):
         """Take plain values for those fields that have these names."""
@@ -146,7 +153,8 @@ class Recipe(Plan):
 
     def default(self, name):
         """Return the default that a field has in this recipe; None if it has no meaning here."""
-        return looked_up(name, self.kind, self.method, self.data, "other")
+        files = ["files"] if is_table(self.data) else []
+        return looked_up(name, self.kind, self.method, self.data, *files, "other")
 
     @staticmethod
     def spelled(name):
@@ -166,15 +174,23 @@ class Recipe(Plan):
         """Return the options on which the bits of a run depend."""
         return {name: value for name, value in self.options().items() if name != "workers"}
 
-    def lora(self) -> LoRAConfig:
-        """Return the adapter's configuration: texts get a new head, which is trained and saved too."""
-        given = {name: getattr(self, name) for name in ONLY_LORA}
-        return LoRAConfig(**given, task_type="SEQ_CLS" if self.kind == "texts" else None)
+    def config(self, steps: int = 10**9) -> PeftOptions:
+        """Return the adapter's configuration, for a run of so many steps: texts get a new head, which is trained and
+        saved too."""
+        kind = ADAPTED[self.method].config
+        own = (name for name in OF_METHODS if name in kind.__dataclass_fields__ and self.method in OF_METHODS[name])
+        given = {name: value for name in own if (value := getattr(self, name)) is not None}
+        known = {"task_type": "SEQ_CLS" if self.kind == "texts" else None, "total_step": steps}
+        return kind(**given, **{name: value for name, value in known.items() if name in kind.__dataclass_fields__})
 
 
 PARTS = {name: Recipe.__dataclass_fields__[name] for name in Recipe.__annotations__}
 FIELDS = {name: part.metadata for name, part in PARTS.items() if part.init}  # what can be given, in the order above
-ONLY_LORA = [name for name in FIELDS if isinstance(FIELDS[name]["default"], dict) and "lora" in FIELDS[name]["default"]]
+OF_METHODS = {  # option -> the methods that have it; all others are of any
+    name: [method for method in ADAPTED if method in known["default"]]
+    for name, known in FIELDS.items()
+    if isinstance(known["default"], dict) and known["default"].keys() <= ADAPTED.keys()
+}
 
 
 def looked_up(name, *words):
@@ -186,9 +202,13 @@ def looked_up(name, *words):
 
 
 def kinds_of(name):
-    """Return the types that a field may have where it has a meaning."""
+    """Return the types that a field may have where it has a meaning; what holds several things is a list."""
     hint = PARTS[name].type
-    return [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]
+    found = (
+        dict if get_origin(kind) is dict else list[get_args(kind)[0]] if get_args(kind) else kind for kind in kinds
+    )
+    return [kind for kind in dict.fromkeys(found) if kind is not type(None)]
 
 
 def bounded(values, spelled=str):

@@ -10,13 +10,14 @@ import math
 import platform
 import time
 from pathlib import Path
+from typing import get_args, get_origin
 
 import numpy as np
 
 import lora_np
 from lora_np.datasets.splits import content_hash
-from lora_np.experiments.recipe import FIELDS, Recipe, kinds_of
-from lora_np.files import is_names, read_json, write_json
+from lora_np.experiments.recipe import FIELDS, NONE, Recipe, kinds_of
+from lora_np.files import read_json, write_json
 from lora_np.model.tree import fingerprint
 from lora_np.train.checkpoints import check_run, load_checkpoint, save_checkpoint
 
@@ -68,13 +69,16 @@ def read_recipe(folder, kind: type[Recipe] = Recipe) -> Recipe:
 
     given = {name: checked(name) for name in ("method", "data", "model")}
     usual = kind(**given)
-    meant = [name for name in FIELDS if name not in given and usual.default(name) is not None]
-    return kind(**given, **{name: checked(name) for name in meant})
+    defaults = {name: usual.default(name) for name in FIELDS if name not in given}
+    meant = (name for name, default in defaults.items() if default is not None)
+    return kind(**given, **{name: checked(name) for name in meant if name in values or defaults[name] is not NONE})
 
 
 def is_of(value, kind):
     """Return whether a value out of a file is of a field's kind; JSON has one kind of numbers."""
-    return is_names(value) if kind == list[str] else type(value) in ((int, float) if kind is float else (kind,))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(type(part) is get_args(kind)[0] for part in value)
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def read_metrics(folder) -> dict:
@@ -102,15 +106,15 @@ def read_metrics(folder) -> dict:
 class Checkpoint:
     """The history of a run in progress, and its file, which no other run can take for its own."""
 
-    def __init__(self, folder, identity):
+    def __init__(self, folder, identity, keep_best=False):
         self.path, self.identity, self.saved = folder / CHECKPOINT, identity, time.monotonic()
-        self.history = {"loss": [], "lr": [], "dev": [], "dev_before": None}
+        self.history = {"loss": [], "lr": [], "dev": [], "dev_before": None, **({"dev_loss": []} if keep_best else {})}
 
     def load(self, training):
         """Put a training and the history where the run was, if anything had been saved."""
         if self.path.exists():
-            self.history = load_checkpoint(training, self.path, self.identity)
-            if not is_history(self.history, training.done):
+            mine, self.history = self.history, load_checkpoint(training, self.path, self.identity)
+            if not is_history(self.history, training.done, mine.keys()):
                 raise ValueError(f"the record in {self.path} is damaged; delete that file to start the run anew.")
 
     def is_due(self):
@@ -126,28 +130,34 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def is_history(history, steps):
-    """Return whether a checkpoint's history is one of so many steps, in finite numbers."""
-    if not isinstance(history, dict) or history.keys() != {"loss", "lr", "dev", "dev_before"}:
+def is_history(history, steps, names=frozenset(("loss", "lr", "dev", "dev_before"))):
+    """Return whether a checkpoint's history is one of so many steps, in finite numbers; without a dev nothing is said
+    of it."""
+    if not isinstance(history, dict) or history.keys() != names:
         return False
     dev = history["dev"]
     if not isinstance(dev, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in dev):
         return False
     if not all(isinstance(history[name], list) and len(history[name]) == steps for name in ("loss", "lr")):
         return False
-    numbers = [*history["loss"], *history["lr"], *(number for pair in dev for number in pair), history["dev_before"]]
+    losses = history.get("dev_loss", [0.0] * len(dev))
+    if not isinstance(losses, list) or len(losses) != len(dev):
+        return False
+    before = [history["dev_before"]] if dev or history["dev_before"] is not None else []
+    numbers = [*history["loss"], *history["lr"], *(number for pair in dev for number in pair), *losses, *before]
     return all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
 
 
 def origins(recipe, data, tokens, base):
     """Return a hash of each thing that a run stands on, by the name that a user has for it."""
     model, texts, ids = recipe.model, recipe.kind == "texts", hashlib.sha256()
+    files = ", ".join(filter(None, (recipe.data, recipe.dev, recipe.test)))
     for part in tokens.values() if texts else ():  # patches need no hash: they are the images themselves
         for row in part:
             ids.update(row.astype("<i8").tobytes() + b".")
     drawn = ("head",) if texts else ()  # the head of a text model comes from the seed
     return {
-        f"the data {recipe.data} (inputs, labels or classes)": content_hash(data.values()),
+        f"the data {files} (inputs, labels or classes)": content_hash(data.values()),
         f"the tokenizer of the model {model}": ids.hexdigest(),
         f"the weights of the model {model}": fingerprint(base, skip=drawn),
         f"the configuration of the model {model}": hashlib.sha256(json.dumps(base.config).encode()).hexdigest(),

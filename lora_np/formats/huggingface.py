@@ -31,7 +31,9 @@ from lora_np.files import (
 )
 from lora_np.files.safetensors import Raw, as_bfloat16, as_raw, open_weights, safetensors_pieces
 from lora_np.model import architectures
-from lora_np.model.heads import POOLING, ClassifierHead, TiedHead
+from lora_np.model.architectures.architecture import PROBLEMS, TOKEN_CLASSIFIER
+from lora_np.model.architectures.maker import Maker
+from lora_np.model.heads import POOLING, ClassifierHead, TiedHead, TokenHead
 from lora_np.model.nodes import Linear
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import arrays, check_dtype, freeze, is_node, is_trainable, parameters, walk, with_arrays
@@ -120,21 +122,31 @@ def build_empty(config, shapes, dtype, folder):
     """Return the model that the configuration describes, with the head of its class, if that is computed here."""
     kind, named = architectures.of(config), (config.get("architectures") or [None])[0]
     check_class(named, kind, folder)
-    if kind.tied:
-        return kind.build(config, lm_head=named != kind.bare, dtype=dtype)
-    labels, *_ = shapes.get(f"{kind.head[-1]}.weight", (None,))
+    tied = {"lm_head": named in (kind.tied, None)} if kind.tied else {}
+    top = TOKEN_CLASSIFIER if named == kind.tokens else kind.head[-1]
+    labels, *_ = shapes.get(f"{top}.weight", (None,))
     pooled = all(f"{module}.weight" in shapes for module in kind.head[:-1])
-    if (named == kind.with_head) != (labels is not None) if named else (labels is not None and not pooled):
+    has_head = named in (kind.with_head, kind.tokens)
+    if has_head != (labels is not None) if named else (labels is not None and not pooled):
         raise ValueError(
             f"{folder} holds {'no' if labels is None else 'a'} classifier and {'a' if pooled else 'no'} pooler, unlike"
             f" a {named or kind.with_head}; its configuration describes another model."
         )
-    return kind.build(config, labels=labels, dtype=dtype)
+    if named == kind.tokens:
+        return with_token_head(kind.build(config, dtype=dtype, **tied), labels)
+    return kind.build(config, labels=labels, dtype=dtype, **tied)
+
+
+def with_token_head(model, labels):
+    """Return the model with a place for a classifier of tokens, whose numbers a file holds."""
+    place = Maker(model.config, None, model.dtype).linear(model.hidden_size, labels, TOKEN_CLASSIFIER)
+    prefix = architectures.of(model.config).prefix
+    return dataclasses.replace(model, head=freeze(TokenHead(place)), hf_prefix=prefix)
 
 
 def check_class(named, kind, where):
     """Raise if a folder was made with a class of transformers whose head is not computed here."""
-    computed = (kind.with_head, kind.bare, *kind.encoders)
+    computed = (*filter(None, (kind.with_head, kind.tokens, kind.tied)), kind.bare, *kind.encoders)
     if named is not None and named not in computed:
         raise ValueError(
             f"{where} holds a {named}, whose head is not computed here; expected one of {', '.join(computed)}. To use"
@@ -282,11 +294,13 @@ def file_config(model, dtype):
     kind, config = architectures.of(model.config), dict(model.config)
     classifies = bool(getattr(getattr(model.head, "classifier", None), "hf", ""))
     if classifies or isinstance(model.head, TiedHead):
-        config["architectures"] = [kind.with_head]
+        of_head = {TokenHead: kind.tokens, TiedHead: kind.tied}
+        config["architectures"] = [of_head.get(type(model.head), kind.with_head)]
     elif not has_other_head(model) or not config.get("architectures"):
         config["architectures"] = [kind.bare]
-    if classifies and len(config.get("id2label") or (0, 1)) != len(model.head.classifier.b):  # two, for transformers
-        config["id2label"] = {str(k): f"LABEL_{k}" for k in range(len(model.head.classifier.b))}
+    labels = model.head.classifier.W.shape[1] if classifies else 0
+    if classifies and len(config.get("id2label") or (0, 1)) != labels:  # two, for transformers
+        config["id2label"] = {str(k): f"LABEL_{k}" for k in range(labels)}
         config["label2id"] = {name: int(k) for k, name in config["id2label"].items()}
     said = [name for name in ("dtype", "torch_dtype") if name in config] or ["dtype"] * (dtype != "float32")
     return {**config, **dict.fromkeys(said, dtype)}
@@ -347,6 +361,8 @@ def head_files(model, folder):
     names = model.config.get("id2label") or {}
     classes = [str(names.get(k, names.get(str(k), k))) for k in range(len(head.classifier.b))]
     settings = {"pooling": head.pooling, "labels": len(classes)}
+    if problem := model.config.get("problem_type"):
+        settings["problem_type"] = problem
     metadata = {"format": "pt", SETTINGS: json.dumps(settings)}
     return {
         weights: safetensors_pieces({"weight": head.classifier.W.T, "bias": head.classifier.b}, metadata),
@@ -357,7 +373,7 @@ def head_files(model, folder):
 def is_own_head(folder):
     """Return whether the head.json in a folder is one of ours; a stranger's file of that name is left alone."""
     try:
-        return read_json(folder / "head.json").keys() == {"pooling", "labels", "classes"}
+        return {"pooling", "labels", "classes"} == read_json(folder / "head.json").keys() - {"problem_type"}
     except ValueError:
         return False
 
@@ -373,6 +389,7 @@ def load_head(model, folder, metadata):
     expected = {
         "labels": (is_whole, "the number of classes"),
         "pooling": (lambda value: value in tuple(POOLING), f"one of {', '.join(POOLING)}"),
+        "problem_type": (lambda value: value in PROBLEMS, f"one of {', '.join(PROBLEMS)}"),
         "classes": (lambda value: is_names(value) and len(value) == description.get("labels"), "a name a class"),
     }
     check_fields(description, expected, path)
@@ -391,5 +408,7 @@ def load_head(model, folder, metadata):
     b = held(file["bias"], (labels,), dtype, f"the bias in {weights}")
     head = freeze(ClassifierHead(None, Linear(W, b), description["pooling"]))
     classes = description.get("classes", [str(k) for k in range(labels)])
-    config = {**model.config, "id2label": dict(enumerate(classes))}
+    config = {name: value for name, value in model.config.items() if name != "problem_type"}
+    config |= {"id2label": dict(enumerate(classes))}
+    config |= {name: description[name] for name in ("problem_type",) if name in description}
     return dataclasses.replace(model, head=head, hf_prefix="", config=config)

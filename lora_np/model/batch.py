@@ -34,9 +34,10 @@ class Batch(NamedTuple):
         Parameters
         ----------
         sequences : list of arrays, or one array
-            Token ids (T,), or patches (T, P) of an image, one entry a sequence. Lengths may differ.
+            Token ids (T,), or patches (T, P) of an image, one entry a sequence. Lengths may differ. Integers (T, 2) are
+            each token's id and its type, as `load_tokenizer` gives them for pairs of texts.
         types : list of arrays (T,), optional
-            Token types, for models that have them; default all 0.
+            Token types, for models that have them, if the ids come without; default all 0.
 
         Raises
         ------
@@ -48,6 +49,8 @@ class Batch(NamedTuple):
         rows = [np.asarray(sequence) for sequence in sequences]
         if not rows:
             raise ValueError("a batch needs at least one sequence, but the list is empty.")
+        if types is None and all(row.ndim == 2 and row.shape[1] == 2 and row.dtype.kind in "iu" for row in rows):
+            rows, types = [row[:, 0] for row in rows], [row[:, 1] for row in rows]
         for k, row in enumerate(rows):
             if (
                 row.ndim not in (1, 2)
@@ -57,8 +60,8 @@ class Batch(NamedTuple):
                 or (row.dtype == np.uint64 and row.max() > np.iinfo(np.intp).max)
             ):
                 raise ValueError(
-                    f"sequence {k} has shape {row.shape} and dtype {row.dtype}; expected token ids (T,), integers, or"
-                    " patches (T, P), floats, T at least 1, of one width P."
+                    f"sequence {k} has shape {row.shape} and dtype {row.dtype}; expected token ids (T,), or ids and"
+                    " types (T, 2) in all, integers, or patches (T, P), floats, T at least 1, of one width P."
                 )
         lengths = np.array([len(row) for row in rows])
         order = np.argsort(lengths, kind="stable")

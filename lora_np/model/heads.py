@@ -1,4 +1,4 @@
-"""What stands on top of the blocks: a classifier on one pooled row per sequence, or GPT's tied output.
+"""What stands on top of the blocks: a classifier on a pooled row per sequence, or on each token, or GPT's tied output.
 
 Classifier, forward
     (1)  pool the tokens of each sequence
@@ -20,6 +20,8 @@ from lora_np.ops import (
     linear_forward,
     pool_first_backward,
     pool_first_forward,
+    pool_last_backward,
+    pool_last_forward,
     pool_mean_backward,
     pool_mean_forward,
     relu_backward,
@@ -34,7 +36,11 @@ BENDS = {
     "gelu": (gelu_forward, gelu_backward),
     "relu": (relu_forward, relu_backward),
 }
-POOLING = {"mean": (pool_mean_forward, pool_mean_backward), "first": (pool_first_forward, pool_first_backward)}
+POOLING = {
+    "mean": (pool_mean_forward, pool_mean_backward),
+    "first": (pool_first_forward, pool_first_backward),
+    "last": (pool_last_forward, pool_last_backward),
+}
 
 
 @dataclass
@@ -43,11 +49,13 @@ class ClassifierHead:
     classifier: LinearNode | None  # None: the pooled rows are the output
     pooling: str
     pooler_activation: str = "tanh"
+    padding: int | None = None  # an id that ends no sequence: transformers would take the token before it for the last
     trainable: tuple[str, ...] = ()
     pool = property(lambda self: POOLING[self.pooling])
     bend = property(lambda self: BENDS[self.pooler_activation])
 
     def forward(self, x, batch, rng=None):
+        check_ends(batch, self.padding)
         h, c_pool = self.pool[0](x, batch.groups)  # (1)
         c_pooler = c_bend = c_classifier = None
         if self.pooler is not None:
@@ -72,6 +80,32 @@ class ClassifierHead:
             dy = self.bend[1](dy, c_bend)  # (2)
             dy, grads["pooler"] = self.pooler.backward(dy, c_pooler, to_x)
         return (self.pool[1](dy, c_pool) if to_x else None), grads  # (1)
+
+
+def check_ends(batch, padding):
+    if padding is None or batch.content.ndim != 1:  # patches, or what `train.features` has pooled
+        return
+    is_last = np.append(batch.position[1:], 0) == 0
+    if (batch.content[is_last] == padding).any():
+        raise ValueError(
+            f"a sequence ends with the id {padding}, which is padding to this model; there is no padding here, give"
+            " each sequence without it."
+        )
+
+
+@dataclass
+class TokenHead:
+    """A classifier on each token: logits (N, labels), in packed order."""
+
+    classifier: LinearNode
+    trainable: tuple[str, ...] = ()
+
+    def forward(self, x, batch, rng=None):
+        return self.classifier.forward(x, rng)
+
+    def backward(self, dy, cache, needs_dx=True):
+        dx, grads = self.classifier.backward(dy, cache, needs_dx)
+        return dx, {"classifier": grads}
 
 
 @dataclass

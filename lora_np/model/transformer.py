@@ -15,7 +15,7 @@ import numpy as np
 from lora_np.model.batch import Batch, check_batch
 from lora_np.model.blocks import PostNormBlock, PreNormBlock
 from lora_np.model.embeddings import PatchEmbeddings, TokenEmbeddings
-from lora_np.model.heads import ClassifierHead, TiedHead
+from lora_np.model.heads import ClassifierHead, TiedHead, TokenHead
 from lora_np.model.nodes import LayerNorm, needs_below
 from lora_np.model.relative import RelativePositions
 from lora_np.model.tree import flatten, is_trainable, parameters
@@ -27,7 +27,7 @@ class Transformer:
     embeddings: TokenEmbeddings | PatchEmbeddings
     layer: tuple[PreNormBlock | PostNormBlock, ...]
     norm: LayerNorm | None
-    head: ClassifierHead | TiedHead | None  # None: the output is the hidden rows
+    head: ClassifierHead | TokenHead | TiedHead | None  # None: the output is the hidden rows
     config: dict = field(repr=False)  # the architecture, in the words of Hugging Face's config.json
     hf_prefix: str = ""  # where the blocks live in the transformers class of the same head, e.g. "bert."
     adapter: object = None  # the configuration by which `inject` made this model
@@ -59,8 +59,9 @@ class Transformer:
         Returns
         -------
         output : array
-            With a classifier, logits (S, labels), one row a sequence in the order given to `Batch.of`; with GPT's
-            tied head, logits (N, V) and without a head, hidden states (N, d), both in packed order.
+            With a classifier, logits (S, labels), one row a sequence in the order given to `Batch.of`; with one of
+            tokens (N, labels), with GPT's tied head (N, V), and without a head hidden states (N, d), all in packed
+            order.
         cache : tuple or None
             For the `backward` of this very model.
 

@@ -20,8 +20,17 @@ from lora_np.ops.layer_norm import layer_norm_backward, layer_norm_forward
 from lora_np.ops.linear import linear_backward, linear_forward
 from lora_np.ops.lora_linear import lora_linear_backward, lora_linear_forward
 from lora_np.ops.patches import patches_backward, patches_forward
-from lora_np.ops.pooling import pool_first_backward, pool_first_forward, pool_mean_backward, pool_mean_forward
+from lora_np.ops.pooling import (
+    pool_first_backward,
+    pool_first_forward,
+    pool_last_backward,
+    pool_last_forward,
+    pool_mean_backward,
+    pool_mean_forward,
+)
 from lora_np.ops.relu import relu_backward, relu_forward
+from lora_np.ops.sigmoid_cross_entropy import sigmoid_cross_entropy_backward, sigmoid_cross_entropy_forward
+from lora_np.ops.squared_error import squared_error_backward, squared_error_forward
 from lora_np.ops.tanh import tanh_backward, tanh_forward
 
 __all__ = [
@@ -49,10 +58,16 @@ __all__ = [
     "patches_forward",
     "pool_first_backward",
     "pool_first_forward",
+    "pool_last_backward",
+    "pool_last_forward",
     "pool_mean_backward",
     "pool_mean_forward",
     "relu_backward",
     "relu_forward",
+    "sigmoid_cross_entropy_backward",
+    "sigmoid_cross_entropy_forward",
+    "squared_error_backward",
+    "squared_error_forward",
     "tanh_backward",
     "tanh_forward",
 ]

@@ -43,6 +43,7 @@ def cases(rng, dtype=np.float64):
     partial = rng.random((2, 1, 4, 7)) < 0.6
     partial[..., 0] = True
     logits, labels = {"logits": draw(6, 4)}, np.array([3, 0, -100, 1, 3, 2])
+    answers = rng.permuted(np.array([[0.0, 1.0, 0.3, 1.0]] * 6, dtype), axis=1)  # no, yes, and one between
     lora = {"x": x, "A": draw(4, 2), "B": draw(2, 3)}
     dropped = mask(5, 4)
 
@@ -65,7 +66,12 @@ def cases(rng, dtype=np.float64):
         case("dropout", {"x": draw(6, 5)}, mask=mask(6, 5)),
         case("pool_mean", {"x": draw(10, 3)}, groups=groups),
         case("pool_first", {"x": draw(10, 3)}, groups=groups),
+        case("pool_last", {"x": draw(10, 3)}, groups=groups),
         case("cross_entropy", logits, labels=labels),
         case("cross_entropy, sum", logits, labels=labels, reduction="sum"),
         case("cross_entropy, smoothed", logits, labels=labels, label_smoothing=0.2),
+        case("sigmoid_cross_entropy", logits, targets=answers),
+        case("sigmoid_cross_entropy, sum", logits, targets=answers, reduction="sum"),
+        case("squared_error", {"y": draw(6, 3)}, targets=draw(6, 3)),
+        case("squared_error, sum", {"y": draw(6, 3)}, targets=draw(6, 3), reduction="sum"),
     ]

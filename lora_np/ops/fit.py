@@ -86,6 +86,15 @@ def described(value):
     return "None" if value is None else f"of type {type(value).__name__}"
 
 
+def mean_or_sum(reduction, values):
+    """Return what a sum over all values is divided by: 1, or for the mean their number, which must not be 0."""
+    if reduction not in ("mean", "sum") or not values.size:
+        raise ValueError(
+            f"reduction must be 'mean' or 'sum', over at least one number, but it is {reduction!r}, over {values.size}."
+        )
+    return values.size if reduction == "mean" else 1
+
+
 def number(name, value):
     """Return a Python float, which widens no array; raise ValueError unless the value is one real number."""
     if type(value) is float:

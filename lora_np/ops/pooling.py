@@ -9,6 +9,9 @@ Mean
 First
     Forward   (1)  y_s = x_s0, the class token
     Backward  (1)  dx_s0 = dy_s. The other tokens did not take part: their gradient is zero.
+Last
+    Forward   (1)  y_s = x_s,T-1: the one token that has seen all others, where attention looks back only
+    Backward  (1)  dx_s,T-1 = dy_s, and zero for the others.
 """
 
 from typing import NamedTuple
@@ -71,6 +74,32 @@ def pool_first_backward(dy, cache):
     first = 0
     for start, stop, n, T in groups:
         dx[start:stop:T] = dy[first : first + n]  # (1)
+        first += n
+    return dx
+
+
+def pool_last_forward(x, groups):
+    """Return y (S, d), the last token of each of the S sequences, and the cache, for x (N, d).
+
+    Raises
+    ------
+    ValueError
+        If the groups do not cover the rows of x.
+    """
+    fit("pool_last", "x (N, d)", x)
+    check_groups(groups, len(x))
+    y = np.concatenate([x[start + T - 1 : stop : T] for start, stop, n, T in groups])  # (S, d)  (1)
+    return y, PoolCache(groups, len(x))
+
+
+def pool_last_backward(dy, cache):
+    """Return dx (N, d)."""
+    groups, rows = cache
+    fit("pool_last_backward", "dy (S, d)", dy, S=sum(n for _, _, n, _ in groups))
+    dx = np.zeros((rows, dy.shape[1]), dy.dtype)  # (N, d)
+    first = 0
+    for start, stop, n, T in groups:
+        dx[start + T - 1 : stop : T] = dy[first : first + n]  # (1)
         first += n
     return dx
 

@@ -48,7 +48,7 @@ def features(model, sequences, run=here):
             "features are of a model with a classifier below which nothing is trained and nothing drops out; this one"
             " has to be trained through the whole network."
         )
-    pooled = dataclasses.replace(model, head=ClassifierHead(None, None, model.head.pooling))
+    pooled = dataclasses.replace(model, head=ClassifierHead(None, None, model.head.pooling, padding=model.head.padding))
     return list(predict(pooled, sequences, run)[:, None])
 
 

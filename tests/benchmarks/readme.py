@@ -239,6 +239,13 @@ def methods_table():
     return "\n".join(rows)
 
 
+def beside_lora():
+    """Return what the registered methods of adaptation are called, without LoRA."""
+    files = sorted(ROOT.joinpath("lora_np/adapt").glob("*.py"))
+    names = [name for file in files for name in re.findall(r'^    name="(.+?)",$', file.read_text(), re.MULTILINE)]
+    return ", ".join(name for name in names if name != "LoRA")
+
+
 def families():
     """Return what config.json calls the families of models that there are."""
     files = ROOT.joinpath("lora_np/model/architectures").glob("*.py")
@@ -440,6 +447,7 @@ def values():
         "upright_mixed": percent(lora["upright_after"]),
         "pretrain_seconds": f"{RECORD['pretraining']['seconds']:.0f}",
         "pretrain_accuracy": percent([RECORD["pretraining"]["test"]["accuracy"]]),
+        "beside_lora": beside_lora(),
         "families": families(),
         "families_methods": families(),
         "methods": "\n" + methods_table() + "\n",

@@ -1,5 +1,6 @@
 """A tiny BERT with a tokenizer of its own, and a table of texts, for the tests of the commands."""
 
+import json
 import shutil
 
 import numpy as np
@@ -28,6 +29,23 @@ def place(tmp_path_factory):
         words = [*rng.choice(REST, 3), (GOOD, BAD)[k % 2][k % 3], *rng.choice(REST, k % 3)]
         rows.append(f"{' '.join(rng.permutation(words))}\t{('liked', 'disliked')[k % 2]}")
     (folder / "own.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def parts(place, tmp_path_factory):
+    """Return a folder with that table in three: train.tsv, dev.csv, a sixth of whose labels are wrong, so that sure
+    answers cost more and more there, and test.jsonl, of whose 40 texts three stand in train, too."""
+    folder = tmp_path_factory.mktemp("parts")
+    lines = (place / "own.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    rows = list({text: (text, label) for text, label in (line.split("\t") for line in lines)}.values())
+    train, dev, test = rows[:80], rows[80:120], [*rows[120:157], *rows[:3]]
+    other = {"liked": "disliked", "disliked": "liked"}
+    dev = [(text, label if k % 6 else other[label]) for k, (text, label) in enumerate(dev)]
+    for name, mark, some in (("train.tsv", "\t", train), ("dev.csv", ",", dev)):
+        (folder / name).write_text("\n".join(map(mark.join, [("text", "label"), *some])), encoding="utf-8")
+    objects = [json.dumps({"text": text, "label": label}) for text, label in test]
+    (folder / "test.jsonl").write_text("\n".join(objects), encoding="utf-8")
     return folder
 
 

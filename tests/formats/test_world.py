@@ -140,6 +140,9 @@ MODELS = {  # folder: what its forward gives
     **dict.fromkeys(["mpnet", "mpnet_mlm"], "hidden"),
     **dict.fromkeys(["xlmr", "xlmr_mlm"], "hidden"),
     **dict.fromkeys(["distilbert_cls", "electra_cls", "mpnet_cls", "roberta_cls", "xlmr_cls"], "logits"),
+    **dict.fromkeys(["bert_tokens", "bert_tokens_pooler", "distilbert_tokens", "gpt2_score", "gpt2_tokens"], "logits"),
+    **dict.fromkeys(["bert_regression", "bert_regression_unsaid", "bert_multilabel"], "logits"),
+    **dict.fromkeys(["roberta_regression", "vit_regression"], "logits"),
     "bert_bf16_sharded": "hidden",
     "gpt2": "logits",
     "gpt2_bare": "hidden",
@@ -154,25 +157,15 @@ MODELS = {  # folder: what its forward gives
 }
 HEADS = {  # folder: what transformers computes, and the words by which to refuse it if it is not computed here
     "bert_nsp": ("encoder", "BertForNextSentencePrediction"),
-    "bert_tokens": ("logits", "BertForTokenClassification"),
-    "bert_tokens_pooler": ("logits", "BertForTokenClassification"),
     "bert_qa": ("logits", "BertForQuestionAnswering"),
     "bert_qa_pooler": ("logits", "BertForQuestionAnswering"),
     "bert_choice": ("refused", "BertForMultipleChoice"),  # its rows are choices of one question, not texts
-    "bert_regression": ("logits", "regression"),
-    "bert_regression_unsaid": ("logits", "regression"),
-    "bert_multilabel": ("logits", "multi_label_classification"),
     "bert_decoder": ("refused", "is_decoder"),
     "distilbert_sinus": ("hidden", "sinusoidal_pos_embds"),
-    "distilbert_tokens": ("logits", "DistilBertForTokenClassification"),
-    "roberta_regression": ("logits", "regression"),
     "gpt2_untied": ("logits", "lm_head|tie_word_embeddings"),
-    "gpt2_score": ("logits", "GPT2ForSequenceClassification"),
-    "gpt2_tokens": ("logits", "GPT2ForTokenClassification"),
     "gpt2_qa": ("logits", "GPT2ForQuestionAnswering"),
     "gpt2_choice": ("refused", "GPT2DoubleHeadsModel"),
     "vit_mim": ("refused", "ViTForMaskedImageModeling"),
-    "vit_regression": ("logits", "regression"),
 }
 
 
@@ -207,6 +200,7 @@ ADAPTERS = {  # folder: what its forward gives
             *("electra_pretraining/seq_cls", "electra_cls/all_linear_no_task", "roberta/seq_cls"),
             *("roberta_mlm/seq_cls", "roberta_cls/seq_cls", "roberta_cls/out_proj", "xlmr/seq_cls"),
             *("mpnet/seq_cls", "mpnet_mlm/seq_cls"),
+            *("bert/token_cls", "bert/token_cls_unsaid", "bert/regression", "gpt2_bare/score"),
             *("gpt2/high_rank", "gpt2/all_linear", "gpt2/ln_f", "gpt2/resized", "gpt2/wpe"),
         ],
         "logits",
@@ -236,13 +230,9 @@ ADAPTERS = {  # folder: what its forward gives
 OTHERS = {  # folder: what PEFT computes, and the words by which to refuse it if it is not computed here
     "bert_headless/seq_cls": ("refused", "pooler"),  # PEFT draws a new one each time
     "bert_mlm/seq_cls": ("refused", "pooler"),
-    "bert/token_cls": ("refused", "TOKEN_CLS|BertForTokenClassification"),
-    "bert/token_cls_unsaid": ("refused", "BertForTokenClassification"),
     "bert/qa": ("refused", "QUESTION_ANS|BertForQuestionAnswering"),
     "bert/multiple_choice": ("refused", "BertForMultipleChoice"),
-    "bert/regression": ("logits", "regression"),
     "bert_mlm/all_linear": ("hidden", "cls.predictions.transform.dense"),
-    "gpt2_bare/score": ("logits", "score|GPT2ForSequenceClassification"),
     "bert/word_embeddings_target": ("encoder", "word_embeddings"),
     "bert/token_indices": ("encoder", "trainable_token_indices"),
     "vit/projection": ("encoder", "projection"),

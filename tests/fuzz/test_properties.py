@@ -418,8 +418,8 @@ def tokenizer(tmp_path_factory):
 )
 def test_ids_are_at_most_so_many_and_keep_their_ends(tokenizer, words, length):
     texts = [" ".join(row) for row in words]
-    ids = tokenizer(texts, length)
+    ids = tokenizer(texts, max_length=length)
     whole = [[2, *(valid.WORDS.index(w) if w in valid.WORDS else 1 for w in row), 3] for row in words]
     assert [row.tolist() for row in ids] == [r if len(r) <= length else [*r[: length - 1], 3] for r in whole]
-    assert tokenizer.truncated(texts, length) == sum(len(row) > length for row in whole)
-    assert all(np.array_equal(a, b) for a, b in zip(tokenizer(texts), tokenizer(texts, 9)))
+    assert tokenizer.truncated(texts, max_length=length) == sum(len(row) > length for row in whole)
+    assert all(np.array_equal(a, b) for a, b in zip(tokenizer(texts), tokenizer(texts, max_length=9)))

@@ -115,7 +115,7 @@ def test_lists_are_named():
         ops.linear_forward([[1.0]], np.ones((1, 1)))
 
 
-@pytest.mark.parametrize("forward", [ops.pool_mean_forward, ops.pool_first_forward])
+@pytest.mark.parametrize("forward", [ops.pool_mean_forward, ops.pool_first_forward, ops.pool_last_forward])
 @pytest.mark.parametrize(
     ("groups", "received"),
     [

@@ -143,6 +143,7 @@ def test_pooling_by_hand():
     groups = ((0, 4, 2, 2), (4, 10, 2, 3))
     assert np.array_equal(ops.pool_mean_forward(x, groups)[0], [[1, 2], [5, 6], [10, 11], [16, 17]])
     assert np.array_equal(ops.pool_first_forward(x, groups)[0], x[[0, 2, 4, 7]])
+    assert np.array_equal(ops.pool_last_forward(x, groups)[0], x[[1, 3, 6, 9]])
 
 
 def test_layer_norm_of_rows_far_from_zero():

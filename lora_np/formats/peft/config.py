@@ -5,11 +5,22 @@ import re
 
 from lora_np.adapt.config import AFTERWARDS, TASKS, PeftOptions, check_neutral, marks, options
 from lora_np.adapt.methods import METHODS, registered
-from lora_np.adapt.targets import HEADS, around, check_untied, hf_name, hf_names, is_part, to_peft, trained_whole
+from lora_np.adapt.targets import (
+    HEADS,
+    WITH_HEAD,
+    around,
+    check_untied,
+    hf_name,
+    hf_names,
+    is_part,
+    to_peft,
+    trained_whole,
+)
 from lora_np.files import check_fields, is_names, read_json
 from lora_np.formats.huggingface import check_class, file_names, has_own_head
 from lora_np.formats.peft.names import ROOT, all_nodes, canonical, check_complete, check_named, translated
 from lora_np.model import architectures
+from lora_np.model.heads import TokenHead
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import is_trainable, nearest
 
@@ -95,10 +106,12 @@ def peft_config(model, saved, base):
     targets = {names[path]: to_peft(model, names[path]) for path in adapted(model)}
     whole = [to_peft(model, names[path]) for path in saved if is_trainable(nodes[path])]
     parts = {new: config.at((old, new)) for old, new in targets.items()}
-    on_own_head = config.task_type == "SEQ_CLS" and "head.classifier" not in saved
+    on_own_head = config.task_type in WITH_HEAD and "head.classifier" not in saved
+    # Without a task nobody could tell a classifier of tokens from one of sequences, which is called the same.
+    task = "TOKEN_CLS" if isinstance(model.head, TokenHead) and "head.classifier" in saved else config.task_type
     content = {
         "peft_type": config.peft_type,
-        "task_type": None if on_own_head else config.task_type,
+        "task_type": None if on_own_head else task,
         "base_model_name_or_path": base,
         "target_modules": list(targets.values()),
         "modules_to_save": wrapped(model, whole) or None,
@@ -137,11 +150,16 @@ def checked_settings(path, kind):
                 f"{path} has {name} = {settings[name]!r}, which is not known here, so nobody can say what it changes;"
                 " remove it if it changes nothing."
             )
-    mapped = (settings.get("auto_mapping") or {}).get("base_model_class")
+    mapped = mapped_class(settings)
     # A wrapper's class says nothing of the head.
     if isinstance(mapped, str) and mapped.lower().startswith(kind.model_type):
         check_class(mapped, kind, f"the adapter of {path}: its base")
     return settings
+
+
+def mapped_class(settings):
+    """Return the class of transformers that PEFT names where no task does."""
+    return (settings.get("auto_mapping") or {}).get("base_model_class")
 
 
 def our_config(settings, model, names, folder):
@@ -174,7 +192,7 @@ def our_config(settings, model, names, folder):
     for name, default in method.config.PARTS.items():
         part = default if given.get(name) is None else given[name]
         given[name] = [new for old, new in own.items() if is_part(part, (old,))]
-    # PEFT's task_type="SEQ_CLS" writes every usual name of a head, whether the model has it or not.
+    # With a task_type that has a head PEFT writes every usual name of a head, whether the model has it or not.
     saved = [canonical(model, name) for name in settings.get("modules_to_save") or []]
     saved = [name for name in saved if name not in HEADS or any(name in around((hf,)) for hf in paths)]
     check_untied(model, saved)

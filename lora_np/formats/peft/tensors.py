@@ -21,12 +21,14 @@ from lora_np.formats.huggingface import (
     load_head,
     opened,
     to_file,
+    with_token_head,
     write_folder,
 )
 from lora_np.formats.peft.config import (
     adapted,
     check_carried,
     checked_settings,
+    mapped_class,
     method_in,
     our_config,
     own_settings,
@@ -35,7 +37,8 @@ from lora_np.formats.peft.config import (
 )
 from lora_np.formats.peft.names import ROOT, all_nodes, canonical, unwrapped
 from lora_np.model import architectures
-from lora_np.model.heads import ClassifierHead, TiedHead
+from lora_np.model.architectures.architecture import TOKEN_CLASSIFIER
+from lora_np.model.heads import ClassifierHead, TiedHead, TokenHead
 from lora_np.model.nodes import Linear
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import fingerprint, freeze, locked, parameters, rebuild, unfreeze, with_arrays
@@ -234,21 +237,27 @@ def with_classifier(model, settings, shapes, path):
     kind, aside = architectures.of(model.config), dict(model.aside)
     asked = set(settings.get("modules_to_save") or []) & set(HEADS)
     brought = {name for name in shapes if kind.is_outside(name)}
-    if has_own_head(model) or kind.tied or not (asked or brought):
+    if has_own_head(model) or not (asked or brought):
         return model
-    *lower, top = kind.head
+    said = settings.get("task_type") or mapped_class(settings)
+    of_tokens = kind.tokens and (said in ("TOKEN_CLS", kind.tokens) if said else isinstance(model.head, TokenHead))
+    *lower, top = [TOKEN_CLASSIFIER] if of_tokens else kind.head
     if len(shapes.get(f"{top}.weight", ())) != 2:
-        plain = {f"{module}.{part}" for module in kind.head for part in ("weight", "bias")}
+        plain = {f"{module}.{part}" for module in (*lower, top) for part in ("weight", "bias")}
         if brought - plain or model.head is not None:  # it is adapted
             return model
         raise ValueError(f"{path} lacks the tensor {top}.weight, the head that the adapter was trained with.")
     d, dtype = model.hidden_size, model.dtype
     labels = shapes[f"{top}.weight"][0]
-    if model.head is not None and labels == model.head.classifier.W.shape[1]:
+    fitting = TokenHead if of_tokens else ClassifierHead
+    if isinstance(model.head, fitting) and labels == model.head.classifier.W.shape[1]:
         return model
+    config = {name: value for name, value in model.config.items() if name not in ("id2label", "label2id")}
+    if of_tokens:
+        return dataclasses.replace(with_token_head(model, labels), config=config)
 
-    def place_of(outputs, hf):
-        return freeze(Linear(np.zeros((d, outputs), dtype), np.zeros(outputs, dtype), hf))
+    def place_of(outputs, hf, bias=True):
+        return freeze(Linear(np.zeros((d, outputs), dtype), np.zeros(outputs, dtype) if bias else None, hf))
 
     pooler = None
     for module in lower:
@@ -261,9 +270,9 @@ def with_classifier(model, settings, shapes, path):
                 " this base holds that; load it onto the base that it was trained on."
             )
         pooler = pooler or place_of(d, module)
-    first = lower or model.embeddings.class_token is not None
-    head = ClassifierHead(pooler, place_of(labels, top), "first" if first else "mean", kind.bend)
-    config = {name: value for name, value in model.config.items() if name not in ("id2label", "label2id")}
+    pooling = kind.pooled_in(config)
+    padding = config.get("pad_token_id") if pooling == "last" else None
+    head = ClassifierHead(pooler, place_of(labels, top, kind.biased), pooling, kind.bend, padding)
     return dataclasses.replace(model, head=head, hf_prefix=kind.prefix, aside=aside, config=config)
 
 

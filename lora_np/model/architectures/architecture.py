@@ -13,6 +13,8 @@ def are_labels(value):
     return isinstance(value, dict) and all(str(k).isdecimal() and isinstance(name, str) for k, name in value.items())
 
 
+PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")  # what a head is trained for
+TOKEN_CLASSIFIER = "classifier"  # the map of a head over tokens, whatever the architecture
 POSITIVE, SWITCH = (is_whole, "a positive integer"), (lambda value: isinstance(value, bool), "true or false")
 FIELDS = {  # of a config.json, whatever the architecture
     "n_inner": (lambda value: value is None or is_whole(value), "a positive integer or null"),
@@ -21,6 +23,7 @@ FIELDS = {  # of a config.json, whatever the architecture
     "class_token": SWITCH,
     "qkv_bias": SWITCH,
     "architectures": (lambda value: value is None or is_names(value), "a list of names or null"),
+    "problem_type": (lambda value: value in (None, *PROBLEMS), f"null or one of {', '.join(PROBLEMS)}"),
     "id2label": (lambda value: value is None or are_labels(value), "names by number"),
     "max_seq_length": (lambda value: value is None or is_whole(value), "a positive integer or null"),
 }
@@ -36,15 +39,18 @@ class Architecture:
     epsilon: str | float  # the name there of the epsilon of its norms; or the number, where it does not stand there
     activation: str  # and of its activation
     prefix: str  # of its tensors' names, in the class of transformers whose head is computed here
-    with_head: str  # the name of this class
+    with_head: str  # the name of this class: it classifies sequences
     bare: str  # and of that without a head
     targets: tuple  # where the papers and PEFT put LoRA: what is adapted unless a method or the user says otherwise
     fixed: dict = field(default_factory=dict)  # settings that change the mathematics: the one value supported here
     encoders: tuple = ()  # classes whose heads are not computed: read as the bare network, what is the head's is kept
     head: tuple = ("classifier",)  # its linear maps, from the one upon the pooled row to the one that classifies
     bend: str = "tanh"  # between these two, the name of an activation
+    pooled: str = "first"  # which row of a sequence that is
+    biased: bool = True  # whether the one that classifies has a bias
+    tokens: str = ""  # the class that classifies each token, by one linear map
     outside: tuple = ("classifier", "cls")  # modules that lie beside the network, without the prefix
-    tied: bool = False  # whether its head is its table of words
+    tied: str = ""  # the class whose head is its table of words
     transposed: bool = True  # whether files hold a linear weight as (d_out, d_in)
     extras: str = "$."  # a regular expression for tensors beside the parameters, buffers for example; this: nothing
     copies: dict = field(default_factory=dict)  # tensors that may be copies of others
@@ -60,6 +66,10 @@ class Architecture:
             return 0
         given = config.get("pad_token_id")
         return (self.padding if given is None else given) + 1
+
+    def pooled_in(self, config):
+        """Return which row of a sequence a model's head classifies: where there is no class token, their mean."""
+        return self.pooled if config.get("class_token", True) else "mean"
 
     def qualified(self, name, prefix):
         """Return a tensor's or module's name in a class whose base lies under `prefix`."""

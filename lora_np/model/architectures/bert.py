@@ -78,6 +78,7 @@ BERT = Architecture(
     prefix="bert.",
     bare="BertModel",
     with_head="BertForSequenceClassification",
+    tokens="BertForTokenClassification",
     encoders=("BertForPreTraining", "BertForMaskedLM", "BertForNextSentencePrediction"),
     head=("pooler.dense", "classifier"),
     extras=r"embeddings\.position_ids|pooler\.dense\.(weight|bias)|cls\..*",

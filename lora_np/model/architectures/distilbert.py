@@ -65,6 +65,7 @@ DISTILBERT = Architecture(
     prefix="distilbert.",
     bare="DistilBertModel",
     with_head="DistilBertForSequenceClassification",
+    tokens="DistilBertForTokenClassification",
     encoders=("DistilBertForMaskedLM",),
     head=("pre_classifier", "classifier"),
     bend="relu",

@@ -51,6 +51,7 @@ ELECTRA = Architecture(
     prefix="electra.",
     bare="ElectraModel",
     with_head="ElectraForSequenceClassification",
+    tokens="ElectraForTokenClassification",
     encoders=("ElectraForPreTraining", "ElectraForMaskedLM"),
     head=("classifier.dense", "classifier.out_proj"),
     bend="gelu",

@@ -11,7 +11,7 @@ from lora_np.model.architectures.maker import check_heads
 from lora_np.model.attention import FusedAttention
 from lora_np.model.blocks import PreNormBlock
 from lora_np.model.embeddings import TokenEmbeddings
-from lora_np.model.heads import TiedHead
+from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.transformer import Transformer
 from lora_np.model.tree import freeze
 
@@ -28,7 +28,11 @@ def gpt_block(make, config, name):
 
 
 def gpt(
-    config: dict, lm_head: bool = True, rng: np.random.Generator | None = None, dtype: DTypeLike = np.float32
+    config: dict,
+    lm_head: bool = True,
+    labels: int | None = None,
+    rng: np.random.Generator | None = None,
+    dtype: DTypeLike = np.float32,
 ) -> Transformer:
     """Return a GPT-2, wholly frozen: causal, norms before each half, one map for Q, K, V, output tied to the words.
 
@@ -36,10 +40,12 @@ def gpt(
     ----------
     lm_head : bool
         Whether the output is logits over the words, or hidden rows.
+    labels : int, optional
+        Number of classes of a classifier that reads the last token, in the place of either.
     config, rng, dtype
         As for `bert`.
     """
-    make = GPT2.maker(config, rng, dtype)
+    make = GPT2.maker(config, rng, dtype, labels)
     d = config["n_embd"]
     embeddings = TokenEmbeddings(
         word=make.table(config["vocab_size"], d, "wte"),
@@ -48,7 +54,11 @@ def gpt(
         norm=None,
     )
     layer = tuple(gpt_block(make, config, f"h.{k}") for k in range(config["n_layer"]))
-    head, prefix = (TiedHead(), GPT2.prefix) if lm_head else (None, "")
+    head: ClassifierHead | TiedHead | None = TiedHead() if lm_head else None
+    if labels:
+        score = make.linear(d, labels, GPT2.head[-1], GPT2.biased)
+        head = ClassifierHead(None, score, GPT2.pooled, padding=config.get("pad_token_id"))
+    prefix = GPT2.prefix if head else ""
     return freeze(Transformer(embeddings, layer, make.norm(d, "ln_f"), head, dict(config), prefix))
 
 
@@ -66,8 +76,13 @@ GPT2 = Architecture(
     },
     prefix="transformer.",
     bare="GPT2Model",
-    with_head="GPT2LMHeadModel",
-    tied=True,
+    with_head="GPT2ForSequenceClassification",
+    tokens="GPT2ForTokenClassification",
+    head=("score",),
+    pooled="last",
+    biased=False,
+    outside=("score", "classifier"),
+    tied="GPT2LMHeadModel",
     transposed=False,
     extras=r"h\.\d+\.attn\.(masked_)?bias",
     copies={"lm_head.weight": "wte.weight"},

@@ -53,6 +53,7 @@ ROBERTA = Architecture(
     prefix="roberta.",
     bare="RobertaModel",
     with_head="RobertaForSequenceClassification",
+    tokens="RobertaForTokenClassification",
     encoders=("RobertaForMaskedLM",),
     head=("classifier.dense", "classifier.out_proj"),
     outside=("classifier", "lm_head"),
@@ -66,6 +67,7 @@ XLM_ROBERTA = dataclasses.replace(
     model_type="xlm-roberta",
     bare="XLMRobertaModel",
     with_head="XLMRobertaForSequenceClassification",
+    tokens="XLMRobertaForTokenClassification",
     encoders=("XLMRobertaForMaskedLM",),
 )
 register(ROBERTA)
