@@ -14,7 +14,8 @@ from lora_np.adapt.config import PeftOptions
 from lora_np.adapt.methods import METHODS
 
 IN_ORDER = sorted(METHODS, key=lambda name: name != "LoRA")  # which is the default, and comes first
-ADAPTED = {re.sub(r"\W+", "-", name.lower()): METHODS[name] for name in IN_ORDER}  # as one types them
+# As one types them; what files hold as another's is an option of that one.
+ADAPTED = {re.sub(r"\W+", "-", name.lower()): METHODS[name] for name in IN_ORDER if not METHODS[name].converted}
 LATER, NONE = object(), object()  # defaults: one that is known when the model is; and to have none, None itself
 
 
@@ -54,13 +55,17 @@ COMMON = {known.name for known in dataclasses.fields(PeftOptions)}  # these come
 CHOSEN = {
     "r": dict.fromkeys(("lora", "dora"), {"images": 4, "texts": 8}),
     "lora_alpha": dict.fromkeys(("lora", "dora"), {"images": 8.0, "texts": 16.0}),
+    "init_lora_weights": {"lora": NONE},  # as in the paper
     "target_modules": {
         name: {"images": "all-linear", "texts": ["query", "value"]}
         for name, method in ADAPTED.items()
         if not method.config.TARGETS
     },
 }
-WORDS = {"target_modules": "all-linear, names such as query value, or one regular expression for whole names"}
+WORDS = {
+    "target_modules": "all-linear, names such as query value, or one regular expression for whole names",
+    "init_lora_weights": "where A and B start: gaussian, orthogonal, mirrored, pissa, pissa_niter_4 or olora",
+}
 
 
 def with_options_of_methods(cls):
@@ -68,7 +73,7 @@ def with_options_of_methods(cls):
     docstring has it."""
     own = {}  # option -> {method: its field}
     for name, method in ADAPTED.items():
-        for known in sorted(dataclasses.fields(method.config), key=lambda known: known.name in COMMON):
+        for known in sorted(options_of(method), key=lambda known: known.name in COMMON):
             if known.name not in KNOWN:
                 own.setdefault(known.name, {})[name] = known
     hints = {}
@@ -82,6 +87,13 @@ def with_options_of_methods(cls):
     order = [*before[:place], *hints, *before[place:]]
     cls.__annotations__ = {name: hints.get(name, cls.__annotations__.get(name)) for name in order}
     return cls
+
+
+def options_of(method):
+    """Return the fields of a configuration, and those by which it becomes another that files hold as this one."""
+    others = (other.config for other in METHODS.values() if other.converted)
+    kinds = [method.config, *(kind for kind in others if issubclass(kind, method.config))]
+    return {known.name: known for kind in kinds for known in dataclasses.fields(kind)}.values()
 
 
 def default_of(known):

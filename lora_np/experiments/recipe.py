@@ -142,6 +142,11 @@ class Recipe(Plan):
         self.hold(keep_best=self.keep_best or None)
         object.__setattr__(self, "weight_decay", DECAY.get(self.method, Plan.weight_decay))
         super().__post_init__()
+        if self.init_lora_weights in ("eva", "loftq"):
+            raise ValueError(
+                f"{self.spelled('init_lora_weights')} {self.init_lora_weights} needs data, or another base, than a run"
+                " gives it; take another start, or lora_np.inject in Python."
+            )
         if self.method in ADAPTED:
             checked = vars(self.config())
             self.hold(**{name: checked[name] for name in checked if getattr(self, name, None) is not None})

@@ -106,6 +106,17 @@ def test_each_registered_method_trains_is_saved_and_told_by_info(method, place, 
     assert line_of(capsys.readouterr().out, "accuracy").split()[1] == line_of(shown, "after").split()[1]
 
 
+def test_a_start_of_lora_is_an_option_of_it(place, parts, capsys):
+    given = without(without(argv(place, parts, "--out", "run"), "--r"), "--epochs")
+    assert main([*given, "--r", "2", "--init-lora-weights", "PiSSA"]) == 0
+    assert json.loads(Path("run/adapter/adapter_config.json").read_text())["r"] == 4  # as a plain LoRA of rank 2r
+    capsys.readouterr()
+    record = json.loads(Path("run/metrics.json").read_text())
+    assert record["options"]["init_lora_weights"] == "pissa" and record["merge_difference"] < 1e-4
+    for value, said in (("eva", "needs data"), ("corda", "must be"), ("4", "must be")):
+        assert said in error_of(capsys, *given, "--init-lora-weights", value)
+
+
 def test_a_method_that_cannot_be_merged_is_reloaded_as_it_is(place, parts, capsys, monkeypatch):
     monkeypatch.setitem(ADAPTED, "vera", dataclasses.replace(ADAPTED["vera"], dense="VeRA is not merged today."))
     monkeypatch.setattr(experiment, "merge", lambda _: pytest.fail("it was merged"))

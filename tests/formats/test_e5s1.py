@@ -224,9 +224,9 @@ def test_a_text_of_nothing_and_a_long_one(folder):
     for text in ("", " \t\u3000", "\x0b"):
         with pytest.raises(ValueError, match="row 2 of 2 is empty"):
             tokenizer(["a", text])
-    assert [WORDS[k] for k in tokenizer(["好店" * 9], 7)[0]] == [*QUERY, "▁好", "店", "</s>"]
+    assert [WORDS[k] for k in tokenizer(["好店" * 9], max_length=7)[0]] == [*QUERY, "▁好", "店", "</s>"]
     with pytest.raises(ValueError, match="between 3 and 11"):
-        tokenizer(["a"], 12)
+        tokenizer(["a"], max_length=12)
 
 
 def test_its_tokens_go_with_a_model_that_is_made_of_it(folder, tmp_path):
