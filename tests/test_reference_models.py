@@ -16,7 +16,6 @@ import lora_np as lnp
 from lora_np.adapt.methods import adapted_nodes, tensors_of
 from lora_np.formats.huggingface import file_names
 from lora_np.model import architectures
-from lora_np.model.tree import walk
 
 FOLDER = Path(__file__).parent / "reference"
 MODELS = ("bert", "bert_hidden", "distilbert", "electra", "gpt2", "roberta", "vit", "xlm_roberta")
@@ -137,9 +136,9 @@ def adapter_errors(name, dtype):
 def names_in_peft(lora):
     """Return {our parameter: its name in PEFT's files} for what is trained, and whether a method's lie transposed."""
     names, turned = {}, {}
-    for path, node in walk(lora):
-        if path.startswith("head.") and node.trainable:
-            names |= {f"{path}.W": f"{node.hf}.weight", f"{path}.b": f"{node.hf}.bias"}
+    whole = file_names(lora)
+    for mine in lnp.parameters(lora, trainable_only=True).keys() & whole.keys():
+        names[mine] = architectures.of(lora.config).qualified(whole[mine], lora.hf_prefix)
     for path, node in adapted_nodes(lora).items():
         name = lora.hf_prefix + node.hf
         if lora.config["model_type"] == "vit":

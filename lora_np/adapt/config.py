@@ -53,7 +53,8 @@ class PeftOptions:
     layers_to_transform: Sequence[int] | int | None = None
     task_type: str | None = None
 
-    TARGETS = {}  # model_type -> what target_modules=None means, where it is not the architecture's `targets`
+    # model_type -> what target_modules=None means, where it is not the architecture's `targets`
+    TARGETS: ClassVar[dict] = {}
     PATTERNS = {}  # option -> the option that gives single nodes other values, by the ends of their names
     # Option that names some of the adapted nodes, which are adapted in another way -> what it means by None. In the
     # configuration of one node alone it is a list with its name, or empty.

@@ -197,6 +197,27 @@ ADAPTERS = {
         "rank_pattern": {r"layers\.0\.attention\.q_proj": 3, "fc2": 1},
         "alpha_pattern": {"layers.1.attention.v_proj": 5},
     },
+    "bert/houlsby": {
+        "config": "BottleneckConfig",
+        "bottleneck_size": 3,
+        "non_linearity": "gelu",
+        "target_modules": [f"layer.{k}.{end}" for k in range(2) for end in ("attention.output.dense", "output.dense")],
+        "modules_to_save": [
+            *(
+                f"encoder.layer.{k}.{end}"
+                for k in range(2)
+                for end in ("attention.output.LayerNorm", "output.LayerNorm")
+            ),
+            "classifier",
+        ],
+    },
+    "gpt2/pfeiffer": {"config": "BottleneckConfig", "bottleneck_size": 4, "target_modules": ["mlp.c_proj"]},
+    "vit/bottleneck": {
+        "config": "BottleneckConfig",
+        "bottleneck_size": 3,
+        "non_linearity": "tanh",
+        "target_modules": ["q_proj", "fc1", "layers.1.mlp.fc2"],
+    },
     "bert/loha": {
         "config": "LoHaConfig",
         "r": 2,
@@ -277,8 +298,11 @@ def make_adapter(name, base, inputs):
     """Write the adapter's folder and its reference: output, gradients, output after merging."""
     kind = name.split("/")[0]
     options = dict(ADAPTERS[name])
-    config = getattr(peft, options.pop("config", "LoraConfig"))(**options)
-    model = get_peft_model(copy.deepcopy(base), config).eval()
+    config = options.pop("config", "LoraConfig")
+    if config == "BottleneckConfig":
+        model = WithBottlenecks(copy.deepcopy(base), options).eval()
+    else:
+        model = get_peft_model(copy.deepcopy(base), getattr(peft, config)(**options)).eval()
     randomise(model, np.random.default_rng([SEED, *name.encode()]))
     save(model, HERE / name)
     output = run(model, kind, inputs)
@@ -365,8 +389,49 @@ def written(model):
     """Return the tensors that the library writes for a model, or for its adapter."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        file = "adapter_model" if isinstance(model, PeftModel) else "model"
+        file = "adapter_model" if isinstance(model, (PeftModel, WithBottlenecks)) else "model"
         return load_file(Path(folder) / f"{file}.safetensors")
+
+
+class Bottleneck(torch.nn.Module):
+    """What PEFT does not have: a map, and an adapter behind it."""
+
+    BENDS = {"relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh}
+
+    def __init__(self, base, size, bend):
+        super().__init__()
+        width = base(torch.zeros(1, next(base.parameters()).shape[0 if hasattr(base, "nf") else 1]).double()).shape[1]
+        self.base, self.bend = base, self.BENDS[bend]
+        self.adapter_down, self.adapter_up = torch.nn.Linear(width, size), torch.nn.Linear(size, width)
+        self.double()
+
+    def forward(self, x):
+        y = self.base(x)
+        return y + self.adapter_up(self.bend(self.adapter_down(y)))
+
+
+class WithBottlenecks(torch.nn.Module):
+    """A model with bottleneck adapters, and with the two methods of a PeftModel that are asked for here."""
+
+    def __init__(self, model, settings):
+        super().__init__()
+        self.base_model, self.settings = model.requires_grad_(False), {"peft_type": "BOTTLENECK", **settings}
+        size, bend = settings["bottleneck_size"], settings.get("non_linearity", "relu")
+        for name, module in list(model.named_modules()):
+            if name.endswith(tuple(f".{end}" for end in settings["target_modules"])):
+                around, _, last = name.rpartition(".")
+                setattr(model.get_submodule(around), last, Bottleneck(module, size, bend))
+            elif name.endswith(tuple(settings.get("modules_to_save", ["nothing"]))):
+                module.requires_grad_(True)
+
+    def forward(self, **given):
+        return self.base_model(**given)
+
+    def save_pretrained(self, folder):
+        Path(folder).mkdir(exist_ok=True)
+        (Path(folder) / "adapter_config.json").write_text(json.dumps(self.settings))
+        live = {name: p.detach().numpy() for name, p in self.base_model.named_parameters() if p.requires_grad}
+        save_file({f"base_model.model.{k}": v for k, v in live.items()}, Path(folder) / "adapter_model.safetensors")
 
 
 def save(model, folder):
@@ -618,6 +683,7 @@ COUNTED = {  # method: its configuration, on a model of MiniLM's sizes
     "VeRA": {"r": 256, "target_modules": QUERY_VALUE},
     "LoHa": {"r": 8, "target_modules": QUERY_VALUE},
     "LoKr": {"r": 8, "decompose_factor": 8, "target_modules": QUERY_VALUE},
+    "bottleneck": {"target_modules": ["mlp.down"]},  # Pfeiffer's
 }
 
 
