@@ -38,6 +38,8 @@ _HOME = {
     "load_adapter": "lora_np.formats.peft",
     "AdamW": "lora_np.train.optimisers",
     "LoRAConfig": "lora_np.adapt.config",
+    "BitFitConfig": "lora_np.adapt.bitfit",
+    "LNTuningConfig": "lora_np.adapt.ln_tuning",
     "BottleneckConfig": "lora_np.adapt.bottleneck",
     "HoulsbyConfig": "lora_np.adapt.bottleneck",
     "PfeifferConfig": "lora_np.adapt.bottleneck",

@@ -3,6 +3,7 @@
 from lora_np import course as course
 from lora_np import gradcheck as gradcheck
 from lora_np import ops as ops
+from lora_np.adapt.bitfit import BitFitConfig as BitFitConfig
 from lora_np.adapt.bottleneck import BottleneckConfig as BottleneckConfig
 from lora_np.adapt.bottleneck import HoulsbyConfig as HoulsbyConfig
 from lora_np.adapt.bottleneck import PfeifferConfig as PfeifferConfig
@@ -11,6 +12,7 @@ from lora_np.adapt.compressed import decompress_model as decompress_model
 from lora_np.adapt.config import LoRAConfig as LoRAConfig
 from lora_np.adapt.dora import DoRAConfig as DoRAConfig
 from lora_np.adapt.ia3 import IA3Config as IA3Config
+from lora_np.adapt.ln_tuning import LNTuningConfig as LNTuningConfig
 from lora_np.adapt.loha import LoHaConfig as LoHaConfig
 from lora_np.adapt.lokr import LoKrConfig as LoKrConfig
 from lora_np.adapt.methods import inject as inject

@@ -22,7 +22,8 @@ MODELS = ("bert", "bert_hidden", "distilbert", "electra", "gpt2", "roberta", "vi
 ADAPTERS = sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in FOLDER.glob("*/*/adapter_config.json"))
 TOLERANCE = {np.float64: 1e-9, np.float32: 1e-4}
 STEP = {"lr": 0.01, "weight_decay": 0.1}  # of AdamW
-FACTORS = r"magnitude|ia3_l|vera_lambda_d"  # parameters of PEFT whose start is not 0, and which are drawn around it
+# Parameters of PEFT whose start is not 0, and which are drawn around it.
+FACTORS = r"magnitude|ia3_l|vera_lambda_d|ln_tuning_layers.*weight"
 # The names of ViT's linear modules in model files, and in transformers 5 and so in PEFT's files.
 VIT_MODULES = {
     "attention.attention.query": "attention.q_proj",
@@ -142,8 +143,8 @@ def names_in_peft(lora):
     for path, node in adapted_nodes(lora).items():
         name = lora.hf_prefix + node.hf
         if lora.config["model_type"] == "vit":
-            layer, module = re.fullmatch(r"vit\.encoder\.layer\.(\d+)\.(.*)", name).groups()
-            name = f"vit.layers.{layer}.{VIT_MODULES[module]}"
+            found = re.fullmatch(r"vit\.encoder\.layer\.(\d+)\.(.*)", name)
+            name = f"vit.layers.{found[1]}.{VIT_MODULES.get(found[2], found[2])}" if found else name
         for field, (end, transposed) in tensors_of(node).items():
             names[f"{path}.{field}"], turned[f"{path}.{field}"] = f"{name}.{end}", transposed
     return {mine: f"base_model.model.{name}" for mine, name in names.items()}, turned

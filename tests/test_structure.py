@@ -27,7 +27,9 @@ IDIOMS = [FIT.with_name("erf.py"), FIT.with_name("rows.py")]  # what several ope
 OPS = sorted(set(FIT.parent.glob("*.py")) - {FIT, *IDIOMS, FIT.with_name("__init__.py"), FIT.with_name("cases.py")})
 # Methods of adaptation whose mathematics stand in their own file.
 WITH_MATHEMATICS = [
-    path for path in (ROOT / "adapt").glob("*.py") if "_backward(" in path.read_text() and path != SUBJECT
+    path
+    for path in (ROOT / "adapt").glob("*.py")
+    if re.search(r"^def \w+_backward\(", path.read_text(), re.M) and path != SUBJECT
 ]
 
 # Bounds on code lines: no blanks, comments or docstrings. Raise one only with a reason.

@@ -1,8 +1,8 @@
 """The methods of adaptation: what each declares, and `inject` and `merge`, which work for all of them.
 
-A method is one file: a configuration, a node that stands in a `Linear`'s place, and a `Method` that says the rest,
-registered at the file's end. `adapt/__init__.py` names the file. `lora.py` is the first; tests/adapt/test_methods.py
-holds each to what it declares.
+A method is one file: a configuration, a node that stands in the place of a `Linear`, or of another that its
+configuration `adapts`, and a `Method` that says the rest, registered at the file's end. `adapt/__init__.py` names the
+file. `lora.py` is the first; tests/adapt/test_methods.py holds each to what it declares.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 from lora_np.adapt.config import PeftOptions
 from lora_np.adapt.targets import by_pattern, check_part, check_untied, targets_of, trained_whole
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import is_node, locked, rebuild, unfreeze, walk
+from lora_np.model.tree import arrays, is_node, locked, rebuild, unfreeze, walk
 
 METHODS = {}  # by name
 
@@ -35,10 +35,13 @@ class Method:
 
     name: str  # for sentences
     config: type  # of its configuration, a PeftOptions: what is adapted by default, and what may differ between nodes
-    # Of its nodes, which have the signatures of `Linear`. If their backward takes something for a constant, they have
-    # `as_differentiated()`, too: the node with that held, whose forward is what the backward is the gradient of.
+    # Of its nodes, which have the signatures of those in whose place they stand, here called a `Linear`. If their
+    # backward takes something for a constant, they have `as_differentiated()`, too: the node with that held, whose
+    # forward is what the backward is the gradient of.
     node: type
-    shapes: Callable  # `(d_in, d_out, config)` -> {field: shape} of what a node trains: how many numbers that is, too
+    # `(d_in, d_out, config)`, or with what else `sizes` says, -> {field: shape} of what a node trains: how many numbers
+    # that is, too.
+    shapes: Callable
     start: Callable  # `(path, node, config, rng)` -> {field: array} at the start, for a `Linear`
     wrap: Callable  # `(node, config, arrays)` -> its node around that `Linear`, with a start's arrays, or a file's
     differs: Callable  # `(node, config)` -> in what a node is other than its configuration says, in words, or ""
@@ -71,8 +74,13 @@ def tensors_of(node):
 
 
 def adapted_nodes(model):
-    """Return {path: node} of the nodes that stand in a `Linear`'s place."""
+    """Return {path: node} of the nodes that stand in another's place."""
     return {path: node for path, node in walk(model) if registered("node", node)}
+
+
+def sizes(node):
+    """Return the sizes of a node that may be adapted: (d_in, d_out) of a linear one, (d,) of a norm."""
+    return next(iter(arrays(node).values())).shape
 
 
 def is_adapted(model):
@@ -126,8 +134,8 @@ def inject(model: Transformer, config: PeftOptions, rng: np.random.Generator | N
 
     nodes, shared = dict(walk(model)), {}
     if method.shared:
-        sizes = method.shared.shapes([nodes[path].W.shape for path in targets], config)
-        shared = {name: locked(array) for name, array in method.shared.start(sizes, config, model.dtype).items()}
+        shapes = method.shared.shapes([sizes(nodes[path]) for path in targets], config)
+        shared = {name: locked(array) for name, array in method.shared.start(shapes, config, model.dtype).items()}
 
     def replace(path, node):
         return method.replace(path, node, config.at(targets[path]), rng, shared)

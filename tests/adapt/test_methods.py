@@ -17,7 +17,8 @@ from safetensors.numpy import load_file
 
 import lora_np as lnp
 from lora_np.adapt import lora
-from lora_np.adapt.methods import METHODS, adapted_nodes, after_step, is_adapted, registered, tensors_of
+from lora_np.adapt.config import PeftOptions
+from lora_np.adapt.methods import METHODS, adapted_nodes, after_step, is_adapted, registered, sizes, tensors_of
 from lora_np.adapt.targets import hf_name, targets_of, to_peft
 from lora_np.files.safetensors import read_safetensors, write_safetensors
 from lora_np.formats.peft.config import own_settings
@@ -54,10 +55,16 @@ def configuration(method, model, **given):
     """Return a configuration of all linear maps with nothing at its default, and one map that has values of its own."""
     own = {name: field for name, field in choices(method).items() if name not in method.config.OURS}
     options = {name: unusual(field.type, field.default) for name, field in own.items()}
-    names = next(iter(targets_of(model, method.config(target_modules="all-linear")).values()))
+    targets = wide(method)
+    names = next(iter(targets_of(model, method.config(target_modules=targets)).values()))
     for option, patterns in method.config.PATTERNS.items():
         options[patterns] = {re.escape(names[0]): unusual(own[option].type, own[option].default, other=True)}
-    return method.config(target_modules="all-linear", **{**options, **given})
+    return method.config(target_modules=targets, **{**options, **given})
+
+
+def wide(method):
+    """Return targets that mean all that a method can adapt: linear maps, or what it says by itself."""
+    return "all-linear" if method.config.adapts is PeftOptions.adapts else None
 
 
 def with_ours(method):
@@ -244,10 +251,9 @@ def the_formula_counts_right(method, name, _):
     model = fresh(method, base)
     linear, expected, shared = dict(walk(base)), 0, {}
     if method.shared:
-        sizes = [linear[path].W.shape for path in targets_of(base, model.adapter)]
-        shared = method.shared.shapes(sizes, model.adapter)
+        shared = method.shared.shapes([sizes(linear[path]) for path in targets_of(base, model.adapter)], model.adapter)
     for path, names in targets_of(base, model.adapter).items():
-        shapes = method.shapes(*linear[path].W.shape, model.adapter.at(names))
+        shapes = method.shapes(*sizes(linear[path]), model.adapter.at(names))
         own = model.adapter.at(names)
         for option, patterns in method.config.PATTERNS.items():
             given = next(iter(getattr(model.adapter, patterns).values()))
@@ -313,7 +319,7 @@ def a_configuration_says_how_and_one_that_does_not_fit_is_refused(method, name, 
             own, mine = carried.at(targets[path]), {field: getattr(node, field) for field in node.trainable}
             shared = {field: getattr(node, field) for field in getattr(node, "SHARED", ())}
             changed = {"the arrays"}
-            if method.shapes(*linear[path].W.shape, own) == {key: array.shape for key, array in mine.items()}:
+            if method.shapes(*sizes(linear[path]), own) == {key: array.shape for key, array in mine.items()}:
                 other = settings_of(method.wrap(linear[path], own, {**mine, **shared}))
                 changed = {key for key, value in settings_of(node).items() if other[key] != value}
             told = changed - {"dropout"}  # which with_dropout may set

@@ -39,7 +39,8 @@ import test_reference_models as models  # noqa: E402
 import test_reference_optimiser as operations  # noqa: E402
 
 SEED = 20210617
-NOT_OURS = "`is_gradient_checkpointing` is deprecated"  # a warning that PEFT draws from transformers at every use
+# Warnings that PEFT draws from transformers at every use, and that it gives at its own LN-tuning.
+NOT_OURS = r"`is_gradient_checkpointing` is deprecated|Unsupported layer type .*LayerNorm"
 MODELS = {
     "bert": (
         transformers.BertForSequenceClassification,
@@ -197,6 +198,21 @@ ADAPTERS = {
         "rank_pattern": {r"layers\.0\.attention\.q_proj": 3, "fc2": 1},
         "alpha_pattern": {"layers.1.attention.v_proj": 5},
     },
+    "bert/ln_tuning": {"config": "LNTuningConfig", "target_modules": ["LayerNorm"], "task_type": "SEQ_CLS"},
+    "gpt2/ln_tuning": {"config": "LNTuningConfig"},
+    "vit/ln_tuning": {
+        "config": "LNTuningConfig",
+        "target_modules": r".*(layernorm|layers\.1\.layernorm_\w+)",
+        "exclude_modules": ["layernorm_after"],
+        "modules_to_save": ["classifier"],
+    },
+    "bert/bitfit": {  # but for the keys': their gradients are 0 but for rounding, of which Adam makes a step
+        "config": "BitFitConfig",
+        "target_modules": ["query", "value", "dense", "LayerNorm"],
+        "modules_to_save": ["classifier"],
+    },
+    "gpt2/bitfit": {"config": "BitFitConfig", "target_modules": ["c_fc", "c_proj", "ln_1", "ln_2", "ln_f"]},
+    "vit/bitfit": {"config": "BitFitConfig", "target_modules": ["projection", "q_proj", "fc2", "layernorm_before"]},
     "bert/houlsby": {
         "config": "BottleneckConfig",
         "bottleneck_size": 3,
@@ -271,6 +287,9 @@ ADAPTERS = {
 }
 
 
+NOT_OF_PEFT = {"BottleneckConfig": "BOTTLENECK", "BitFitConfig": "BITFIT"}
+
+
 # ---- models and adapters of transformers and PEFT
 
 
@@ -299,8 +318,8 @@ def make_adapter(name, base, inputs):
     kind = name.split("/")[0]
     options = dict(ADAPTERS[name])
     config = options.pop("config", "LoraConfig")
-    if config == "BottleneckConfig":
-        model = WithBottlenecks(copy.deepcopy(base), options).eval()
+    if config in NOT_OF_PEFT:
+        model = NotOfPeft(copy.deepcopy(base), NOT_OF_PEFT[config], options).eval()
     else:
         model = get_peft_model(copy.deepcopy(base), getattr(peft, config)(**options)).eval()
     randomise(model, np.random.default_rng([SEED, *name.encode()]))
@@ -389,7 +408,7 @@ def written(model):
     """Return the tensors that the library writes for a model, or for its adapter."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        file = "adapter_model" if isinstance(model, (PeftModel, WithBottlenecks)) else "model"
+        file = "adapter_model" if isinstance(model, (PeftModel, NotOfPeft)) else "model"
         return load_file(Path(folder) / f"{file}.safetensors")
 
 
@@ -410,19 +429,22 @@ class Bottleneck(torch.nn.Module):
         return y + self.adapter_up(self.bend(self.adapter_down(y)))
 
 
-class WithBottlenecks(torch.nn.Module):
-    """A model with bottleneck adapters, and with the two methods of a PeftModel that are asked for here."""
+class NotOfPeft(torch.nn.Module):
+    """A model with bottleneck adapters, or with biases that are trained, and what is asked of a PeftModel here."""
 
-    def __init__(self, model, settings):
+    def __init__(self, model, kind, settings):
         super().__init__()
-        self.base_model, self.settings = model.requires_grad_(False), {"peft_type": "BOTTLENECK", **settings}
-        size, bend = settings["bottleneck_size"], settings.get("non_linearity", "relu")
+        self.base_model, self.settings = model.requires_grad_(False), {"peft_type": kind, **settings}
+        size, bend = settings.get("bottleneck_size"), settings.get("non_linearity", "relu")
         for name, module in list(model.named_modules()):
-            if name.endswith(tuple(f".{end}" for end in settings["target_modules"])):
+            if not name.endswith(tuple(settings["target_modules"])):
+                if name.endswith(tuple(settings.get("modules_to_save", ["nothing"]))):
+                    module.requires_grad_(True)
+            elif kind == "BITFIT":
+                module.bias.requires_grad_(True)
+            else:
                 around, _, last = name.rpartition(".")
                 setattr(model.get_submodule(around), last, Bottleneck(module, size, bend))
-            elif name.endswith(tuple(settings.get("modules_to_save", ["nothing"]))):
-                module.requires_grad_(True)
 
     def forward(self, **given):
         return self.base_model(**given)
@@ -431,6 +453,8 @@ class WithBottlenecks(torch.nn.Module):
         Path(folder).mkdir(exist_ok=True)
         (Path(folder) / "adapter_config.json").write_text(json.dumps(self.settings))
         live = {name: p.detach().numpy() for name, p in self.base_model.named_parameters() if p.requires_grad}
+        if self.settings["peft_type"] == "BITFIT":
+            live = {re.sub(r"(?<!classifier)\.bias$", ".bitfit_bias", name): array for name, array in live.items()}
         save_file({f"base_model.model.{k}": v for k, v in live.items()}, Path(folder) / "adapter_model.safetensors")
 
 
@@ -574,6 +598,9 @@ WRITTEN = {  # what: the model, the configuration, the pooling of a head of our 
     "GPT-2, VeRA": ("gpt2", {"config": "VeraConfig", "r": 5, "target_modules": ["c_attn", "mlp.c_proj"]}, None),
     "ViT, VeRA, all linear": ("vit", {"config": "VeraConfig", "r": 2, "target_modules": "all-linear"}, None),
     "ViT, patterns, classifier": ("vit", {"modules_to_save": ["classifier"], **PATTERNS}, None),
+    "BERT, LN-tuning, classifier": ("bert", {"config": "LNTuningConfig", "task_type": "SEQ_CLS"}, None),
+    "GPT-2, LN-tuning": ("gpt2", {"config": "LNTuningConfig", "exclude_modules": ["ln_f"]}, None),
+    "ViT, LN-tuning": ("vit", {"config": "LNTuningConfig"}, None),
     "BERT, LoHa": ("bert", {"config": "LoHaConfig", "r": 3, "alpha": 5, "rank_pattern": {"query": 2}}, None),
     "BERT, LoKr": (
         "bert",
@@ -684,6 +711,8 @@ COUNTED = {  # method: its configuration, on a model of MiniLM's sizes
     "LoHa": {"r": 8, "target_modules": QUERY_VALUE},
     "LoKr": {"r": 8, "decompose_factor": 8, "target_modules": QUERY_VALUE},
     "bottleneck": {"target_modules": ["mlp.down"]},  # Pfeiffer's
+    "BitFit": {},
+    "LN-tuning": {},
 }
 
 

@@ -10,7 +10,6 @@ from lora_np.files import check_fields, is_names, read_json
 from lora_np.formats.huggingface import check_class, file_names, has_own_head
 from lora_np.formats.peft.names import ROOT, all_nodes, canonical, check_complete, check_named, translated
 from lora_np.model import architectures
-from lora_np.model.nodes import Linear
 from lora_np.model.tree import is_trainable, nearest
 
 OF_TARGETS = [field.name for field in dataclasses.fields(PeftOptions)]
@@ -156,9 +155,9 @@ def our_config(settings, model, names, folder):
             continue
         module = name.removesuffix(f".{end}")
         place = paths.get(module)
-        if not isinstance(nodes.get(place), Linear) or place == "embeddings.projection":
+        if not method.config.adapts(place, nodes.get(place)):
             raise ValueError(
-                f"{folder} adapts {module}, which is no linear map of this model; {nearest(module, paths)}"
+                f"{folder} adapts {module}, which is no {method.config.ADAPTS} of this model; {nearest(module, paths)}"
             )
         targets[place] = hf_names(model, place, nodes[place])
         theirs = theirs.removeprefix(ROOT).removesuffix(f".{end}")
@@ -168,7 +167,7 @@ def our_config(settings, model, names, folder):
             f"{folder / 'adapter_model.safetensors'} holds no {ends[0].removesuffix('.weight')}; expected a"
             f" {method.name} adapter as PEFT saves it."
         )
-    check_complete(settings, model, targets, folder)
+    check_complete(settings, model, targets, folder, method.config.adapts)
     check_named(settings, model, own, folder)
     given = {name: settings[name] for name in own_settings(method.config) if name in settings}
     for name, default in method.config.PARTS.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.adapt.methods import adapt, check_plain, registered, tensors_of
+from lora_np.adapt.methods import adapt, check_plain, registered, sizes, tensors_of
 from lora_np.adapt.targets import HEADS, hf_name, to_peft
 from lora_np.files import about, check_fields, parse_json, renamed
 from lora_np.formats.huggingface import (
@@ -259,14 +259,14 @@ def put_on(model, config, targets, tensors, path):
         return held(take(tensors, key, path), shape, model.dtype, f"{key} in {path}", transposed)
 
     common = method.shared
-    sizes = common.shapes([nodes[place].W.shape for place in targets], config) if common else {}
+    shapes = common.shapes([sizes(nodes[place]) for place in targets], config) if common else {}
     shared = {
-        name: locked(taken(common.tensors[name][0], size, common.tensors[name][1])) for name, size in sizes.items()
+        name: locked(taken(common.tensors[name][0], shape, common.tensors[name][1])) for name, shape in shapes.items()
     }
 
     def replace(place, node):
         mine, own = {}, config.at(targets[place])
-        for name, shape in method.shapes(*node.W.shape, own).items():
+        for name, shape in method.shapes(*sizes(node), own).items():
             theirs, transposed = method.tensors[name]
             mine[name] = taken(f"{node.hf}.{theirs}", shape, transposed)
         return method.wrap(node, own, {**mine, **shared})
