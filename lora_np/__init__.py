@@ -40,6 +40,8 @@ _HOME = {
     "LoRAConfig": "lora_np.adapt.config",
     "BitFitConfig": "lora_np.adapt.bitfit",
     "LNTuningConfig": "lora_np.adapt.ln_tuning",
+    "PrefixTuningConfig": "lora_np.adapt.prefix",
+    "PromptTuningConfig": "lora_np.adapt.prompt",
     "BottleneckConfig": "lora_np.adapt.bottleneck",
     "HoulsbyConfig": "lora_np.adapt.bottleneck",
     "PfeifferConfig": "lora_np.adapt.bottleneck",

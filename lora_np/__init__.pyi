@@ -17,6 +17,8 @@ from lora_np.adapt.loha import LoHaConfig as LoHaConfig
 from lora_np.adapt.lokr import LoKrConfig as LoKrConfig
 from lora_np.adapt.methods import inject as inject
 from lora_np.adapt.methods import merge as merge
+from lora_np.adapt.prefix import PrefixTuningConfig as PrefixTuningConfig
+from lora_np.adapt.prompt import PromptTuningConfig as PromptTuningConfig
 from lora_np.adapt.vera import VeraConfig as VeraConfig
 from lora_np.datasets.named import load_data as load_data
 from lora_np.datasets.tokenizers import load_tokenizer as load_tokenizer

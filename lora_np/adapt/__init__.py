@@ -1,3 +1,3 @@
 """Methods of adaptation, each in a file of its own that registers it. A new one is one more name here."""
 
-from lora_np.adapt import bitfit, bottleneck, dora, ia3, ln_tuning, loha, lokr, lora, vera  # noqa: F401
+from lora_np.adapt import bitfit, bottleneck, dora, ia3, ln_tuning, loha, lokr, lora, prefix, prompt, vera  # noqa: F401

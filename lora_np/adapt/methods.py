@@ -14,7 +14,7 @@ import numpy as np
 from lora_np.adapt.config import PeftOptions
 from lora_np.adapt.targets import by_pattern, check_part, check_untied, targets_of, trained_whole
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import arrays, is_node, locked, rebuild, unfreeze, walk
+from lora_np.model.tree import arrays, is_node, locked, parameters, rebuild, unfreeze, walk
 
 METHODS = {}  # by name
 
@@ -50,6 +50,8 @@ class Method:
     # they are None in it, and not in its shapes.
     tensors: dict
     starts_as: str = "the base's bits"  # what it computes at first; or "the base's but for rounding", "something else"
+    # Whether PEFT's files hold the arrays of all nodes side by side in one tensor; its whole name is that in `tensors`.
+    together: bool = False
     shared: Shared | None = None  # what all its nodes hold together, beside what each trains
     after_step: Callable | None = None  # `(model, step, gradients)`: what must happen in place between two steps
 
@@ -70,7 +72,7 @@ def registered(role, value):
 def tensors_of(node):
     """Return what its method's table of tensors says of those that a node has."""
     table = registered("node", node).tensors
-    return {field: row for field, row in table.items() if getattr(node, field) is not None}
+    return {field: row for field, row in table.items() if getattr(node, field, None) is not None}
 
 
 def adapted_nodes(model):
@@ -79,8 +81,10 @@ def adapted_nodes(model):
 
 
 def sizes(node):
-    """Return the sizes of a node that may be adapted: (d_in, d_out) of a linear one, (d,) of a norm."""
-    return next(iter(arrays(node).values())).shape
+    """Return the sizes of a node that may be adapted: (d_in, d_out) of a linear one, (rows, d) of a table, (d,) of a
+    norm or of attention."""
+    own = [array.shape for array in arrays(node).values()]
+    return own[0] if own else next(iter(parameters(node).values())).shape[:1]
 
 
 def is_adapted(model):

@@ -17,7 +17,7 @@ from lora_np.model.blocks import PostNormBlock, PreNormBlock
 from lora_np.model.embeddings import PatchEmbeddings, TokenEmbeddings
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.nodes import LayerNorm, needs_below
-from lora_np.model.tree import flatten, is_trainable, parameters
+from lora_np.model.tree import flatten, parameters
 from lora_np.ops.fit import fit
 
 
@@ -106,7 +106,7 @@ class Transformer:
         grads = {"layer": {}}
         dx, dtable = doutput, None
         if isinstance(self.head, TiedHead):
-            dx, dtable = self.head.backward(doutput, c_head, to_head, is_trainable(self.embeddings.word))  # (4)
+            dx, dtable = self.head.backward(doutput, c_head, to_head, "table" in self.embeddings.word.trainable)  # (4)
         elif self.head is not None:
             dx, grads["head"] = self.head.backward(doutput, c_head, to_head)
         if self.norm is not None and to_head:

@@ -213,6 +213,16 @@ ADAPTERS = {
     },
     "gpt2/bitfit": {"config": "BitFitConfig", "target_modules": ["c_fc", "c_proj", "ln_1", "ln_2", "ln_f"]},
     "vit/bitfit": {"config": "BitFitConfig", "target_modules": ["projection", "q_proj", "fc2", "layernorm_before"]},
+    "bert/prompt": {"config": "PromptTuningConfig", "num_virtual_tokens": 2, "task_type": "SEQ_CLS"},
+    "bert_hidden/prompt": {
+        "config": "PromptTuningConfig",
+        "num_virtual_tokens": 2,
+        "prompt_tuning_init": "SAMPLE_VOCAB",
+        "task_type": "FEATURE_EXTRACTION",
+    },
+    "gpt2/prompt": {"config": "PromptTuningConfig", "num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
+    "bert_hidden/prefix": {"config": "PrefixTuningConfig", "num_virtual_tokens": 2, "task_type": "FEATURE_EXTRACTION"},
+    "gpt2/prefix": {"config": "PrefixTuningConfig", "num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
     "bert/houlsby": {
         "config": "BottleneckConfig",
         "bottleneck_size": 3,
@@ -321,7 +331,7 @@ def make_adapter(name, base, inputs):
     if config in NOT_OF_PEFT:
         model = NotOfPeft(copy.deepcopy(base), NOT_OF_PEFT[config], options).eval()
     else:
-        model = get_peft_model(copy.deepcopy(base), getattr(peft, config)(**options)).eval()
+        model = get_peft_model(copy.deepcopy(base), getattr(peft, config)(**options)).double().eval()
     randomise(model, np.random.default_rng([SEED, *name.encode()]))
     save(model, HERE / name)
     output = run(model, kind, inputs)
@@ -383,8 +393,12 @@ def run(model, name, inputs):
         torch.nn.utils.rnn.pad_sequence(torch.from_numpy(rows).split(inputs["lengths"].tolist()), True, value)
         for rows, value in ((inputs["ids"], padding), (inputs["types"], 0), (np.ones_like(inputs["ids"]), 0))
     )
-    result = model(input_ids=ids, attention_mask=mask, **({"token_type_ids": types} if name in TYPED else {}))
+    virtual = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
+    typed = name in TYPED and not (virtual and name == "bert_hidden")  # PEFT's FEATURE_EXTRACTION leaves them out
+    result = model(input_ids=ids, attention_mask=mask, **({"token_type_ids": types} if typed else {}))
     output = result.last_hidden_state if name == "bert_hidden" else result.logits
+    if models.is_token_wise(name):
+        output = output[:, output.shape[1] - ids.shape[1] :]  # those of virtual tokens come first
     return output[mask.bool()] if models.is_token_wise(name) else output
 
 
@@ -598,6 +612,18 @@ WRITTEN = {  # what: the model, the configuration, the pooling of a head of our 
     "GPT-2, VeRA": ("gpt2", {"config": "VeraConfig", "r": 5, "target_modules": ["c_attn", "mlp.c_proj"]}, None),
     "ViT, VeRA, all linear": ("vit", {"config": "VeraConfig", "r": 2, "target_modules": "all-linear"}, None),
     "ViT, patterns, classifier": ("vit", {"modules_to_save": ["classifier"], **PATTERNS}, None),
+    "BERT, prompt, classifier": (
+        "bert",
+        {"config": "PromptTuningConfig", "num_virtual_tokens": 2, "task_type": "SEQ_CLS"},
+        None,
+    ),
+    "BERT, mean-pooled head, prefix": (
+        "bert_hidden",
+        {"config": "PrefixTuningConfig", "num_virtual_tokens": 2},
+        "mean",
+    ),
+    "GPT-2, prompt": ("gpt2", {"config": "PromptTuningConfig", "num_virtual_tokens": 3}, None),
+    "GPT-2, prefix": ("gpt2", {"config": "PrefixTuningConfig", "num_virtual_tokens": 1}, None),
     "BERT, LN-tuning, classifier": ("bert", {"config": "LNTuningConfig", "task_type": "SEQ_CLS"}, None),
     "GPT-2, LN-tuning": ("gpt2", {"config": "LNTuningConfig", "exclude_modules": ["ln_f"]}, None),
     "ViT, LN-tuning": ("vit", {"config": "LNTuningConfig"}, None),
@@ -623,6 +649,8 @@ def written_by_us(what):
     lora = lnp.inject(base, getattr(lnp, options.pop("config", "LoRAConfig"))(**options), rng)
     for array in lnp.parameters(lora, trainable_only=True).values():
         array[...] = 0.3 * rng.standard_normal(array.shape)
+        if registered("config", lora.adapter).together:  # PEFT takes virtual tokens into float32
+            array[...] = array.astype(np.float32)
     return lora
 
 
@@ -634,7 +662,7 @@ def adapter_in_peft(what, inputs):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", NOT_OURS)
         lnp.save_adapter(lora, folder)
-        model = PeftModel.from_pretrained(opened(name, HERE / name), folder).eval()
+        model = PeftModel.from_pretrained(opened(name, HERE / name), folder).double().eval()
     return {"adapter in PEFT": difference(lora, model, what, inputs)}
 
 
@@ -666,6 +694,8 @@ def opened(name, folder):
 def difference(lora, model, what, inputs):
     name = WRITTEN[what][0]
     batch = models.make_batch(name, inputs)
+    if name == "bert_hidden" and registered("config", lora.adapter).together:
+        batch = batch._replace(type=np.zeros_like(batch.type))
     output = models.in_given_order(name, batch, bare(lora, what).forward(batch)[0])
     with torch.no_grad():
         return models.relative_error(output, run(model, name, inputs).numpy())
@@ -693,7 +723,8 @@ def measure(inputs):
     ):
         yield what, max(errors.values()), operations.TOLERANCE
     for what in WRITTEN:
-        for function in (adapter_in_peft, merged_in_transformers):
+        method = registered("config", written_by_us(what).adapter)
+        for function in (adapter_in_peft, *([] if isinstance(method.dense, str) else [merged_in_transformers])):
             for who, error in attempt(function, what, inputs[WRITTEN[what][0]]).items():
                 yield f"by lora_np, {what}: {who}", error, models.TOLERANCE[np.float64]
 
@@ -712,6 +743,8 @@ COUNTED = {  # method: its configuration, on a model of MiniLM's sizes
     "LoKr": {"r": 8, "decompose_factor": 8, "target_modules": QUERY_VALUE},
     "bottleneck": {"target_modules": ["mlp.down"]},  # Pfeiffer's
     "BitFit": {},
+    "prompt tuning": {},
+    "prefix tuning": {},
     "LN-tuning": {},
 }
 

@@ -10,6 +10,7 @@ from lora_np.model import architectures
 from lora_np.model.tree import walk
 
 ROOT = "base_model.model."  # PEFT's wrappers around the model
+OUTER = "base_model."  # and the outer one alone, where no module of the model is wrapped
 
 
 def unwrapped(file, path):
