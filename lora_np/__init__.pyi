@@ -3,6 +3,10 @@
 from lora_np import course as course
 from lora_np import gradcheck as gradcheck
 from lora_np import ops as ops
+from lora_np.adapt.bitfit import BitFitConfig as BitFitConfig
+from lora_np.adapt.bottleneck import BottleneckConfig as BottleneckConfig
+from lora_np.adapt.bottleneck import HoulsbyConfig as HoulsbyConfig
+from lora_np.adapt.bottleneck import PfeifferConfig as PfeifferConfig
 from lora_np.adapt.combine import weighted_adapter as weighted_adapter
 from lora_np.adapt.compressed import compress_model as compress_model
 from lora_np.adapt.compressed import decompress_model as decompress_model
@@ -11,12 +15,15 @@ from lora_np.adapt.dora import DoRAConfig as DoRAConfig
 from lora_np.adapt.eva import EvaConfig as EvaConfig
 from lora_np.adapt.extraction import extract as extract
 from lora_np.adapt.ia3 import IA3Config as IA3Config
+from lora_np.adapt.ln_tuning import LNTuningConfig as LNTuningConfig
 from lora_np.adapt.loha import LoHaConfig as LoHaConfig
 from lora_np.adapt.lokr import LoKrConfig as LoKrConfig
 from lora_np.adapt.merging import merge_report as merge_report
 from lora_np.adapt.merging import subtract as subtract
 from lora_np.adapt.methods import inject as inject
 from lora_np.adapt.methods import merge as merge
+from lora_np.adapt.prefix import PrefixTuningConfig as PrefixTuningConfig
+from lora_np.adapt.prompt import PromptTuningConfig as PromptTuningConfig
 from lora_np.adapt.ranks import resize as resize
 from lora_np.adapt.several import Adapters as Adapters
 from lora_np.adapt.spelling import LoraConfig as LoraConfig

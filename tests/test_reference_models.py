@@ -13,10 +13,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import lora_np as lnp
-from lora_np.adapt.methods import adapted_nodes, tensors_of
+from lora_np.adapt.methods import adapted_nodes, registered, tensors_of
 from lora_np.formats.huggingface import file_names
 from lora_np.model import architectures
-from lora_np.model.tree import walk
 from lora_np.train.step import loss_and_gradients
 
 FOLDER = Path(__file__).parent / "reference"
@@ -28,7 +27,8 @@ MODELS = ("bert", "bert_hidden", "distilbert", "electra", "gpt2", "mpnet", "robe
 ADAPTERS = sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in FOLDER.glob("*/*/adapter_config.json"))
 TOLERANCE = {np.float64: 1e-9, np.float32: 1e-4}
 STEP = {"lr": 0.01, "weight_decay": 0.1}  # of AdamW
-FACTORS = r"magnitude|ia3_l|vera_lambda_d"  # parameters of PEFT whose start is not 0, and which are drawn around it
+# Parameters of PEFT whose start is not 0, and which are drawn around it.
+FACTORS = r"magnitude|ia3_l|vera_lambda_d|ln_tuning_layers.*weight"
 # The names of ViT's linear modules in model files, and in transformers 5 and so in PEFT's files.
 VIT_MODULES = {
     "attention.attention.query": "attention.q_proj",
@@ -61,14 +61,21 @@ def is_token_wise(name):
 
 
 def in_given_order(name, batch, output):
-    return np.concatenate(batch.unpack(output)) if is_token_wise(name) else output
+    """Return our output in the order of theirs, without rows that are no words'."""
+    if not is_token_wise(name):
+        return output
+    words = zip(batch.unpack(output), batch.unpack(batch.position))
+    return np.concatenate([rows[len(rows) - len(places) :] for rows, places in words])
 
 
-def upstream(name, batch, stored, dtype):
-    """Return the stored upstream gradient in the order of our output."""
+def upstream(name, batch, stored, dtype, rows=None):
+    """Return the stored upstream gradient in the order of our output, of so many rows if some are no words'."""
     doutput = stored["doutput"].astype(dtype)
     if is_token_wise(name):
-        doutput = batch.pack(np.split(doutput, np.cumsum(stored["lengths"])[:-1]))
+        virtual = 0 if rows is None else (rows - len(doutput)) // len(batch.order)
+        words = np.split(doutput, np.cumsum(stored["lengths"])[:-1])
+        batch = batch.with_rows(virtual)
+        doutput = batch.pack([np.pad(part, ((virtual, 0), (0, 0))) for part in words])
     return doutput
 
 
@@ -119,40 +126,56 @@ def adapter_errors(name, dtype):
     given, stored = (load_file(FOLDER / folder / "reference.safetensors") for folder in (kind, name))
     lora = lnp.load_adapter(lnp.load_pretrained(FOLDER / kind, dtype=dtype), FOLDER / name)
     batch = make_batch(kind, given, dtype)
+    method = registered("config", lora.adapter)
+    if method.together and kind == "bert_hidden":  # PEFT's FEATURE_EXTRACTION leaves the types out there
+        batch = batch._replace(type=np.zeros_like(batch.type))
     output, cache = lora.forward(batch)
-    grads = lora.backward(upstream(kind, batch, given, dtype), cache)
+    live = lnp.parameters(lora, trainable_only=True)
+    grads = lora.backward(upstream(kind, batch, given, dtype, len(output)), cache)
     assert_dtype(dtype, {"output": output, **grads})
     names, transposed = names_in_peft(lora)
     errors = {
         "output": relative_error(in_given_order(kind, batch, output), stored["output"]),
-        **gradient_errors(kind, grads, names, stored, transposed),
+        **gradient_errors(kind, side_by_side(method, grads), names, stored, transposed),
     }
     if "merged" in stored:
         merged, _ = lnp.merge(lora).forward(batch)
         assert merged.dtype == dtype
         errors["merged output"] = relative_error(in_given_order(kind, batch, merged), stored["merged"])
-    live = lnp.parameters(lora, trainable_only=True)
     lnp.AdamW(live, **STEP).step(grads)
-    for mine, array in live.items():
+    for mine, array in side_by_side(method, live).items():
         theirs = stored[f"stepped.{names[mine]}"]
         ours = as_stored(kind, mine, array, theirs.shape, transposed.get(mine))
         errors[f"step of {mine}"] = relative_error(ours, theirs)
     return errors
 
 
+def side_by_side(method, arrays):
+    """Return arrays by name, those of a method that has one tensor for them all as this one."""
+    fields = tuple(f".{field}" for field in method.tensors) if method.together else ()
+    own = [array for name, array in arrays.items() if name.endswith(fields)] if fields else []
+    if not own:
+        return arrays
+    others = {name: array for name, array in arrays.items() if not name.endswith(fields)}
+    return {**others, "prompt_embeddings": np.concatenate(own, axis=1)}
+
+
 def names_in_peft(lora):
     """Return {our parameter: its name in PEFT's files} for what is trained, and whether a method's lie transposed."""
     names, turned = {}, {}
-    for path, node in walk(lora):
-        if path.startswith("head.") and node.trainable:
-            names |= {f"{path}.W": f"{node.hf}.weight", f"{path}.b": f"{node.hf}.bias"}
+    method, whole = registered("config", lora.adapter), file_names(lora)
+    for mine in lnp.parameters(lora, trainable_only=True).keys() & whole.keys():
+        names[mine] = architectures.of(lora.config).qualified(whole[mine], lora.hf_prefix)
     for path, node in adapted_nodes(lora).items():
-        name = lora.hf_prefix + node.hf
+        name = lora.hf_prefix + getattr(node, "hf", "")
         if lora.config["model_type"] == "vit":
-            layer, module = re.fullmatch(r"vit\.encoder\.layer\.(\d+)\.(.*)", name).groups()
-            name = f"vit.layers.{layer}.{VIT_MODULES[module]}"
+            found = re.fullmatch(r"vit\.encoder\.layer\.(\d+)\.(.*)", name)
+            name = f"vit.layers.{found[1]}.{VIT_MODULES.get(found[2], found[2])}" if found else name
         for field, (end, transposed) in tensors_of(node).items():
             names[f"{path}.{field}"], turned[f"{path}.{field}"] = f"{name}.{end}", transposed
+    if method.together:
+        names = {mine: f"base_model.{name}" for mine, name in names.items() if mine in whole}
+        return {**names, "prompt_embeddings": "prompt_embeddings"}, {"prompt_embeddings": False}
     return {mine: f"base_model.model.{name}" for mine, name in names.items()}, turned
 
 

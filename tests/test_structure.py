@@ -27,7 +27,9 @@ IDIOMS = [FIT.with_name("erf.py"), FIT.with_name("rows.py")]  # what several ope
 OPS = sorted(set(FIT.parent.glob("*.py")) - {FIT, *IDIOMS, FIT.with_name("__init__.py"), FIT.with_name("cases.py")})
 # Methods of adaptation whose mathematics stand in their own file.
 WITH_MATHEMATICS = [
-    path for path in (ROOT / "adapt").glob("*.py") if "_backward(" in path.read_text() and path != SUBJECT
+    path
+    for path in (ROOT / "adapt").glob("*.py")
+    if re.search(r"^def \w+_backward\(", path.read_text(), re.M) and path != SUBJECT
 ]
 
 # Bounds on code lines: no blanks, comments or docstrings. Raise one only with a reason.
@@ -259,7 +261,7 @@ def test_shape_comments_are_true(path):
 def everything():
     """Run small models forward and backward with each method of adaptation, and what else has shape comments."""
     import tiny
-    from adapt.test_methods import METHODS, as_differentiated, frozen, trained, with_ours
+    from adapt.test_methods import METHODS, as_differentiated, frozen, is_for, trained, with_ours
 
     from lora_np.compress import FORMATS, low_rank_approximation
     from lora_np.gradcheck import check
@@ -271,7 +273,8 @@ def everything():
     models = [(name, tiny.adapted(name, dropout=0.1)) for name in ("bert mean head", "gpt hidden", "vit")]
     for method in METHODS.values():
         for own in with_ours(method):
-            adapted = {name: trained(method, frozen(name), **own) for name in ("bert", "gpt hidden", "vit")}
+            names = [name for name in ("bert", "gpt hidden", "vit") if is_for(method, name)]
+            adapted = {name: trained(method, frozen(name), **own) for name in names}
             models += [*adapted.items(), ("bert", rebuild(adapted["bert"], as_differentiated))]
     models.append(("mpnet", lnp.unfreeze(tiny.build("mpnet", dropout=0.1), "relative")))
     for name, model in models:

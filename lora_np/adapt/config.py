@@ -18,6 +18,7 @@ import numpy as np
 
 from lora_np.adapt.targets import WITH_HEAD, by_pattern, is_part
 from lora_np.files import is_number, is_whole
+from lora_np.model.nodes import Linear
 
 TASKS = (None, *WITH_HEAD, "CAUSAL_LM", "FEATURE_EXTRACTION")
 
@@ -53,7 +54,9 @@ class PeftOptions:
     layers_to_transform: Sequence[int] | int | None = None
     task_type: str | None = None
 
-    TARGETS = {}  # model_type -> what target_modules=None means, where it is not the architecture's `targets`
+    ADAPTS = "linear map"  # what `adapts` means, in words
+    # model_type -> what target_modules=None means, where it is not the architecture's `targets`
+    TARGETS: ClassVar[dict] = {}
     PATTERNS = {}  # option -> the option that gives single nodes other values, by the ends of their names
     # Option that names some of the adapted nodes, which are adapted in another way -> what it means by None. In the
     # configuration of one node alone it is a list with its name, or empty.
@@ -144,6 +147,12 @@ class PeftOptions:
     def hold(self, **values):
         for option, value in values.items():
             object.__setattr__(self, option, value)  # the dataclass is frozen for everybody else
+
+    @staticmethod
+    def adapts(path, node):
+        """Return whether a node of the method may stand in a node's place. (Where our ViT has a linear map of patches,
+        transformers has a convolution, whose adapter has another shape.)"""
+        return isinstance(node, Linear) and path != "embeddings.projection"
 
     def at(self, names):
         """Return the configuration of one node alone, by its full Hugging Face names: what patterns and parts say."""

@@ -1,8 +1,8 @@
 """The methods of adaptation: what each declares, and `inject` and `merge`, which work for all of them.
 
-A method is one file: a configuration, a node that stands in a `Linear`'s place, and a `Method` that says the rest,
-registered at the file's end. `adapt/__init__.py` names the file. `lora.py` is the first; tests/adapt/test_methods.py
-holds each to what it declares.
+A method is one file: a configuration, a node that stands in the place of a `Linear`, or of another that its
+configuration `adapts`, and a `Method` that says the rest, registered at the file's end. `adapt/__init__.py` names the
+file. `lora.py` is the first; tests/adapt/test_methods.py holds each to what it declares.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from lora_np.adapt.rounding import checked_float, in_floats_of
 from lora_np.adapt.targets import by_pattern, check_part, check_untied, targets_of, trained_whole
 from lora_np.model.batch import Batch
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import astype, is_node, locked, rebuild, unfreeze, walk
+from lora_np.model.tree import arrays, astype, is_node, locked, parameters, rebuild, unfreeze, walk
 
 METHODS = {}  # by name
 
@@ -37,11 +37,14 @@ class Method:
 
     name: str  # for sentences
     config: type  # of its configuration, a PeftOptions: what is adapted by default, and what may differ between nodes
-    # Of its nodes, which have the signatures of `Linear`. What they hold and never train, beside the base's FROZEN, its
-    # class names in HELD. If their backward takes something for a constant, they have `as_differentiated()`, too: the
-    # node with that held, whose forward is what the backward is the gradient of.
+    # Of its nodes, which have the signatures of those in whose place they stand, here called a `Linear`. What they hold
+    # and never train, beside the base's FROZEN, its class names in HELD. If their backward takes something for a
+    # constant, they have `as_differentiated()`, too: the node with that held, whose forward is what the backward is the
+    # gradient of.
     node: type
-    shapes: Callable  # `(d_in, d_out, config)` -> {field: shape} of what a node trains: how many numbers that is, too
+    # `(d_in, d_out, config)`, or with what else `sizes` says, -> {field: shape} of what a node trains: how many numbers
+    # that is, too.
+    shapes: Callable
     start: Callable  # `(path, node, config, rng)` -> {field: array} at the start, for a `Linear`
     wrap: Callable  # `(node, config, arrays)` -> its node around that `Linear`, with a start's arrays, or a file's
     differs: Callable  # `(node, config)` -> in what a node is other than its configuration says, in words, or ""
@@ -51,6 +54,8 @@ class Method:
     tensors: dict
     adds: bool = False  # whether what it adds to W is the same whatever W is
     starts_as: str = "the base's bits"  # what it computes at first; or "the base's but for rounding", "something else"
+    # Whether PEFT's files hold the arrays of all nodes side by side in one tensor; its whole name is that in `tensors`.
+    together: bool = False
     shared: Shared | None = None  # what all its nodes hold together, beside what each trains
     after_step: Callable | None = None  # `(model, step, gradients)`: what must happen in place between two steps
     # Of a method that PEFT's files hold as another's: `(model)` -> the model adapted by that one, which computes the
@@ -75,12 +80,19 @@ def registered(role, value):
 def tensors_of(node):
     """Return what its method's table of tensors says of those that a node has."""
     table = registered("node", node).tensors
-    return {field: row for field, row in table.items() if getattr(node, field) is not None}
+    return {field: row for field, row in table.items() if getattr(node, field, None) is not None}
 
 
 def adapted_nodes(model):
-    """Return {path: node} of the nodes that stand in a `Linear`'s place."""
+    """Return {path: node} of the nodes that stand in another's place."""
     return {path: node for path, node in walk(model) if registered("node", node)}
+
+
+def sizes(node):
+    """Return the sizes of a node that may be adapted: (d_in, d_out) of a linear one, (rows, d) of a table, (d,) of a
+    norm or of attention."""
+    own = [array.shape for array in arrays(node).values()]
+    return own[0] if own else next(iter(parameters(node).values())).shape[:1]
 
 
 def is_adapted(model):
@@ -144,8 +156,8 @@ def inject(
         config, ready = begun
         return adapt(model, config, {path: targets[path] for path in ready}, lambda path, _: ready[path])
     if method.shared:
-        sizes = method.shared.shapes([nodes[path].W.shape for path in targets], config)
-        shared = {name: locked(array) for name, array in method.shared.start(sizes, config, model.dtype).items()}
+        shapes = method.shared.shapes([sizes(nodes[path]) for path in targets], config)
+        shared = {name: locked(array) for name, array in method.shared.start(shapes, config, model.dtype).items()}
 
     def replace(path, node):
         return method.replace(path, node, config.at(targets[path]), rng, shared)

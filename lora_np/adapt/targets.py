@@ -92,17 +92,17 @@ def select(wanted, names, option):
 
 
 def targets_of(model, config):
-    """Return {path: full Hugging Face names} of the linear nodes that a configuration adapts, in order."""
+    """Return {path: full Hugging Face names} of the nodes that a configuration adapts, in order."""
     targets, exclude, layers = config.target_modules, config.exclude_modules, config.layers_to_transform
     if targets is None:
         kind = architectures.of(model.config)
-        targets = list(config.TARGETS.get(kind.model_type, kind.targets))
-    names = {path: hf_names(model, path, node) for path, node in walk(model) if isinstance(node, Linear)}
-    names.pop("embeddings.projection", None)  # transformers has a convolution there, whose adapter has another shape
-    if targets == "all-linear":
-        chosen = [path for path in names if path != "head.classifier"]
-    else:
-        chosen = select(targets, names, "target_modules")
+        targets = config.TARGETS.get(kind.model_type, kind.targets)
+    nodes = {path: node for path, node in walk(model) if config.adapts(path, node)}
+    names = {path: hf_names(model, path, node) for path, node in nodes.items()}
+    linear = [path for path, node in nodes.items() if isinstance(node, Linear) and path != "head.classifier"]
+    if not names:
+        raise ValueError(f"this model has no {config.ADAPTS}, which is what {type(config).__name__} adapts.")
+    chosen = linear if targets == "all-linear" and linear else select(targets, names, "target_modules")
     if layers is not None:
         count = len(model.layer)
         for layer in layers:
@@ -118,7 +118,7 @@ def targets_of(model, config):
     chosen = [path for path in chosen if not lies_in(path, whole)]
     if not chosen:
         raise ValueError(
-            f"no linear node is left to adapt: target_modules is {targets!r}, layers_to_transform {layers!r},"
+            f"no {config.ADAPTS} is left to adapt: target_modules is {targets!r}, layers_to_transform {layers!r},"
             f" exclude_modules {exclude!r}, and what is trained whole is not adapted: {list(whole)}."
         )
     return {path: names[path] for path in chosen}

@@ -32,6 +32,7 @@ class Attention:
     dropout: float = 0.0  # of the attention weights
     trainable: tuple[str, ...] = ()
     attend: ClassVar[tuple] = (attention_forward, attention_backward)
+    virtual: ClassVar[int] = 0  # keys that `attend` puts before those of a sequence
 
     def forward(self, x, groups, rng=None):
         Q, c_query = self.query.forward(x, rng)  # (1)
@@ -46,10 +47,11 @@ class Attention:
         below = {"Q": self.query, "K": self.key, "V": self.value}
         needs = tuple(name for name, node in below.items() if needs_dx or is_trainable(node))
         grads = {}
-        dO, grads["output"] = self.output.backward(dy, c_output, bool(needs))  # (3)
-        if not needs:
+        dO, grads["output"] = self.output.backward(dy, c_output, bool(needs or self.trainable))  # (3)
+        if dO is None:
             return None, grads
-        dQ, dK, dV = heads_backward(dO, c_heads, self, needs)  # (2)
+        dQ, dK, dV, *own = heads_backward(dO, c_heads, self, needs)  # (2)
+        grads |= zip(self.trainable, own)
         dx = []
         for name, dH, c in (("query", dQ, c_query), ("key", dK, c_key), ("value", dV, c_value)):  # (1)
             if dH is not None:
@@ -67,6 +69,7 @@ class FusedAttention:
     dropout: float = 0.0
     trainable: tuple[str, ...] = ()
     attend: ClassVar[tuple] = (attention_forward, attention_backward)
+    virtual: ClassVar[int] = 0  # keys that `attend` puts before those of a sequence
 
     def forward(self, x, groups, rng=None):
         QKV, c_attn = self.c_attn.forward(x, rng)  # (1)
@@ -76,13 +79,16 @@ class FusedAttention:
 
     def backward(self, dy, cache, needs_dx=True):
         c_attn, c_heads, c_output = cache
-        to_x, to_O = needs_below(needs_dx, self.c_attn, self.output)
+        to_x, to_QKV = needs_below(needs_dx, self.c_attn, self.output)
         grads = {}
-        dO, grads["output"] = self.output.backward(dy, c_output, to_O)  # (3)
-        if not to_O:
+        dO, grads["output"] = self.output.backward(dy, c_output, bool(to_QKV or self.trainable))  # (3)
+        if dO is None:
             return None, grads
-        dQKV = np.concatenate(heads_backward(dO, c_heads, self, ("Q", "K", "V")), axis=1)  # (2)
-        dx, grads["c_attn"] = self.c_attn.backward(dQKV, c_attn, to_x)  # (1)
+        dQ, dK, dV, *own = heads_backward(dO, c_heads, self, ("Q", "K", "V") if to_QKV else ())  # (2)
+        grads |= zip(self.trainable, own)
+        if not to_QKV:
+            return None, grads
+        dx, grads["c_attn"] = self.c_attn.backward(np.concatenate([dQ, dK, dV], axis=1), c_attn, to_x)  # (1)
         return dx, grads
 
 
@@ -93,9 +99,11 @@ def heads_forward(Q, K, V, groups, node, rng):
     for start, stop, n, T in pieces(groups, node.heads):
         rows = slice(start, stop)
         q, k, v = (split_heads(X[rows], n, T, node.heads) for X in (Q, K, V))
+        keys = node.virtual + T
         # Which keys are seen, or what is added to the scores.
-        visible = np.tri(T, dtype=bool) if node.causal else groups.bias(T) if hasattr(groups, "bias") else None
-        mask = dropout_mask((n, node.heads, T, T), node.dropout, rng, Q.dtype)
+        bias = groups.bias(T) if hasattr(groups, "bias") else None
+        visible = np.tri(T, keys, node.virtual, dtype=bool) if node.causal else bias
+        mask = dropout_mask((n, node.heads, T, keys), node.dropout, rng, Q.dtype)
         o, cache = node.attend[0](q, k, v, visible, mask)
         O = np.empty(Q.shape, o.dtype) if O is None else O
         O[rows] = join_heads(o)
@@ -104,17 +112,19 @@ def heads_forward(Q, K, V, groups, node, rng):
 
 
 def heads_backward(dO, caches, node, needs):
-    """Return dQ, dK, dV (N, d) in packed order; None for those that `needs` does not name."""
+    """Return dQ, dK, dV (N, d) in packed order, None for those that `needs` does not name; and what else `attend` has
+    the gradients of, summed over the pieces."""
     fit("attention", "dO (N, d)", dO, N=caches[-1][0].stop)
-    results = dict.fromkeys("QKV")
+    results, own = dict.fromkeys("QKV"), []
     for rows, (n, heads, T, _), cache in caches:
         gradients = node.attend[1](split_heads(dO[rows], n, T, heads), cache, needs)
+        own.append(gradients[3:])
         for name, dH in zip("QKV", gradients):
             if name in needs:
                 if results[name] is None:
                     results[name] = np.empty(dO.shape, dH.dtype)
                 results[name][rows] = join_heads(dH)
-    return list(results.values())
+    return [*results.values(), *map(sum, zip(*own))]
 
 
 def pieces(groups, heads):

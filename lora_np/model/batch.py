@@ -69,11 +69,11 @@ class Batch(NamedTuple):
         batch = cls(content, *_layout(lengths[order]), order)
         return batch if types is None else batch._replace(type=batch.pack(types))
 
-    def with_class_row(self) -> "Batch":
-        """Return the batch with a row of zeros in front of each sequence: the place of a class token."""
-        position, type_, groups = _layout(np.repeat([g.T + 1 for g in self.groups], [g.n for g in self.groups]))
+    def with_rows(self, count: int) -> "Batch":
+        """Return the batch with rows of zeros in front of each sequence: places of a class token, or virtual ones."""
+        position, type_, groups = _layout(np.repeat([g.T + count for g in self.groups], [g.n for g in self.groups]))
         content = np.zeros((len(position), *self.content.shape[1:]), self.content.dtype)
-        content[position > 0] = self.content
+        content[position >= count], type_[position >= count] = self.content, self.type
         return Batch(content, position, type_, groups, self.order)
 
     def pack(self, sequences: Sequence) -> np.ndarray:
@@ -96,22 +96,23 @@ class Batch(NamedTuple):
     def unpack(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return a list of arrays (T, ...) in the order given to `of` out of rows (N, ...) in packed order.
 
-        Rows of a model that put a class token in front of each sequence, N + S of them, give arrays (T + 1, ...).
+        Rows of a model that put v tokens in front of each sequence, a class token or virtual ones, N + S v of them,
+        give arrays (T + v, ...).
 
         Raises
         ------
         ValueError
-            If there are neither N nor N + S rows.
+            If there are neither N nor N + S v rows.
         """
         rows, own = np.asarray(rows), len(self.position)
-        longer = own + len(self.order)
-        if rows.shape[:1] == (longer,):
-            return self.with_class_row().unpack(rows)
-        if rows.shape[:1] != (own,):
+        count, rest = divmod(len(rows) - own if rows.ndim else -1, len(self.order))
+        if count > 0 and not rest:
+            return self.with_rows(count).unpack(rows)
+        if count or rest:
             raise ValueError(
-                f"unpack needs {own} rows, one a token of this batch, or {longer} with a class token in front of each"
-                f" sequence, but it was given an array of shape {rows.shape}; take the output of a model without a"
-                " classifier for this very batch."
+                f"unpack needs {own} rows, one a token of this batch, or {own + len(self.order)} with a class token in"
+                " front of each sequence, or as many more again for each virtual token, but it was given an array of"
+                f" shape {rows.shape}; take the output of a model without a classifier for this very batch."
             )
         parts = [part for start, stop, n, T in self.groups for part in rows[start:stop].reshape(n, T, *rows.shape[1:])]
         return [parts[k] for k in np.argsort(self.order)]

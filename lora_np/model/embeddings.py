@@ -32,11 +32,13 @@ class TokenEmbeddings:
         """Return the batch as the blocks see it; raise where the model cannot take it."""
         if batch.content.ndim != 1:
             raise ValueError(f"this model reads token ids, but the batch holds patches of shape {batch.content.shape}.")
-        longest, places = int(batch.position.max()) + 1, len(self.position.table) - self.first
+        virtual = self.word.virtual
+        longest, places = int(batch.position.max()) + 1, self.position.places - self.first - virtual
         if longest > places:
             raise ValueError(
-                f"a sequence has {longest} tokens, but the model has {places} positions; cut it (max_length) or use"
-                " smaller images."
+                f"a sequence has {longest} tokens, but the model has {places} positions"
+                f"{f' beside its {virtual} virtual tokens' if virtual else ''}; cut it (max_length) or use smaller"
+                " images."
             )
         if self.first and (batch.content == self.first - 1).any():
             raise ValueError(
@@ -45,7 +47,7 @@ class TokenEmbeddings:
             )
         if self.type is None:
             check_no_types(batch)
-        return batch
+        return self.word.arrange(batch) if virtual else batch
 
     def forward(self, batch, rng=None):
         w, c_word = self.word.forward(batch.content)  # (1)
@@ -100,7 +102,7 @@ class PatchEmbeddings:
                 f" {batch.content.shape[1:]}."
             )
         check_no_types(batch)
-        batch = batch if self.class_token is None else batch.with_class_row()
+        batch = batch if self.class_token is None else batch.with_rows(1)
         if any(places != group.T for group in batch.groups):
             raise ValueError(
                 f"this model's images have {places} tokens (its class token included), but one of the batch has"

@@ -73,6 +73,8 @@ class Embedding:
     table: np.ndarray  # (V, d)
     hf: str = ""
     trainable: tuple[str, ...] = ()
+    virtual = 0  # tokens that it puts in front of each sequence
+    places = property(lambda self: len(self.table))  # rows that a sequence may ask for
 
     def forward(self, ids):
         return embedding_forward(self.table, ids)

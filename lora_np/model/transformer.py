@@ -111,7 +111,7 @@ class Transformer:
         grads = {"layer": {}}
         dx, dtable = doutput, None
         if isinstance(self.head, TiedHead):
-            dx, dtable = self.head.backward(doutput, c_head, to_head, is_trainable(self.embeddings.word))  # (4)
+            dx, dtable = self.head.backward(doutput, c_head, to_head, "table" in self.embeddings.word.trainable)  # (4)
         elif self.head is not None:
             dx, grads["head"] = self.head.backward(doutput, c_head, to_head)
         if self.norm is not None and to_head:

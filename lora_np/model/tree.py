@@ -282,11 +282,10 @@ def nearest(name, known):
 
 
 def settings(node):
-    """Return the settings of a node that change what it computes, by name."""
-    if hasattr(node, "FROZEN"):
-        return {}  # an adapter's; the linear map under it has none
+    """Return the settings of a node that change what it computes, by name; of an adapted one, those of the base."""
     others = ("hf", "hf_prefix", "dropout")  # names, and what belongs to a run
-    return {k: v for k, v in values(node).items() if isinstance(v, (bool, int, float, str)) and k not in others}
+    known = {k: v for k, v in values(node).items() if isinstance(v, (bool, int, float, str)) and k not in others}
+    return {k: v for k, v in known.items() if k in getattr(node, "FROZEN", known)}
 
 
 def fingerprint(model, skip=()):
@@ -305,9 +304,8 @@ def fingerprint(model, skip=()):
     for path, node in walk(model):
         if not lies_in(path, skip):
             digest.update(f"{path} {settings(node)} ".encode())
-        for name in getattr(node, "FROZEN", arrays(node)):
-            array, name = getattr(node, name), join(path, name)
-            if array is None or lies_in(name, skip):
+        for name, array in arrays(node).items():
+            if name not in getattr(node, "FROZEN", (name,)) or lies_in(name := join(path, name), skip):
                 continue
             digest.update(f"{name} {array.shape} ".encode())
             if isinstance(array, FrozenMatrix):

@@ -86,7 +86,7 @@ def with_dropout(model: Transformer, p: float) -> Transformer:
     p = probability(p)
 
     def change(_, node):
-        of_base = hasattr(node, "dropout") and not hasattr(node, "FROZEN")  # an adapter has its own
+        of_base = hasattr(node, "dropout") and "dropout" in getattr(node, "FROZEN", ("dropout",))  # not an adapter's
         return dataclasses.replace(node, dropout=p) if of_base else node
 
     return rebuild(model, change)

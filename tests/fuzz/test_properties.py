@@ -84,7 +84,7 @@ def test_rows_of_another_number_are_refused_by_unpack_and_pack(sizes, off):
 def test_images_with_a_class_row(sizes, width):
     rows = [np.random.default_rng(k).random((size, width)) for k, size in enumerate(sizes)]
     batch = lnp.Batch.of(rows)
-    with_row = batch.with_class_row()
+    with_row = batch.with_rows(1)
     for mine, theirs in zip(rows, with_row.unpack(with_row.content)):
         assert np.array_equal(theirs[1:], mine) and not theirs[0].any()
 

@@ -45,7 +45,8 @@ import test_reference_models as models  # noqa: E402
 import test_reference_optimiser as operations  # noqa: E402
 
 SEED = 20210617
-NOT_OURS = "`is_gradient_checkpointing` is deprecated"  # a warning that PEFT draws from transformers at every use
+# Warnings that PEFT draws from transformers at every use, and that it gives at its own LN-tuning.
+NOT_OURS = r"`is_gradient_checkpointing` is deprecated|Unsupported layer type .*LayerNorm"
 MODELS = {
     "bert": (
         transformers.BertForSequenceClassification,
@@ -318,6 +319,52 @@ ADAPTERS = {
         "rank_pattern": {r"layers\.0\.attention\.q_proj": 3, "fc2": 1},
         "alpha_pattern": {"layers.1.attention.v_proj": 5},
     },
+    "bert/ln_tuning": {"config": "LNTuningConfig", "target_modules": ["LayerNorm"], "task_type": "SEQ_CLS"},
+    "gpt2/ln_tuning": {"config": "LNTuningConfig"},
+    "vit/ln_tuning": {
+        "config": "LNTuningConfig",
+        "target_modules": r".*(layernorm|layers\.1\.layernorm_\w+)",
+        "exclude_modules": ["layernorm_after"],
+        "modules_to_save": ["classifier"],
+    },
+    "bert/bitfit": {  # but for the keys': their gradients are 0 but for rounding, of which Adam makes a step
+        "config": "BitFitConfig",
+        "target_modules": ["query", "value", "dense", "LayerNorm"],
+        "modules_to_save": ["classifier"],
+    },
+    "gpt2/bitfit": {"config": "BitFitConfig", "target_modules": ["c_fc", "c_proj", "ln_1", "ln_2", "ln_f"]},
+    "vit/bitfit": {"config": "BitFitConfig", "target_modules": ["projection", "q_proj", "fc2", "layernorm_before"]},
+    "bert/prompt": {"config": "PromptTuningConfig", "num_virtual_tokens": 2, "task_type": "SEQ_CLS"},
+    "bert_hidden/prompt": {
+        "config": "PromptTuningConfig",
+        "num_virtual_tokens": 2,
+        "prompt_tuning_init": "SAMPLE_VOCAB",
+        "task_type": "FEATURE_EXTRACTION",
+    },
+    "gpt2/prompt": {"config": "PromptTuningConfig", "num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
+    "bert_hidden/prefix": {"config": "PrefixTuningConfig", "num_virtual_tokens": 2, "task_type": "FEATURE_EXTRACTION"},
+    "gpt2/prefix": {"config": "PrefixTuningConfig", "num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
+    "bert/houlsby": {
+        "config": "BottleneckConfig",
+        "bottleneck_size": 3,
+        "non_linearity": "gelu",
+        "target_modules": [f"layer.{k}.{end}" for k in range(2) for end in ("attention.output.dense", "output.dense")],
+        "modules_to_save": [
+            *(
+                f"encoder.layer.{k}.{end}"
+                for k in range(2)
+                for end in ("attention.output.LayerNorm", "output.LayerNorm")
+            ),
+            "classifier",
+        ],
+    },
+    "gpt2/pfeiffer": {"config": "BottleneckConfig", "bottleneck_size": 4, "target_modules": ["mlp.c_proj"]},
+    "vit/bottleneck": {
+        "config": "BottleneckConfig",
+        "bottleneck_size": 3,
+        "non_linearity": "tanh",
+        "target_modules": ["q_proj", "fc1", "layers.1.mlp.fc2"],
+    },
     "bert/loha": {
         "config": "LoHaConfig",
         "r": 2,
@@ -369,6 +416,9 @@ ADAPTERS = {
         "exclude_modules": ["layers.0.attention.q_proj"],
     },
 }
+
+
+NOT_OF_PEFT = {"BottleneckConfig": "BOTTLENECK", "BitFitConfig": "BITFIT"}
 
 
 # ---- models and adapters of transformers and PEFT
@@ -435,9 +485,12 @@ def make_adapter(name, base, inputs):
     """Write the adapter's folder and its reference: output, gradients, output after merging."""
     kind = name.split("/")[0]
     options = dict(ADAPTERS[name])
-    config = getattr(peft, options.pop("config", "LoraConfig"))(**options)
-    with in_float64():
-        model = get_peft_model(copy.deepcopy(base), config).eval()
+    config = options.pop("config", "LoraConfig")
+    if config in NOT_OF_PEFT:
+        model = NotOfPeft(copy.deepcopy(base), NOT_OF_PEFT[config], options).eval()
+    else:
+        with in_float64():
+            model = get_peft_model(copy.deepcopy(base), getattr(peft, config)(**options)).double().eval()
     randomise(model, np.random.default_rng([SEED, *name.encode()]))
     save(model, HERE / name)
     output = run(model, kind, inputs)
@@ -501,15 +554,18 @@ def run(model, name, inputs):
         return model(pixel_values=torch.from_numpy(inputs["images"])).logits
     result = result_of(model, name, inputs)
     output = result.last_hidden_state if name == "bert_hidden" else result.logits
-    mask = torch.arange(output.shape[1]) < torch.from_numpy(inputs["lengths"])[:, None]
-    return output[mask] if models.is_token_wise(name) else output
+    if not models.is_token_wise(name):
+        return output
+    output = output[:, output.shape[1] - inputs["lengths"].max() :]  # those of virtual tokens come first
+    return output[torch.arange(output.shape[1]) < torch.from_numpy(inputs["lengths"])[:, None]]
 
 
 def result_of(model, name, inputs, **labels):
     """Return what a model gives for sequences padded to one length, with a mask."""
     padding = MODELS[name][1].pad_token_id or 0
     given = padded(inputs, padding)
-    if name not in TYPED:
+    virtual = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
+    if name not in TYPED or (virtual and name == "bert_hidden"):  # PEFT's FEATURE_EXTRACTION leaves them out
         del given["token_type_ids"]
     more = {"adapter_names": inputs["names"]} if "names" in inputs else {}
     return model(**given, **more, **labels)
@@ -547,8 +603,54 @@ def written(model):
     """Return the tensors that the library writes for a model, or for its adapter."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        file = "adapter_model" if isinstance(model, PeftModel) else "model"
+        file = "adapter_model" if isinstance(model, (PeftModel, NotOfPeft)) else "model"
         return load_file(Path(folder) / f"{file}.safetensors")
+
+
+class Bottleneck(torch.nn.Module):
+    """What PEFT does not have: a map, and an adapter behind it."""
+
+    BENDS = {"relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh}
+
+    def __init__(self, base, size, bend):
+        super().__init__()
+        width = base(torch.zeros(1, next(base.parameters()).shape[0 if hasattr(base, "nf") else 1]).double()).shape[1]
+        self.base, self.bend = base, self.BENDS[bend]
+        self.adapter_down, self.adapter_up = torch.nn.Linear(width, size), torch.nn.Linear(size, width)
+        self.double()
+
+    def forward(self, x):
+        y = self.base(x)
+        return y + self.adapter_up(self.bend(self.adapter_down(y)))
+
+
+class NotOfPeft(torch.nn.Module):
+    """A model with bottleneck adapters, or with biases that are trained, and what is asked of a PeftModel here."""
+
+    def __init__(self, model, kind, settings):
+        super().__init__()
+        self.base_model, self.settings = model.requires_grad_(False), {"peft_type": kind, **settings}
+        size, bend = settings.get("bottleneck_size"), settings.get("non_linearity", "relu")
+        for name, module in list(model.named_modules()):
+            if not name.endswith(tuple(settings["target_modules"])):
+                if name.endswith(tuple(settings.get("modules_to_save", ["nothing"]))):
+                    module.requires_grad_(True)
+            elif kind == "BITFIT":
+                module.bias.requires_grad_(True)
+            else:
+                around, _, last = name.rpartition(".")
+                setattr(model.get_submodule(around), last, Bottleneck(module, size, bend))
+
+    def forward(self, **given):
+        return self.base_model(**given)
+
+    def save_pretrained(self, folder):
+        Path(folder).mkdir(exist_ok=True)
+        (Path(folder) / "adapter_config.json").write_text(json.dumps(self.settings))
+        live = {name: p.detach().numpy() for name, p in self.base_model.named_parameters() if p.requires_grad}
+        if self.settings["peft_type"] == "BITFIT":
+            live = {re.sub(r"(?<!classifier)\.bias$", ".bitfit_bias", name): array for name, array in live.items()}
+        save_file({f"base_model.model.{k}": v for k, v in live.items()}, Path(folder) / "adapter_model.safetensors")
 
 
 def save(model, folder):
@@ -781,6 +883,21 @@ WRITTEN = {  # what: the model, the configuration, the pooling of a head of our 
     "GPT-2, VeRA": ("gpt2", {"config": "VeraConfig", "r": 5, "target_modules": ["c_attn", "mlp.c_proj"]}, None),
     "ViT, VeRA, all linear": ("vit", {"config": "VeraConfig", "r": 2, "target_modules": "all-linear"}, None),
     "ViT, patterns, classifier": ("vit", {"modules_to_save": ["classifier"], **PATTERNS}, None),
+    "BERT, prompt, classifier": (
+        "bert",
+        {"config": "PromptTuningConfig", "num_virtual_tokens": 2, "task_type": "SEQ_CLS"},
+        None,
+    ),
+    "BERT, mean-pooled head, prefix": (
+        "bert_hidden",
+        {"config": "PrefixTuningConfig", "num_virtual_tokens": 2},
+        "mean",
+    ),
+    "GPT-2, prompt": ("gpt2", {"config": "PromptTuningConfig", "num_virtual_tokens": 3}, None),
+    "GPT-2, prefix": ("gpt2", {"config": "PrefixTuningConfig", "num_virtual_tokens": 1}, None),
+    "BERT, LN-tuning, classifier": ("bert", {"config": "LNTuningConfig", "task_type": "SEQ_CLS"}, None),
+    "GPT-2, LN-tuning": ("gpt2", {"config": "LNTuningConfig", "exclude_modules": ["ln_f"]}, None),
+    "ViT, LN-tuning": ("vit", {"config": "LNTuningConfig"}, None),
     "BERT, LoHa": ("bert", {"config": "LoHaConfig", "r": 3, "alpha": 5, "rank_pattern": {"query": 2}}, None),
     "BERT, LoKr": (
         "bert",
@@ -803,6 +920,8 @@ def written_by_us(what):
     lora = lnp.inject(base, getattr(lnp, options.pop("config", "LoRAConfig"))(**options), rng)
     for array in lnp.parameters(lora, trainable_only=True).values():
         array[...] = 0.3 * rng.standard_normal(array.shape)
+        if registered("config", lora.adapter).together:  # PEFT takes virtual tokens into float32
+            array[...] = array.astype(np.float32)
     return lora
 
 
@@ -814,7 +933,7 @@ def adapter_in_peft(what, inputs):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", NOT_OURS)
         lnp.save_adapter(lora, folder)
-        model = PeftModel.from_pretrained(opened(name, HERE / name), folder).eval()
+        model = PeftModel.from_pretrained(opened(name, HERE / name), folder).double().eval()
     return {"adapter in PEFT": difference(lora, model, what, inputs)}
 
 
@@ -846,6 +965,8 @@ def opened(name, folder):
 def difference(lora, model, what, inputs):
     name = WRITTEN[what][0]
     batch = models.make_batch(name, inputs)
+    if name == "bert_hidden" and registered("config", lora.adapter).together:
+        batch = batch._replace(type=np.zeros_like(batch.type))
     output = models.in_given_order(name, batch, bare(lora, what).forward(batch)[0])
     with torch.no_grad():
         return models.relative_error(output, run(model, name, inputs).numpy())
@@ -883,7 +1004,8 @@ def measure(inputs):
     ):
         yield what, max(errors.values()), operations.TOLERANCE
     for what in WRITTEN:
-        for function in (adapter_in_peft, merged_in_transformers):
+        method = registered("config", written_by_us(what).adapter)
+        for function in (adapter_in_peft, *([] if isinstance(method.dense, str) else [merged_in_transformers])):
             for who, error in attempt(function, what, inputs[WRITTEN[what][0]]).items():
                 yield f"by lora_np, {what}: {who}", error, models.TOLERANCE[np.float64]
 
@@ -901,6 +1023,11 @@ COUNTED = {  # method: its configuration, on a model of MiniLM's sizes
     "VeRA": {"r": 256, "target_modules": QUERY_VALUE},
     "LoHa": {"r": 8, "target_modules": QUERY_VALUE},
     "LoKr": {"r": 8, "decompose_factor": 8, "target_modules": QUERY_VALUE},
+    "bottleneck": {"target_modules": ["mlp.down"]},  # Pfeiffer's
+    "BitFit": {},
+    "prompt tuning": {},
+    "prefix tuning": {},
+    "LN-tuning": {},
 }
 
 

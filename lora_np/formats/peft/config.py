@@ -13,6 +13,7 @@ from lora_np.adapt.targets import (
     hf_name,
     hf_names,
     is_part,
+    targets_of,
     to_peft,
     trained_whole,
 )
@@ -20,8 +21,7 @@ from lora_np.files import check_fields, is_names, read_json
 from lora_np.formats.huggingface import check_class, file_names, has_own_head
 from lora_np.formats.peft.names import ROOT, all_nodes, canonical, check_complete, check_named, translated
 from lora_np.model import architectures
-from lora_np.model.heads import TokenHead
-from lora_np.model.nodes import Linear
+from lora_np.model.heads import TiedHead, TokenHead
 from lora_np.model.tree import is_trainable, nearest
 
 OF_TARGETS = [field.name for field in dataclasses.fields(PeftOptions)]
@@ -102,16 +102,19 @@ def peft_config(model, saved, base):
     """Return the content of adapter_config.json. The targets stand there by their full names; what is saved whole but
     not trained does not stand there, as PEFT has it with the table of a larger vocabulary."""
     config, nodes = model.adapter, all_nodes(model)
-    names = {path: hf_name(model, path, node) for path, node in nodes.items() if hasattr(node, "hf")}
+    names = {path: hf_name(model, path, node) for path, node in nodes.items()}
     targets = {names[path]: to_peft(model, names[path]) for path in adapted(model)}
     whole = [to_peft(model, names[path]) for path in saved if is_trainable(nodes[path])]
     parts = {new: config.at((old, new)) for old, new in targets.items()}
     on_own_head = config.task_type in WITH_HEAD and "head.classifier" not in saved
     # Without a task nobody could tell a classifier of tokens from one of sequences, which is called the same.
     task = "TOKEN_CLS" if isinstance(model.head, TokenHead) and "head.classifier" in saved else config.task_type
+    task = None if on_own_head else task
+    if task is None and registered("config", config).together:  # without one PEFT would leave the virtual tokens out
+        task = "CAUSAL_LM" if isinstance(model.head, TiedHead) else "FEATURE_EXTRACTION"
     content = {
         "peft_type": config.peft_type,
-        "task_type": None if on_own_head else task,
+        "task_type": task,
         "base_model_name_or_path": base,
         "target_modules": list(targets.values()),
         "modules_to_save": wrapped(model, whole) or None,
@@ -168,15 +171,18 @@ def our_config(settings, model, names, folder):
     path, nodes, method = folder / "adapter_config.json", all_nodes(model), method_in(settings)
     paths = {node.hf: place for place, node in nodes.items() if getattr(node, "hf", "")}
     targets, own, ends = {}, {}, [theirs for theirs, _ in method.tensors.values()]
-    for name, theirs in names.items():
+    given = {name: settings[name] for name in own_settings(method.config) if name in settings}
+    if method.together and ends[0] in names:
+        targets = targets_of(model, method.config(**given))
+    for name, theirs in names.items() if not method.together else ():
         end = next((end for end in ends if name.endswith(f".{end}")), None)
         if end is None:
             continue
         module = name.removesuffix(f".{end}")
         place = paths.get(module)
-        if not isinstance(nodes.get(place), Linear) or place == "embeddings.projection":
+        if not method.config.adapts(place, nodes.get(place)):
             raise ValueError(
-                f"{folder} adapts {module}, which is no linear map of this model; {nearest(module, paths)}"
+                f"{folder} adapts {module}, which is no {method.config.ADAPTS} of this model; {nearest(module, paths)}"
             )
         targets[place] = hf_names(model, place, nodes[place])
         theirs = theirs.removeprefix(ROOT).removesuffix(f".{end}")
@@ -186,9 +192,9 @@ def our_config(settings, model, names, folder):
             f"{folder / 'adapter_model.safetensors'} holds no {ends[0].removesuffix('.weight')}; expected a"
             f" {method.name} adapter as PEFT saves it."
         )
-    check_complete(settings, model, targets, folder)
-    check_named(settings, model, own, folder)
-    given = {name: settings[name] for name in own_settings(method.config) if name in settings}
+    if not method.together:
+        check_complete(settings, model, targets, folder, method.config.adapts)
+        check_named(settings, model, own, folder)
     for name, default in method.config.PARTS.items():
         part = default if given.get(name) is None else given[name]
         given[name] = [new for old, new in own.items() if is_part(part, (old,))]
@@ -202,7 +208,7 @@ def our_config(settings, model, names, folder):
             given[name] = translated(given.get(name) or {}, own)
         config = method.config(
             **given,
-            target_modules=[names_[0] for names_ in targets.values()],
+            target_modules=None if method.together else [names_[0] for names_ in targets.values()],
             modules_to_save=saved or None,
             task_type=settings.get("task_type") if native else None,
         )

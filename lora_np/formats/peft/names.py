@@ -7,10 +7,10 @@ import numpy as np
 from lora_np.adapt.targets import around, by_pattern, from_peft, hf_names, is_full, is_named, layer_number, to_peft
 from lora_np.formats.huggingface import standard
 from lora_np.model import architectures
-from lora_np.model.nodes import Linear
 from lora_np.model.tree import walk
 
 ROOT = "base_model.model."  # PEFT's wrappers around the model
+OUTER = "base_model."  # and the outer one alone, where no module of the model is wrapped
 
 
 def unwrapped(file, path):
@@ -57,8 +57,8 @@ def check_named(settings, model, theirs, folder):
             )
 
 
-def check_complete(settings, model, targets, folder):
-    """Raise if target_modules means linear maps of the model for which the file has no matrices.
+def check_complete(settings, model, targets, folder, adapts):
+    """Raise if target_modules means nodes of the model, of those that the method `adapts`, which the file has not.
 
     Only those of the layers count, and names that mean nothing else: the adapter may have been trained on a model with
     another head.
@@ -73,7 +73,7 @@ def check_complete(settings, model, targets, folder):
     whole = [canonical(model, name) for name in settings.get("modules_to_save") or []]
     names, missing = {}, []
     for path, node in all_nodes(model).items():
-        if isinstance(node, Linear) and node.hf:
+        if adapts(path, node) and node.hf:
             named = (*hf_names(model, path, node), node.hf, to_peft(model, node.hf))
             chosen = not layers or layer_number(path) in layers or is_full(wanted, named)
             if chosen and not is_named(left_out, path, named) and not is_named(whole, path, around(named)):
@@ -85,6 +85,6 @@ def check_complete(settings, model, targets, folder):
         missing += [] if set(meant) & {*targets, *missing} else meant
     if missing:
         raise ValueError(
-            f"{folder / 'adapter_model.safetensors'} has no matrices for {len(missing)} of the maps that target_modules"
+            f"{folder / 'adapter_model.safetensors'} has nothing for {len(missing)} of the modules that target_modules"
             f" names, {', '.join(names[path][0] for path in missing[:3])} among them; it is incomplete."
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.adapt.methods import adapt, check_plain, registered, tensors_of
+from lora_np.adapt.methods import adapt, check_plain, registered, sizes, tensors_of
 from lora_np.adapt.targets import HEADS, hf_name, to_peft
 from lora_np.files import about, check_fields, parse_json, renamed
 from lora_np.formats.huggingface import (
@@ -35,7 +35,7 @@ from lora_np.formats.peft.config import (
     peft_config,
     saved_whole,
 )
-from lora_np.formats.peft.names import ROOT, all_nodes, canonical, unwrapped
+from lora_np.formats.peft.names import OUTER, ROOT, all_nodes, canonical, unwrapped
 from lora_np.model import architectures
 from lora_np.model.architectures.architecture import TOKEN_CLASSIFIER
 from lora_np.model.heads import ClassifierHead, TiedHead, TokenHead
@@ -78,9 +78,8 @@ def prepared(model, base):
     check_carried(model)
     if not isinstance(base, (str, Path, type(None))):
         raise ValueError(f"base must be the name or the folder of the base model, but it is {base!r}.")
-    saved = saved_whole(model)
-    tensors, covered, marks = {}, set(), {}
-    method = registered("config", model.adapter)
+    saved, method = saved_whole(model), registered("config", model.adapter)
+    tensors, covered, marks, root = {}, set(), {}, OUTER if method.together else ROOT
     if method.converted:
         own = peft_config(model, saved, None)
         marks[CONVERTED_MARK] = json.dumps({name: own[name] for name in own_settings(method.config)})
@@ -88,12 +87,13 @@ def prepared(model, base):
     for path, node in adapted(model).items():
         for name, (theirs, transposed) in tensors_of(node).items():
             array = getattr(node, name)
-            key = f"{ROOT}{to_peft(model, hf_name(model, path, node))}.{theirs}"
-            tensors[key] = array.T if transposed else array
+            key = theirs if method.together else f"{ROOT}{to_peft(model, hf_name(model, path, node))}.{theirs}"
+            array = array.T if transposed else array
+            tensors[key] = np.concatenate([tensors[key], array], axis=1) if key in tensors else array
             covered.add(f"{path}.{name}")
     tensors |= shared_tensors(model)
     for path, (name, array) in whole(model, saved).items():
-        tensors[f"{ROOT}{to_peft(model, name)}"] = to_file(model, path, array)
+        tensors[f"{root}{to_peft(model, name)}"] = to_file(model, path, array)
         covered.add(path)
     if "embeddings.word" in saved and isinstance(model.head, TiedHead):
         tensors[f"{ROOT}lm_head.weight"] = model.embeddings.word.table  # the output is the same, also in PEFT
@@ -108,7 +108,7 @@ def prepared(model, base):
     if length := model.config.get("max_seq_length"):
         marks[LENGTH_MARK] = str(length)
     content = peft_config(model, saved, None if base is None else str(base))
-    kind = registered("config", model.adapter).config
+    kind = method.config
     if kind.OURS:
         marks[OURS_MARK] = json.dumps({name: getattr(model.adapter, name) for name in kind.OURS})
     return tensors, content, kind.FIELDS, marks
@@ -170,7 +170,8 @@ def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
         if HEAD_MARK in file.metadata:
             model = load_head(model, folder, file.metadata)
             model = unfreeze(model, "head.classifier") if file.metadata[HEAD_MARK] == "trained" else model
-        names = renamed(unwrapped(file, weights), lambda name: canonical(model, name), weights)
+        root = OUTER if method_in(settings).together else ROOT
+        names = renamed(unwrapped(file, weights), lambda name: canonical(model, name.removeprefix(root)), weights)
         shapes = {name: file.shapes[theirs] for name, theirs in names.items()}
         model = with_vocabulary(with_classifier(model, settings, shapes, weights), shapes)
         prefix = architectures.of(model.config).prefix
@@ -305,21 +306,37 @@ def put_on(model, config, targets, tensors, path):
         return held(take(tensors, key, path), shape, model.dtype, f"{key} in {path}", transposed)
 
     common = method.shared
-    sizes = common.shapes([nodes[place].W.shape for place in targets], config) if common else {}
+    shapes = common.shapes([sizes(nodes[place]) for place in targets], config) if common else {}
     shared = {
-        name: locked(taken(common.tensors[name][0], size, common.tensors[name][1])) for name, size in sizes.items()
+        name: locked(taken(common.tensors[name][0], shape, common.tensors[name][1])) for name, shape in shapes.items()
     }
 
+    beside = side_by_side(method, config, nodes, targets, taken) if method.together else {}
+
     def replace(place, node):
-        mine, own = {}, config.at(targets[place])
-        for name, shape in method.shapes(*node.W.shape, own).items():
-            theirs, transposed = method.tensors[name]
-            mine[name] = taken(f"{node.hf}.{theirs}", shape, transposed)
+        mine, own = beside.get(place, {}), config.at(targets[place])
+        for name, shape in method.shapes(*sizes(node), own).items():
+            if name not in mine:
+                theirs, transposed = method.tensors[name]
+                mine[name] = taken(f"{node.hf}.{theirs}", shape, transposed)
         return method.wrap(node, own, {**mine, **shared})
 
     lora = adapt(model, config, targets, replace)
     aside = {name: replace(name, node) if name in targets else node for name, node in model.aside.items()}
     return dataclasses.replace(lora, aside=aside)
+
+
+def side_by_side(method, config, nodes, targets, taken):
+    """Return {place: {field: array}} out of the one tensor in which all arrays lie side by side."""
+    shapes = {place: method.shapes(*sizes(nodes[place]), config.at(names)) for place, names in targets.items()}
+    flat = [(place, name, shape) for place, own in shapes.items() for name, shape in own.items()]
+    key, _ = method.tensors[flat[0][1]]
+    widths = [shape[1] for *_, shape in flat]
+    parts = np.split(taken(key, (flat[0][2][0], sum(widths)), False), np.cumsum(widths)[:-1], axis=1)
+    found = {place: {} for place in shapes}
+    for (place, name, _), part in zip(flat, parts):
+        found[place][name] = np.ascontiguousarray(part)
+    return found
 
 
 def take(tensors, key, path):
