@@ -38,6 +38,7 @@ _HOME = {
     "load_adapter": "lora_np.formats.peft",
     "AdamW": "lora_np.train.optimisers",
     "LoRAConfig": "lora_np.adapt.config",
+    "AdaLoraConfig": "lora_np.adapt.adalora",
     "IA3Config": "lora_np.adapt.ia3",
     "VeraConfig": "lora_np.adapt.vera",
     "DoRAConfig": "lora_np.adapt.dora",

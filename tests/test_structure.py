@@ -267,6 +267,7 @@ def everything():
     import tiny
     from adapt.test_methods import METHODS, as_differentiated, frozen, trained, with_ours
 
+    from lora_np.adapt.methods import penalty
     from lora_np.compress import FORMATS, low_rank_approximation
     from lora_np.gradcheck import check
 
@@ -283,6 +284,7 @@ def everything():
         for rng in (np.random.default_rng(0), None):
             y, cache = model.forward(tiny.batch(name), rng)
             model.backward(np.ones_like(y), cache)
+        penalty(model)
     for case in cases(np.random.default_rng(0)):
         if case.name in ("layer_norm", "attention, dropout"):
             check(case.forward, case.backward, case.inputs, case.fixed)

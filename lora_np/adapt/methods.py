@@ -29,6 +29,19 @@ class Shared:
     tensors: dict  # field -> (its whole name in PEFT's files, whether it lies transposed there)
 
 
+class BetweenSteps:
+    """What a method does in a model, in place, between two steps of a run. This one does nothing.
+
+    `state` is what it has to remember, {name: array}; a checkpoint of the run holds it, and writes into it.
+    """
+
+    def __init__(self, model):
+        self.state = {}
+
+    def after_step(self, step, gradients):
+        """Act after step 0, 1, ... of the optimiser, along these gradients."""
+
+
 @dataclass(frozen=True)
 class Method:
     """What a method of adaptation declares. `config` is, in these calls, that of one node; see `PeftOptions.at`."""
@@ -48,7 +61,9 @@ class Method:
     tensors: dict
     starts_as: str = "the base's bits"  # what it computes at first; or "the base's but for rounding", "something else"
     shared: Shared | None = None  # what all its nodes hold together, beside what each trains
-    after_step: Callable | None = None  # `(model, step, gradients)`: what must happen in place between two steps
+    as_saved: Callable = lambda model: model  # `(model)` -> the model that its files hold, which computes the same
+    penalty: Callable = lambda model: (0.0, {})  # `(model)` -> what a run adds to its loss, and gradients by parameter
+    between_steps: type[BetweenSteps] = BetweenSteps  # `(model)` -> what must happen between two steps of a run
 
     def replace(self, path, node, config, rng, shared=None):
         """Return this method's node, at its start, for the `Linear` at a path."""
@@ -189,8 +204,13 @@ def merge(model: Transformer) -> Transformer:
     return dataclasses.replace(rebuild(model, change), adapter=None, aside=aside)
 
 
-def after_step(model, step, gradients):
-    """Let the method of a model do, in place, what it must between two steps of the optimiser."""
+def penalty(model):
+    """Return what the method of a model adds to a loss, and the gradients of it by parameter; 0 and none without."""
     method = registered("config", getattr(model, "adapter", None))
-    if method and method.after_step:
-        method.after_step(model, step, gradients)
+    return method.penalty(model) if method else (0.0, {})
+
+
+def between_steps(model):
+    """Return what the method of a model has to do between two steps of a run that begins."""
+    method = registered("config", getattr(model, "adapter", None))
+    return (method.between_steps if method else BetweenSteps)(model)

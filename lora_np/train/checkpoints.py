@@ -1,7 +1,7 @@
 """Saving a run in progress, and going on from there to the same bits.
 
-One safetensors file holds the trainable arrays, the optimiser's two moments and, in its metadata, how many steps were
-taken and what was recorded on the way. It is replaced whole.
+One safetensors file holds the trainable arrays, the optimiser's two moments, what the method of adaptation remembers
+and, in its metadata, how many steps were taken and what was recorded on the way. It is replaced whole.
 """
 
 import json
@@ -94,5 +94,5 @@ def check_factors(path, theirs, mine):
 def state(training):
     """Return the live arrays of a training by their names in the file."""
     optimiser = training.optimiser
-    kinds = {"parameter": optimiser.parameters, "m": optimiser.m, "v": optimiser.v}
+    kinds = {"parameter": optimiser.parameters, "m": optimiser.m, "v": optimiser.v, "method": training.between.state}
     return {f"{kind}/{name}": array for kind, arrays in kinds.items() for name, array in arrays.items()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lora_np.adapt.methods import penalty
 from lora_np.model.batch import Batch
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward
@@ -74,7 +75,8 @@ class NextToken:
 
 
 def loss_and_gradients(model, sequences, labels, key, shares, run=here, loss=Classification(), max_tokens=None):
-    """Return the mean loss of a batch and the gradients of the trainable parameters.
+    """Return the mean loss of a batch and the gradients of the trainable parameters, with the penalty of the model's
+    method, if it has one.
 
     Parameters
     ----------
@@ -124,7 +126,7 @@ def loss_and_gradients(model, sequences, labels, key, shares, run=here, loss=Cla
             return float(value), model.backward(cross_entropy_backward(1.0 / count, c), cache)
 
     value, total = in_a_tree(added, run(work, enumerate(parts)))
-    return value / count, total
+    return added((value / count, total), penalty(model))
 
 
 def in_a_tree(add, parts):

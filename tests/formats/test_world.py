@@ -561,7 +561,7 @@ def test_adapter_configurations_of_other_versions_are_read(name, change, copy):
     ("name", "value"),
     [
         ("bias", "all"), ("bias", "lora_only"), ("lora_bias", True), ("use_qalora", True),
-        ("layer_replication", [[0, 2], [1, 2]]), ("trainable_token_indices", [1]), ("peft_type", "ADALORA"),
+        ("layer_replication", [[0, 2], [1, 2]]), ("trainable_token_indices", [1]),
         ("peft_type", "OFT"), ("init_lora_weights", "pissa"), ("init_lora_weights", "olora"),
         ("init_lora_weights", "pissa_niter_4"), ("init_lora_weights", "loftq"), ("init_lora_weights", "corda"),
         ("arrow_config", {"top_k": 2}), ("alora_invocation_tokens", [1]), ("target_parameters", ["x"]),

@@ -53,6 +53,7 @@ def save_adapter(model: Transformer, folder: str | os.PathLike, base: str | os.P
         head.json of something else lies in the folder. Nothing has been written then.
     """
     check_carried(model)
+    model = registered("config", model.adapter).as_saved(model)
     if not isinstance(base, (str, Path, type(None))):
         raise ValueError(f"base must be the name or the folder of the base model, but it is {base!r}.")
     saved = saved_whole(model)
