@@ -39,6 +39,7 @@ _HOME = {
     "AdamW": "lora_np.train.optimisers",
     "LoRAConfig": "lora_np.adapt.config",
     "AdaLoraConfig": "lora_np.adapt.adalora",
+    "BiasedLoRAConfig": "lora_np.adapt.bias",
     "IA3Config": "lora_np.adapt.ia3",
     "VeraConfig": "lora_np.adapt.vera",
     "DoRAConfig": "lora_np.adapt.dora",

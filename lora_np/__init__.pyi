@@ -4,6 +4,7 @@ from lora_np import course as course
 from lora_np import gradcheck as gradcheck
 from lora_np import ops as ops
 from lora_np.adapt.adalora import AdaLoraConfig as AdaLoraConfig
+from lora_np.adapt.bias import BiasedLoRAConfig as BiasedLoRAConfig
 from lora_np.adapt.compressed import compress_model as compress_model
 from lora_np.adapt.compressed import decompress_model as decompress_model
 from lora_np.adapt.config import LoRAConfig as LoRAConfig

@@ -280,6 +280,7 @@ def everything():
         for own in with_ours(method):
             adapted = {name: trained(method, frozen(name), **own) for name in ("bert", "gpt hidden", "vit")}
             models += [*adapted.items(), ("bert", rebuild(adapted["bert"], as_differentiated))]
+    models.append(("bert", tiny.adapted("bert", bias="all")))
     for name, model in models:
         for rng in (np.random.default_rng(0), None):
             y, cache = model.forward(tiny.batch(name), rng)

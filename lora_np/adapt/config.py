@@ -103,8 +103,13 @@ class PeftOptions:
 
     def __new__(cls, *_, **given):
         below = reversed(cls.__subclasses__())  # the last, if a module was loaded anew
-        marked = (kind for kind in below if (own := marks(kind, cls)) and own.items() <= given.items())
-        return object.__new__(next(marked, cls))
+        return object.__new__(next((kind for kind in below if kind.is_meant(given, cls)), cls))
+
+    @classmethod
+    def is_meant(cls, given, above=None):
+        """Return whether options ask for this class, and not for one above it: its marks are among them."""
+        own = marks(cls, above or PeftOptions)
+        return bool(own) and own.items() <= given.items()
 
     def __post_init__(self, *peft):
         check_neutral(dict(zip(options(type(self)), peft)), NOTES, kind=type(self))
@@ -142,6 +147,10 @@ class PeftOptions:
         }
         parts = {option: list(names[:1]) if is_part(self.part(option), names) else [] for option in self.PARTS}
         return dataclasses.replace(self, **chosen, **{patterns: {} for patterns in self.PATTERNS.values()}, **parts)
+
+    def beside(self, model):
+        """Return the names of parameters that are trained in nodes that are not adapted, nor trained whole."""
+        return []
 
     def part(self, option):
         """Return which of the adapted nodes an option of PARTS names: a list of ends of names, or an expression."""

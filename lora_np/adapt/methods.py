@@ -164,7 +164,8 @@ def adapt(model, config, targets, replace):
             )
         return replace(path, node)
 
-    return unfreeze(dataclasses.replace(rebuild(model, change), adapter=config), trained_whole(model, config))
+    new = dataclasses.replace(rebuild(model, change), adapter=config)
+    return unfreeze(new, [*trained_whole(model, config), *config.beside(new)])
 
 
 def copies(node):

@@ -29,7 +29,7 @@ from lora_np.model import architectures
 from lora_np.model.heads import ClassifierHead, TiedHead
 from lora_np.model.nodes import Linear
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import fingerprint, freeze, locked, parameters, rebuild, unfreeze, with_arrays
+from lora_np.model.tree import fingerprint, freeze, lies_in, locked, parameters, rebuild, unfreeze, with_arrays
 
 # In the metadata.
 BASE_MARK, LENGTH_MARK, OURS_MARK = "lora_np_base_sha256", "lora_np_max_seq_length", "lora_np_options"
@@ -106,14 +106,16 @@ def shared_tensors(model):
 
 def base_hash(model, saved):
     """Return a hash of the base under an adapter: all that the adapter's folder does not hold itself."""
-    return fingerprint(model, [*saved, "head"] if has_own_head(model) else saved)
+    held = [*saved, *model.adapter.beside(model)]
+    return fingerprint(model, [*held, "head"] if has_own_head(model) else held)
 
 
 def whole(model, saved):
-    """Return {parameter: (its name in a file, the array)} for the nodes that are saved whole."""
+    """Return {parameter: (its name in a file, the array)} for the nodes that are saved whole, and what is trained of
+    others."""
     live, found = parameters(model), {}
     for path, name in file_names(model).items():
-        if any(path.startswith(f"{node}.") for node in saved):
+        if lies_in(path, [*saved, *model.adapter.beside(model)]):
             found[path] = architectures.of(model.config).qualified(name, model.hf_prefix), live[path]
     return found
 
@@ -162,6 +164,8 @@ def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
         for parameter, (name, array) in whole(lora, saved).items():
             key = name.removeprefix(lora.hf_prefix)
             new[parameter] = from_file(lora, parameter, take(taken, key, weights), array.dtype, f"{key} in {weights}")
+        if config.beside(lora):
+            taken.pop("pooler.dense.bias", None)  # that of a pooler which has no part in the output
         if taken:
             raise ValueError(
                 f"{weights} holds the tensor {next(iter(taken))}, which matches nothing in this model; the adapter"
