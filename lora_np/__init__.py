@@ -41,6 +41,8 @@ _HOME = {
     "load_adapters": "lora_np.formats.peft",
     "AdamW": "lora_np.train.optimisers",
     "LoRAConfig": "lora_np.adapt.config",
+    "AdaLoraConfig": "lora_np.adapt.adalora",
+    "BiasedLoRAConfig": "lora_np.adapt.bias",
     "BitFitConfig": "lora_np.adapt.bitfit",
     "LNTuningConfig": "lora_np.adapt.ln_tuning",
     "PrefixTuningConfig": "lora_np.adapt.prefix",

@@ -3,6 +3,8 @@
 from lora_np import course as course
 from lora_np import gradcheck as gradcheck
 from lora_np import ops as ops
+from lora_np.adapt.adalora import AdaLoraConfig as AdaLoraConfig
+from lora_np.adapt.bias import BiasedLoRAConfig as BiasedLoRAConfig
 from lora_np.adapt.bitfit import BitFitConfig as BitFitConfig
 from lora_np.adapt.bottleneck import BottleneckConfig as BottleneckConfig
 from lora_np.adapt.bottleneck import HoulsbyConfig as HoulsbyConfig

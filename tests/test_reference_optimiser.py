@@ -1,6 +1,7 @@
 """AdamW and single operations against PyTorch; the arrays lie in tests/reference. Nothing here needs PyTorch."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,16 @@ from safetensors.numpy import load_file
 import lora_np as lnp
 from lora_np import ops
 from lora_np.adapt.lora_fa import projected
+from lora_np.adapt.methods import between_steps
+from lora_np.model.tree import with_arrays
 from lora_np.train.optimisers import AdamW
+from lora_np.train.step import loss_and_gradients
 
 FOLDER = Path(__file__).parent / "reference"
 TOLERANCE = 1e-12
 EPS = 1e-5  # of layer_norm
 FACTORS = {"vector": 7.0, "cube": 0.3}  # of AdamW's rate, in one setting
+STEPS = 11  # of AdaLoRA's run
 LR, RATIO = 0.003, 16.0  # of LoRA+; LoRA-FA has the same rate
 CROSS_ENTROPY = tuple(
     {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": smoothing}
@@ -110,6 +115,57 @@ def lorafa_errors():
 @pytest.mark.parametrize("errors_of", [loraplus_errors, lorafa_errors])
 def test_two_steps_are_those_of_an_optimiser_of_peft(errors_of):
     assert_small(errors_of())
+
+
+# ---- AdaLoRA: a run in which PEFT takes triplets away
+
+
+def adalora_errors():
+    """Return {what: relative error} of each loss, of all singular values after each step, of all arrays in the end."""
+    stored, given = load_file(FOLDER / "adalora.safetensors"), load_file(FOLDER / "bert/reference.safetensors")
+    base = lnp.load_pretrained(FOLDER / "bert", dtype=np.float64)
+    config = replace(lnp.load_adapter(base, FOLDER / "bert/adalora").adapter, rank_pattern=None)
+    model = lnp.inject(base, config, np.random.default_rng(0))
+    names, transposed = models.names_in_peft(model)
+    names = {
+        name: theirs.replace("classifier.", "classifier.modules_to_save.default.") if "head." in name else theirs
+        for name, theirs in names.items()
+    }
+
+    def arrays(when, live):
+        """Return ours and theirs of one time, in one row each."""
+        known = {name: stored[f"{when}.{theirs}"] for name, theirs in names.items() if f"{when}.{theirs}" in stored}
+        ours = [models.as_stored("bert", n, live[n], a.shape, transposed.get(n)).ravel() for n, a in known.items()]
+        return np.concatenate(ours), np.concatenate([array.ravel() for array in known.values()]), known
+
+    _, _, start = arrays("start", lnp.parameters(model))
+    turned = {n: models.as_stored("bert", n, a, a.shape[::-1], transposed.get(n)) for n, a in start.items()}
+    model = with_arrays(model, {name: np.ascontiguousarray(array) for name, array in turned.items()})
+    sequences, live = np.split(given["ids"], np.cumsum(given["lengths"])[:-1]), lnp.parameters(model, True)
+    optimiser, between, errors = AdamW(live, **models.STEP), between_steps(model), {}
+    for step in range(STEPS):
+        loss, grads = loss_and_gradients(model, sequences, stored["labels"], (0,), shares=2)
+        optimiser.step(grads)
+        between.after_step(step, grads)
+        errors[f"loss {step + 1}"] = relative_error("loss", loss, stored["losses"][step])
+        errors[f"E after step {step + 1}"] = relative_error("E", *arrays(step, live)[:2])
+        assert np.array_equal(*(a == 0 for a in arrays(step, live)[:2])), f"others are masked at step {step + 1}"
+    return {**errors, "all arrays in the end": relative_error("the end", *arrays("end", live)[:2])}
+
+
+def test_a_run_of_adalora_is_that_of_peft():
+    errors = adalora_errors()
+    assert len(errors) == 2 * STEPS + 1
+    assert_small(errors)
+
+
+def test_that_run_takes_triplets_away_and_some_come_back():
+    stored = load_file(FOLDER / "adalora.safetensors")
+    left = [
+        sum(int((array != 0).sum()) for key, array in stored.items() if key.startswith(f"{step}."))
+        for step in range(STEPS)
+    ]
+    assert left == [24, 24, 21, 24, 19, 24, 18, 24, 18, 18, 18]  # every second step, then for good
 
 
 # ---- operations: (forward, backward, differentiable arguments, fixed arguments)

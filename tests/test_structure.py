@@ -263,6 +263,7 @@ def everything():
     import tiny
     from adapt.test_methods import METHODS, as_differentiated, frozen, is_for, trained, with_ours
 
+    from lora_np.adapt.methods import penalty
     from lora_np.compress import FORMATS, low_rank_approximation
     from lora_np.gradcheck import check
 
@@ -277,10 +278,12 @@ def everything():
             adapted = {name: trained(method, frozen(name), **own) for name in names}
             models += [*adapted.items(), ("bert", rebuild(adapted["bert"], as_differentiated))]
     models.append(("mpnet", lnp.unfreeze(tiny.build("mpnet", dropout=0.1), "relative")))
+    models.append(("bert", tiny.adapted("bert", bias="all")))
     for name, model in models:
         for rng in (np.random.default_rng(0), None):
             y, cache = model.forward(tiny.batch(name), rng)
             model.backward(np.ones_like(y), cache)
+        penalty(model)
     for case in cases(np.random.default_rng(0)):
         if case.name in ("layer_norm", "attention, dropout"):
             check(case.forward, case.backward, case.inputs, case.fixed)

@@ -106,13 +106,14 @@ class PeftOptions:
 
     def __new__(cls, *_, **given):
         below = reversed(cls.__subclasses__())  # the last, if a module was loaded anew
-        marked = (kind for kind in below if marks(kind, cls) and kind.is_meant(given, cls))
-        return object.__new__(next(marked, cls))
+        return object.__new__(next((kind for kind in below if kind.is_meant(given, cls)), cls))
 
     @classmethod
     def is_meant(cls, given, above):
-        """Return whether options, of a call for a class above this one or of a file, make one of this."""
-        return marks(cls, above).items() <= given.items()
+        """Return whether options, of a call for a class above this one or of a file, make one of this: its marks are
+        among them."""
+        own = marks(cls, above)
+        return bool(own) and own.items() <= given.items()
 
     def begin(self, model, targets, rng, data):
         """Return the configuration that an adapted model is to carry, and {path: its node}; or None, if each node
@@ -162,6 +163,10 @@ class PeftOptions:
         }
         parts = {option: list(names[:1]) if is_part(self.part(option), names) else [] for option in self.PARTS}
         return dataclasses.replace(self, **chosen, **{patterns: {} for patterns in self.PATTERNS.values()}, **parts)
+
+    def beside(self, model):
+        """Return the names of parameters that are trained in nodes that are not adapted, nor trained whole."""
+        return []
 
     def part(self, option):
         """Return which of the adapted nodes an option of PARTS names: a list of ends of names, or an expression."""

@@ -31,6 +31,19 @@ class Shared:
     tensors: dict  # field -> (its whole name in PEFT's files, whether it lies transposed there)
 
 
+class BetweenSteps:
+    """What a method does in a model, in place, between two steps of a run. This one does nothing.
+
+    `state` is what it has to remember, {name: array}; a checkpoint of the run holds it, and writes into it.
+    """
+
+    def __init__(self, model):
+        self.state = {}
+
+    def after_step(self, step, gradients):
+        """Act after step 0, 1, ... of the optimiser, along these gradients."""
+
+
 @dataclass(frozen=True)
 class Method:
     """What a method of adaptation declares. `config` is, in these calls, that of one node; see `PeftOptions.at`."""
@@ -57,11 +70,12 @@ class Method:
     # Whether PEFT's files hold the arrays of all nodes side by side in one tensor; its whole name is that in `tensors`.
     together: bool = False
     shared: Shared | None = None  # what all its nodes hold together, beside what each trains
-    after_step: Callable | None = None  # `(model, step, gradients)`: what must happen in place between two steps
-    # Of a method that PEFT's files hold as another's: `(model)` -> the model adapted by that one, which computes the
-    # same; and `(model, config)` -> the model again, from what was read as the other's.
-    converted: Callable | None = None
+    as_saved: Callable = lambda model: model  # `(model)` -> the model that its files hold, which computes the same
+    # If that is another method's: `(model, config)` -> the model again, from what was read as the other's.
     restored: Callable | None = None
+    option_of: str = ""  # the method in whose name, and by whose options, a command asks for this one
+    penalty: Callable = lambda model: (0.0, {})  # `(model)` -> what a run adds to its loss, and gradients by parameter
+    between_steps: type[BetweenSteps] = BetweenSteps  # `(model)` -> what must happen between two steps of a run
 
     def replace(self, path, node, config, rng, shared=None):
         """Return this method's node, at its start, for the `Linear` at a path."""
@@ -179,7 +193,8 @@ def adapt(model, config, targets, replace):
             )
         return replace(path, node)
 
-    return unfreeze(dataclasses.replace(rebuild(model, change), adapter=config), trained_whole(model, config))
+    new = dataclasses.replace(rebuild(model, change), adapter=config)
+    return unfreeze(new, [*trained_whole(model, config), *config.beside(new)])
 
 
 def copies(node):
@@ -233,8 +248,13 @@ def dense(node):
     return plain(node)
 
 
-def after_step(model, step, gradients):
-    """Let the method of a model do, in place, what it must between two steps of the optimiser."""
+def penalty(model):
+    """Return what the method of a model adds to a loss, and the gradients of it by parameter; 0 and none without."""
     method = registered("config", getattr(model, "adapter", None))
-    if method and method.after_step:
-        method.after_step(model, step, gradients)
+    return method.penalty(model) if method else (0.0, {})
+
+
+def between_steps(model):
+    """Return what the method of a model has to do between two steps of a run that begins."""
+    method = registered("config", getattr(model, "adapter", None))
+    return (method.between_steps if method else BetweenSteps)(model)

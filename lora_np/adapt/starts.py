@@ -453,7 +453,8 @@ SHIFTED = Method(
     adds=True,
     tensors=lora.LORA.tensors,
     starts_as="the base's but for rounding",
-    converted=to_plain,
+    as_saved=to_plain,
+    option_of="LoRA",
     restored=from_plain,
 )
 register(SHIFTED)

@@ -14,8 +14,9 @@ from lora_np.adapt.config import PeftOptions
 from lora_np.adapt.methods import METHODS
 
 IN_ORDER = sorted(METHODS, key=lambda name: name != "LoRA")  # which is the default, and comes first
-# As one types them; what files hold as another's is an option of that one.
-ADAPTED = {re.sub(r"\W+", "-", name.lower()): METHODS[name] for name in IN_ORDER if not METHODS[name].converted}
+ADAPTED = {  # as one types them
+    re.sub(r"\W+", "-", name.lower()): METHODS[name] for name in IN_ORDER if not METHODS[name].option_of
+}
 LATER, NONE = object(), object()  # defaults: one that is known when the model is; and to have none, None itself
 
 
@@ -55,7 +56,7 @@ COMMON = {known.name for known in dataclasses.fields(PeftOptions)}  # these come
 CHOSEN = {
     "r": dict.fromkeys(("lora", "dora"), {"images": 4, "texts": 8}),
     "lora_alpha": dict.fromkeys(("lora", "dora"), {"images": 8.0, "texts": 16.0}),
-    "init_lora_weights": {"lora": NONE},  # as in the paper
+    **dict.fromkeys(("init_lora_weights", "bias", "lora_bias"), {"lora": NONE}),  # as in the paper
     "target_modules": {
         name: {"images": "all-linear", "texts": ["query", "value"]}
         for name, method in ADAPTED.items()
@@ -90,9 +91,8 @@ def with_options_of_methods(cls):
 
 
 def options_of(method):
-    """Return the fields of a configuration, and those by which it becomes another that files hold as this one."""
-    others = (other.config for other in METHODS.values() if other.converted)
-    kinds = [method.config, *(kind for kind in others if issubclass(kind, method.config))]
+    """Return the fields of a configuration, and those by which it becomes that of another method."""
+    kinds = [method.config, *(other.config for other in METHODS.values() if other.option_of == method.name)]
     return {known.name: known for kind in kinds for known in dataclasses.fields(kind)}.values()
 
 

@@ -1,7 +1,8 @@
 """Saving a run in progress, and going on from there to the same bits.
 
-One safetensors file holds the trainable arrays, the optimiser's two moments, a copy of the best state so far if one is
-kept and, in its metadata, how many steps were taken and what was recorded on the way. It is replaced whole.
+One safetensors file holds the trainable arrays, the optimiser's two moments, what the method of adaptation remembers, a
+copy of the best state so far if one is kept and, in its metadata, how many steps were taken and what was recorded on
+the way. It is replaced whole.
 """
 
 import json
@@ -95,5 +96,5 @@ def state(training):
     """Return the live arrays of a training by their names in the file."""
     optimiser = training.optimiser
     kinds = {"parameter": optimiser.parameters, "m": optimiser.m, "v": optimiser.v}
-    kinds["kept"] = training.kept
+    kinds |= {"method": training.between.state, "kept": training.kept}
     return {f"{kind}/{name}": array for kind, arrays in kinds.items() for name, array in arrays.items()}

@@ -10,7 +10,7 @@ from numbers import Integral
 
 import numpy as np
 
-from lora_np.adapt.methods import after_step
+from lora_np.adapt.methods import between_steps
 from lora_np.model.tree import parameters
 from lora_np.ops.fit import number
 from lora_np.train.backends.threads import cores, worker_pool
@@ -127,6 +127,7 @@ class Training:
             weight_decay=plan.weight_decay,
             lr_factors=plan.lr_factors,
         )
+        self.between = between_steps(model)
         self.steps_per_epoch = math.ceil(len(sequences) / plan.batch_size)
         self.total = plan.epochs * self.steps_per_epoch
         self.done = 0  # steps
@@ -184,7 +185,7 @@ class Training:
                     )
                 self.optimiser.lr = lr = linear_schedule(self.done, self.total, plan.lr, plan.warmup)
                 self.optimiser.step(self.precondition(self.model, grads))
-                after_step(self.model, self.done, grads)
+                self.between.after_step(self.done, grads)
                 self.done += 1
                 ends_epoch = self.done % self.steps_per_epoch == 0
                 yield Step(self.done, loss, lr, len(sequences), sum(map(len, sequences)), ends_epoch)

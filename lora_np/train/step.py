@@ -9,13 +9,15 @@ import math
 
 import numpy as np
 
+from lora_np.adapt.methods import penalty
 from lora_np.model.batch import Batch
 from lora_np.train.backends import here
 from lora_np.train.losses import as_rows, loss_of
 
 
 def loss_and_gradients(model, sequences, labels, key, shares, run=here, loss=None, max_tokens=None):
-    """Return the mean loss of a batch and the gradients of the trainable parameters.
+    """Return the mean loss of a batch and the gradients of the trainable parameters, with the penalty of the model's
+    method, if it has one.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ def loss_and_gradients(model, sequences, labels, key, shares, run=here, loss=Non
             return float(value), model.backward(loss.backward(1.0 / count, c), cache)
 
     value, total = in_a_tree(added, run(work, enumerate(parts)))
-    return value / count, total
+    return added((value / count, total), penalty(model))
 
 
 def in_a_tree(add, parts):

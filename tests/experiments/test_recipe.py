@@ -135,7 +135,7 @@ def given(line):
 def test_every_registered_method_is_one_with_all_of_its_options():
     """A method that is registered tomorrow is here, too: nothing names it but its file."""
     assert sorted(method.name for method in ADAPTED.values()) == sorted(
-        name for name, m in REGISTERED.items() if not m.converted
+        name for name, m in REGISTERED.items() if not m.option_of
     )
     assert (*ADAPTED, "head", "full") == METHODS and METHODS[0] == Recipe().method == "lora"
     for name, method in ADAPTED.items():

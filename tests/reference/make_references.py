@@ -34,7 +34,7 @@ from safetensors.numpy import load_file, save_file
 from torch.nn import functional as F
 
 import lora_np as lnp
-from lora_np.adapt.methods import METHODS, registered
+from lora_np.adapt.methods import METHODS, adapted_nodes, registered
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # the tests hold the comparisons
@@ -47,6 +47,7 @@ import test_reference_optimiser as operations  # noqa: E402
 SEED = 20210617
 # Warnings that PEFT draws from transformers at every use, and that it gives at its own LN-tuning.
 NOT_OURS = r"`is_gradient_checkpointing` is deprecated|Unsupported layer type .*LayerNorm"
+OF_ITS_OWN = r"The following rank_pattern keys .*lora_E'\]"  # a warning of PEFT at each AdaLoRA file, its own, too
 MODELS = {
     "bert": (
         transformers.BertForSequenceClassification,
@@ -376,6 +377,53 @@ ADAPTERS = {
         "alpha_pattern": {r"layer\.0\..*query": 7},
         "task_type": "SEQ_CLS",
     },
+    "bert/biases": {
+        "r": 2,
+        "lora_alpha": 5,
+        "bias": "all",
+        "lora_bias": True,
+        "target_modules": ["value", "layer.1.output.dense"],
+        "rank_pattern": {"value": 3},
+    },
+    "gpt2/biases": {
+        "r": 2,
+        "lora_alpha": 3,
+        "bias": "all",
+        "target_modules": ["c_attn", "mlp.c_proj"],
+        "fan_in_fan_out": True,
+    },
+    "vit/biases": {"r": 2, "lora_alpha": 3, "bias": "lora_only", "target_modules": ["q_proj", "fc2"]},
+    "vit/all_biases": {"r": 2, "lora_alpha": 3, "bias": "all", "target_modules": ["v_proj", "fc1"]},
+    "bert/adalora": {  # trained by PEFT, so that some triplets are gone: see `allocated`
+        "config": "AdaLoraConfig",
+        "init_r": 4,
+        "target_r": 3,
+        "tinit": 1,
+        "tfinal": 3,
+        "deltaT": 2,
+        "beta1": 0.7,
+        "beta2": 0.9,
+        "orth_reg_weight": 0.3,
+        "total_step": operations.STEPS,
+        "lora_alpha": 5,
+        "target_modules": ["query", "value", "intermediate.dense"],
+        "task_type": "SEQ_CLS",
+    },
+    "gpt2/adalora": {
+        "config": "AdaLoraConfig",
+        "init_r": 3,
+        "total_step": 9,
+        "lora_alpha": 7,
+        "target_modules": ["c_attn", "mlp.c_proj"],
+        "fan_in_fan_out": True,
+    },
+    "vit/adalora": {
+        "config": "AdaLoraConfig",
+        "init_r": 2,
+        "total_step": 5,
+        "target_modules": r".*(q_proj|fc1)",
+        "modules_to_save": ["classifier"],
+    },
     "vit/loha": {
         "config": "LoHaConfig",
         "r": 3,
@@ -491,8 +539,14 @@ def make_adapter(name, base, inputs):
     else:
         with in_float64():
             model = get_peft_model(copy.deepcopy(base), getattr(peft, config)(**options)).double().eval()
+    hold_ranks(model)
     randomise(model, np.random.default_rng([SEED, *name.encode()]))
+    if name == "bert/adalora":
+        allocated(model, inputs)
     save(model, HERE / name)
+    if name == "bert/adalora":
+        model = PeftModel.from_pretrained(copy.deepcopy(base), HERE / name, is_trainable=True).eval()
+        hold_ranks(model)
     output = run(model, kind, inputs)
     stored = {f"gradient.{key}": value for key, value in gradients(model, output, inputs).items()}
     stored["output"] = output.detach().numpy()
@@ -505,6 +559,33 @@ def make_adapter(name, base, inputs):
 def in_float64():
     """Let PEFT compute in float64 what it takes out of a base in float32: PiSSA, OLoRA, EVA."""
     return mock.patch.object(torch, "float32", torch.float64)
+
+
+def hold_ranks(model):
+    """Hold AdaLoRA's init_r, which PEFT trains by mistake where the base is not in float32, and never saves."""
+    for name, parameter in model.named_parameters():
+        if "ranknum" in name:
+            parameter.requires_grad_(False)
+
+
+def allocated(model, inputs):
+    """Train an adapter by PEFT's AdaLoRA, and store the run: its start, each loss and each E, its end."""
+    labels = np.random.default_rng([SEED, 3]).integers(0, 4, len(inputs["lengths"]))
+    live = {name.removesuffix(".default"): p for name, p in model.named_parameters() if p.requires_grad}
+    optimiser = torch.optim.AdamW(live.values(), **models.STEP)
+    stored, losses = {"labels": labels}, []
+    plain = {**inputs, "types": np.zeros_like(inputs["types"])}  # a run of ours has none
+    stored |= {f"start.{name}": p.detach().numpy().copy() for name, p in live.items()}
+    for step in range(operations.STEPS):
+        optimiser.zero_grad()
+        loss = result_of(model, "bert", plain, labels=torch.from_numpy(labels)).loss  # with the penalty
+        loss.backward()
+        optimiser.step()
+        model.base_model.update_and_allocate(step)
+        losses.append(loss.item())
+        stored |= {f"{step}.{name}": p.detach().numpy().copy() for name, p in live.items() if "lora_E" in name}
+    stored |= {f"end.{name}": p.detach().numpy().copy() for name, p in live.items()}
+    save_file({**stored, "losses": np.array(losses)}, HERE / "adalora.safetensors")
 
 
 def stepped(model, kind, inputs):
@@ -905,6 +986,16 @@ WRITTEN = {  # what: the model, the configuration, the pooling of a head of our 
         None,
     ),
     "ViT, LoKr": ("vit", {"config": "LoKrConfig", "r": 1, "alpha": 3, "task_type": "SEQ_CLS"}, None),
+    "BERT, biases, classifier": ("bert", {"bias": "all", "lora_bias": True, "task_type": "SEQ_CLS"}, None),
+    "BERT, mean-pooled head, biases": ("bert_hidden", {"bias": "all", "task_type": "SEQ_CLS"}, "mean"),
+    "GPT-2, biases": ("gpt2", {"bias": "lora_only", "lora_bias": True}, None),
+    "ViT, biases": ("vit", {"bias": "all", "task_type": "SEQ_CLS"}, None),
+    "BERT, AdaLoRA, classifier": (
+        "bert",
+        {"config": "AdaLoraConfig", "init_r": 3, "target_r": 1, "total_step": 7, "task_type": "SEQ_CLS"},
+        None,
+    ),
+    "GPT-2, AdaLoRA": ("gpt2", {"config": "AdaLoraConfig", "init_r": 4, "target_r": 2, "total_step": 7}, None),
     "ViT, LoHa": ("vit", {"config": "LoHaConfig", "r": 2, "alpha": 5, "modules_to_save": ["classifier"]}, None),
 }
 
@@ -922,6 +1013,9 @@ def written_by_us(what):
         array[...] = 0.3 * rng.standard_normal(array.shape)
         if registered("config", lora.adapter).together:  # PEFT takes virtual tokens into float32
             array[...] = array.astype(np.float32)
+    for node in adapted_nodes(lora).values():
+        if hasattr(node, "E"):
+            node.E[rng.random(node.E.shape) < 0.4] = 0.0  # as AdaLoRA's budget does
     return lora
 
 
@@ -932,6 +1026,7 @@ def adapter_in_peft(what, inputs):
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", NOT_OURS)
+        warnings.filterwarnings("ignore", OF_ITS_OWN)
         lnp.save_adapter(lora, folder)
         model = PeftModel.from_pretrained(opened(name, HERE / name), folder).double().eval()
     return {"adapter in PEFT": difference(lora, model, what, inputs)}
@@ -1001,6 +1096,7 @@ def measure(inputs):
         ("LoRA-FA, two steps of PEFT's optimiser", operations.lorafa_errors()),
         ("several adapters, one for each sequence", several.batch_errors()),
         ("several adapters, weighted sums", sums.sum_errors()),
+        (f"AdaLoRA, a run of {operations.STEPS} steps with PEFT's allocator", operations.adalora_errors()),
     ):
         yield what, max(errors.values()), operations.TOLERANCE
     for what in WRITTEN:
@@ -1019,6 +1115,8 @@ COUNTED = {  # method: its configuration, on a model of MiniLM's sizes
     "LoRA": {"r": 8, "target_modules": QUERY_VALUE},
     "DoRA": {"r": 8, "target_modules": QUERY_VALUE},
     "PiSSA or OLoRA": {"r": 8, "init_lora_weights": "pissa", "target_modules": QUERY_VALUE},
+    "LoRA with biases": {"r": 8, "bias": "all", "target_modules": QUERY_VALUE},
+    "AdaLoRA": {"target_r": 8, "init_r": 12, "total_step": 1000, "target_modules": QUERY_VALUE},
     "IA3": {},
     "VeRA": {"r": 256, "target_modules": QUERY_VALUE},
     "LoHa": {"r": 8, "target_modules": QUERY_VALUE},

@@ -63,7 +63,7 @@ def method_in(settings):
     kind = settings.get("peft_type", PeftOptions.peft_type)
     known = [method for method in METHODS.values() if method.config.peft_type == kind] or METHODS.values()
     fitting = [method for method in known if method.config.is_meant(settings, PeftOptions)]
-    return max(fitting, key=lambda method: len(marks(method.config)))
+    return max(fitting or [METHODS["LoRA"]], key=lambda method: len(marks(method.config)))
 
 
 def check_carried(model):
@@ -189,8 +189,8 @@ def our_config(settings, model, names, folder):
         own[theirs] = theirs if theirs in targets[place] else targets[place][0]
     if not targets:
         raise ValueError(
-            f"{folder / 'adapter_model.safetensors'} holds no {ends[0].removesuffix('.weight')}; expected a"
-            f" {method.name} adapter as PEFT saves it."
+            f"{folder / 'adapter_model.safetensors'} holds no {ends[0].removesuffix('.weight')}; expected an"
+            f" adapter of {method.name} as PEFT saves it."
         )
     if not method.together:
         check_complete(settings, model, targets, folder, method.config.adapts)
@@ -215,6 +215,8 @@ def our_config(settings, model, names, folder):
         covered = trained_whole(model, config)
     except (ValueError, re.error) as error:
         raise ValueError(f"{path}: {error}") from error
-    in_file = [paths.get(name.rpartition(".")[0]) for name in names if name in file_names(model).values()]
+    in_files, single = file_names(model), config.beside(model)
+    whole = [name for parameter, name in in_files.items() if name in names and parameter not in single]
+    in_file = [paths.get(name.rpartition(".")[0]) for name in whole]
     beside = [path_ for path_ in dict.fromkeys(in_file) if path_ is not None and path_ not in covered]
     return config if not beside else dataclasses.replace(config, modules_to_save=[*saved, *beside]), targets, beside

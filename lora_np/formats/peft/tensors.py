@@ -41,7 +41,7 @@ from lora_np.model.architectures.architecture import TOKEN_CLASSIFIER
 from lora_np.model.heads import ClassifierHead, TiedHead, TokenHead
 from lora_np.model.nodes import Linear
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import fingerprint, freeze, locked, parameters, rebuild, unfreeze, with_arrays
+from lora_np.model.tree import fingerprint, freeze, lies_in, locked, parameters, rebuild, unfreeze, with_arrays
 
 # In the metadata.
 BASE_MARK, LENGTH_MARK, OURS_MARK = "lora_np_base_sha256", "lora_np_max_seq_length", "lora_np_options"
@@ -80,10 +80,11 @@ def prepared(model, base):
         raise ValueError(f"base must be the name or the folder of the base model, but it is {base!r}.")
     saved, method = saved_whole(model), registered("config", model.adapter)
     tensors, covered, marks, root = {}, set(), {}, OUTER if method.together else ROOT
-    if method.converted:
+    held = method.as_saved(model)
+    if registered("config", held.adapter) is not method:
         own = peft_config(model, saved, None)
         marks[CONVERTED_MARK] = json.dumps({name: own[name] for name in own_settings(method.config)})
-        model = method.converted(model)
+    model = held
     for path, node in adapted(model).items():
         for name, (theirs, transposed) in tensors_of(node).items():
             array = getattr(node, name)
@@ -131,14 +132,16 @@ def shared_tensors(model):
 
 def base_hash(model, saved):
     """Return a hash of the base under an adapter: all that the adapter's folder does not hold itself."""
-    return fingerprint(model, [*saved, "head"] if has_own_head(model) else saved)
+    held = [*saved, *model.adapter.beside(model)]
+    return fingerprint(model, [*held, "head"] if has_own_head(model) else held)
 
 
 def whole(model, saved):
-    """Return {parameter: (its name in a file, the array)} for the nodes that are saved whole."""
+    """Return {parameter: (its name in a file, the array)} for the nodes that are saved whole, and what is trained of
+    others."""
     live, found = parameters(model), {}
     for path, name in file_names(model).items():
-        if any(path.startswith(f"{node}.") for node in saved):
+        if lies_in(path, [*saved, *model.adapter.beside(model)]):
             found[path] = architectures.of(model.config).qualified(name, model.hf_prefix), live[path]
     return found
 
@@ -188,6 +191,8 @@ def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
         for parameter, (name, array) in whole(lora, saved).items():
             key = name.removeprefix(lora.hf_prefix)
             new[parameter] = from_file(lora, parameter, take(taken, key, weights), array.dtype, f"{key} in {weights}")
+        if config.beside(lora):
+            taken.pop("pooler.dense.bias", None)  # that of a pooler which has no part in the output
         if taken:
             raise ValueError(
                 f"{weights} holds the tensor {next(iter(taken))}, which matches nothing in this model; the adapter"
