@@ -7,6 +7,7 @@ from lora_np.datasets.tokenizers import MAX_LENGTH, PatchTokenizer
 from lora_np.files import read_json
 from lora_np.formats.peft import load_adapter
 from lora_np.formats.pretrained import load_pretrained
+from lora_np.model.heads import TokenHead
 
 
 def add_model_arguments(parser):
@@ -45,6 +46,8 @@ def model_of(args):
             f"the outputs of the model {source} are for {what}, not for one class out of several, so there is nothing"
             " to choose or to count; call model.forward for the numbers themselves."
         )
+    if isinstance(model.head, TokenHead):
+        raise ValueError(f"the model {source} classifies tokens, not texts; call model.forward for the logits of each.")
     names = model.config.get("id2label") or {}
     return source, model, [str(names.get(k, names.get(str(k), unnamed(k)))) for k in range(count)]
 

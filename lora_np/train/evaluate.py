@@ -5,16 +5,19 @@ import math
 import numpy as np
 
 from lora_np.model.batch import Batch
-from lora_np.model.heads import ClassifierHead
+from lora_np.model.heads import ClassifierHead, TokenHead
 from lora_np.train.backends import here
+from lora_np.train.losses import loss_of
 from lora_np.train.step import pieces_of, split_by_tokens
 
 MAX_TOKENS = 512  # of one call: its activations are held until it ends, and larger ones leave a thread without work
 
 
 def predict(model, sequences, run=here):
-    """Return logits (S, labels) for a list of sequences, without dropout; neighbours in length share a call."""
-    if not isinstance(model.head, ClassifierHead) or not len(sequences):
+    """Return logits (S, labels) for a list of sequences, without dropout, or a list of arrays (T, labels) if the model
+    classifies tokens; neighbours in length share a call."""
+    of_tokens = isinstance(model.head, TokenHead)
+    if not (of_tokens or isinstance(model.head, ClassifierHead)) or not len(sequences):
         raise ValueError(
             "predict needs a model with a classifier (lora_np.with_head adds one) and at least one sequence, but it was"
             f" given {len(sequences)} sequences and a head of type {type(model.head).__name__}."
@@ -22,8 +25,24 @@ def predict(model, sequences, run=here):
     lengths = np.array([len(sequence) for sequence in sequences])
     order = np.argsort(lengths, kind="stable")
     calls = [order[rows] for rows in split_by_tokens(lengths[order], pieces_of(lengths, MAX_TOKENS))]
-    parts = run(lambda rows: model.forward(Batch.of([sequences[k] for k in rows]), keep=False)[0], calls, spread=True)
+
+    def call(rows):
+        batch = Batch.of([sequences[k] for k in rows])
+        output = model.forward(batch, keep=False)[0]
+        return batch.unpack(output) if of_tokens else output
+
+    parts = run(call, calls, spread=True)
+    if of_tokens:
+        rows = [row for part in parts for row in part]
+        return [rows[k] for k in np.argsort(order)]
     return np.concatenate(parts)[np.argsort(order)]
+
+
+def decisions(model, output):
+    """Return what `predict` says, as an answer: the class of each sequence, (S,); which of several labels it has,
+    booleans (S, L), each by a probability above a half; its number; or the class of each token, a list of arrays (T,).
+    """
+    return loss_of(model).decided(output)
 
 
 def accuracy(logits, labels):

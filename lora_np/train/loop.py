@@ -14,10 +14,11 @@ from lora_np.adapt.methods import after_step
 from lora_np.model.tree import parameters
 from lora_np.ops.fit import number
 from lora_np.train.backends.threads import cores, worker_pool
+from lora_np.train.losses import as_rows, loss_of
 from lora_np.train.optimisers import AdamW, NonFiniteLoss
 from lora_np.train.purposes import Purpose
 from lora_np.train.schedules import linear_schedule
-from lora_np.train.step import Classification, loss_and_gradients
+from lora_np.train.step import loss_and_gradients
 
 # Batches: neighbours in length, and yet other ones in each epoch. Hugging Face's Trainer has it so.
 SORTED_TOGETHER = 50
@@ -94,13 +95,14 @@ class Training:
         What the loss needs, and something to train; its trainable arrays are changed in place.
     sequences : list of arrays
         The training set, one entry an example.
-    labels : array of int, or None
-        What the loss takes.
+    labels : array, list of arrays, or None
+        What the loss takes, one entry an example.
     plan : Plan
     augment : callable, optional
         `augment(rows, rng)` returns the sequences of a batch in place of `[sequences[row] for row in rows]`.
-    loss : Classification or NextToken, optional
-        Without it, `Classification` with the plan's label smoothing. A GPT-2 takes `NextToken()`.
+    loss : Classification or another of `losses`, optional
+        Without it, that of the model's head (`losses.loss_of`), with the plan's label smoothing. A GPT-2 with its own
+        output takes `NextToken()`.
     precondition : callable, optional
         `precondition(model, gradients)` returns what the optimiser takes in the gradients' place, such as
         `lora_fa.projected`.
@@ -113,8 +115,8 @@ class Training:
 
     def __init__(self, model, sequences, labels, plan, augment=None, loss=None, precondition=None):
         self.model, self.sequences, self.plan = model, sequences, plan
-        self.labels = labels if labels is None else np.asarray(labels)
-        self.loss = loss or Classification(plan.label_smoothing)
+        self.labels = as_rows(labels)
+        self.loss = loss or loss_of(model, self.labels, plan.label_smoothing)
         self.loss.check(model, sequences, labels)
         self.precondition = precondition or (lambda _, gradients: gradients)
         self.lengths = np.array([len(sequence) for sequence in sequences])

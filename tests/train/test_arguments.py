@@ -11,8 +11,9 @@ import lora_np as lnp
 from lora_np.train.evaluate import accuracy, predict
 from lora_np.train.features import features
 from lora_np.train.loop import NonFiniteLoss, Plan, Training
+from lora_np.train.losses import NextToken
 from lora_np.train.schedules import linear_schedule
-from lora_np.train.step import NextToken, loss_and_gradients
+from lora_np.train.step import loss_and_gradients
 
 PLAN = Plan(lr=1e-2, epochs=3, batch_size=5, seed=3)
 ROWS = tiny.sequences("bert")

@@ -16,9 +16,10 @@ from lora_np.train.backends.threads import worker_pool
 from lora_np.train.checkpoints import load_checkpoint, save_checkpoint
 from lora_np.train.evaluate import accuracy, predict, wilson_interval
 from lora_np.train.loop import NonFiniteLoss, Plan, Training
+from lora_np.train.losses import NextToken
 from lora_np.train.purposes import Purpose
 from lora_np.train.schedules import linear_schedule
-from lora_np.train.step import NextToken, in_a_tree, loss_and_gradients, split_by_tokens
+from lora_np.train.step import in_a_tree, loss_and_gradients, split_by_tokens
 
 ROWS = [np.random.default_rng(k).integers(0, 23, 1 + k % 6) for k in range(22)]
 LABELS = np.arange(22) % 3

@@ -54,7 +54,7 @@ def gpt(
         norm=None,
     )
     layer = tuple(gpt_block(make, config, f"h.{k}") for k in range(config["n_layer"]))
-    head = TiedHead() if lm_head else None
+    head: ClassifierHead | TiedHead | None = TiedHead() if lm_head else None
     if labels:
         score = make.linear(d, labels, GPT2.head[-1], GPT2.biased)
         head = ClassifierHead(None, score, GPT2.pooled, padding=config.get("pad_token_id"))
