@@ -11,6 +11,7 @@ from lora_np.files import check_fields, existing, is_number, is_whole, package, 
 from lora_np.formats.pretrained import model_folder
 from lora_np.model import architectures
 from lora_np.ops import patches_forward
+from lora_np.ops.cross_entropy import IGNORED
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSORS = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTFeatureExtractor")
@@ -137,6 +138,52 @@ class TextTokenizer:
                     )
                 yield encoding
 
+    def words(self, rows, max_length=None):
+        """Return the tokens of each row of words, and which of them stand for a word: its first piece does.
+
+        Parameters
+        ----------
+        rows : sequence of sequences of str
+            Texts that are cut into words already, each of which has a label.
+        max_length : int, optional
+            As in a call: a row that is too long loses its last words.
+
+        Returns
+        -------
+        tokens : list of integer arrays (T,)
+        words : list of integer arrays (T,)
+            At the first piece of a word its number in the row, 0, 1, ...; -1 at its others, [CLS] and [SEP]. See
+            `labels_of_tokens` and `labels_of_words`.
+
+        Raises
+        ------
+        ValueError
+            If a row has no words, one of them is empty, or the tokenizer reads a word in a text in another way than
+            one that stands alone: then it needs `add_prefix_space`.
+        """
+        max_length, rows = self.checked(max_length), list(rows)
+        whole = [readable(row, f"row {k} of {len(rows)}: ", "word") for k, row in enumerate(rows, 1)]
+        if self.tokenizer.encode(["a", "a"], is_pretokenized=True).ids != self.tokenizer.encode("a a").ids:
+            raise ValueError(
+                f"{self.path} reads a word that stands alone in another way than in a text; write the file anew with"
+                " add_prefix_space=True, as transformers asks for with words."
+            )
+        tokens, words = [], []
+        for start in range(0, len(whole), AT_ONCE):
+            part = whole[start : start + AT_ONCE]
+            for k, encoding in enumerate(self.tokenizer.encode_batch(part, is_pretokenized=True), start):
+                owner = np.array([-1 if word is None else word for word in encoding.word_ids])
+                if gone := set(range(max(1, len(whole[k])))) - set(owner.tolist()):
+                    raise ValueError(
+                        f"word {min(gone) + 1} of row {k + 1} is not there, or holds nothing that the tokenizer reads;"
+                        " leave it out."
+                    )
+                stays = kept(encoding.sequence_ids, max_length)
+                first = np.append(True, owner[1:] != owner[:-1])
+                tokens.append(np.array(encoding.ids, np.intp)[stays])
+                words.append(np.where(first, owner, -1)[stays])
+        return tokens, words
+
     def checked(self, max_length, pairs=False):
         if max_length is None:
             return self.usual
@@ -156,16 +203,34 @@ class TextTokenizer:
         return isinstance(length, (int, np.integer)) and self.least(pairs) <= length <= self.longest
 
 
-def readable(texts, what=""):
-    """Return a list of texts; raise if one of them is none, by its row. `what` they are begins the sentence."""
+def labels_of_tokens(labels, words):
+    """Return an array of labels for the tokens of each row: a word's at its first piece, -100 elsewhere.
+
+    Parameters
+    ----------
+    labels : sequence of integer arrays
+        Of each row, one a word.
+    words : list of integer arrays
+        From the tokenizer's `words`.
+    """
+    return [np.where(places < 0, IGNORED, np.asarray(row)[places]) for row, places in zip(labels, words, strict=True)]
+
+
+def labels_of_words(answers, words):
+    """Return what was said of the words of each row, out of what was said of its tokens; words cut off are left out."""
+    return [np.asarray(row)[places >= 0] for row, places in zip(answers, words, strict=True)]
+
+
+def readable(texts, what="", each="row"):
+    """Return a list of texts; raise if one of them is none, by its number. `what` they are begins the sentence."""
     if isinstance(texts, str) or not hasattr(texts, "__iter__"):
         raise ValueError(f"{what}expected a list of texts, but got {texts!r:.60}; put texts into a list.")
     texts = list(texts)
     for k, text in enumerate(texts, 1):
         if not isinstance(text, str):
-            raise ValueError(f"{what}row {k} of {len(texts)} is of type {type(text).__name__}; expected a text.")
+            raise ValueError(f"{what}{each} {k} of {len(texts)} is of type {type(text).__name__}; expected a text.")
         if re.search(r"[\ud800-\udfff]", text):
-            raise ValueError(f"{what}row {k} of {len(texts)} was not read as UTF-8: it holds half a character.")
+            raise ValueError(f"{what}{each} {k} of {len(texts)} was not read as UTF-8: it holds half a character.")
     return texts
 
 

@@ -22,6 +22,8 @@ import numpy as np
 
 from lora_np.ops.fit import fit, number
 
+IGNORED = -100  # the label of a row that has none, as PyTorch has it
+
 
 class CrossEntropyCache(NamedTuple):
     p: np.ndarray  # (N, L)  softmax of the logits
@@ -29,7 +31,7 @@ class CrossEntropyCache(NamedTuple):
     divisor: int  # number of counting rows for the mean, 1 for the sum
 
 
-def cross_entropy_forward(logits, labels, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+def cross_entropy_forward(logits, labels, ignore_index=IGNORED, reduction="mean", label_smoothing=0.0):
     """Return the loss, a scalar of the logits' dtype, and the cache.
 
     Parameters

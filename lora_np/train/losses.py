@@ -19,8 +19,7 @@ from lora_np.ops import (
     squared_error_backward,
     squared_error_forward,
 )
-
-IGNORED = -100  # the label of what has none, as PyTorch has it
+from lora_np.ops.cross_entropy import IGNORED
 
 
 @dataclass(frozen=True)

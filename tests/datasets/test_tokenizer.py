@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 import lora_np as lnp
 from lora_np import fetch
+from lora_np.datasets.tokenizers import labels_of_tokens, labels_of_words
 from lora_np.formats import pretrained
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "good", "film", "##s", "bad"]
@@ -264,6 +265,70 @@ def test_a_pair_needs_room_for_both_texts_and_a_template(folder):
     assert tokenizer(["good"])[0].tolist() == [2, 5, 3]
     with pytest.raises(ValueError, match="puts nothing between the two texts"):
         tokenizer(["good"], ["bad"])
+
+
+# Words that have labels.
+
+
+def test_the_first_piece_of_a_word_is_labelled(folder):
+    tokenizer = lnp.load_tokenizer(folder)
+    rows = [["a", "films", "good"], ["films"], ["bad", "a", "a", "films", "films", "good", "bad"]]
+    tokens, words = tokenizer.words(rows)
+    assert [row.tolist() for row in tokens] == [[2, 4, 6, 7, 5, 3], [2, 6, 7, 3], [2, 8, 4, 4, 6, 7, 6, 7, 3]]
+    assert [row.tolist() for row in words] == [[-1, 0, 1, -1, 2, -1], [-1, 0, -1, -1], [-1, 0, 1, 2, 3, -1, 4, -1, -1]]
+    labels = labels_of_tokens([[7, 8, 9], np.array([6]), range(10, 17)], words)
+    assert labels[0].tolist() == [-100, 7, 8, -100, 9, -100] and labels[1].tolist() == [-100, 6, -100, -100]
+    assert labels[2].tolist() == [-100, 10, 11, 12, 13, -100, 14, -100, -100]  # two words were cut off
+    back = labels_of_words(labels, words)
+    assert [row.tolist() for row in back] == [[7, 8, 9], [6], [10, 11, 12, 13, 14]]
+    by_library = library(folder).encode_batch(rows, is_pretokenized=True)
+    assert [row.tolist() for row in tokens[:2]] == [encoding.ids for encoding in by_library[:2]]
+
+
+def test_words_are_cut_as_texts_are(folder):
+    tokens, words = lnp.load_tokenizer(folder).words([["a", "films", "good"], ["bad"]], max_length=4)
+    assert [row.tolist() for row in tokens] == [[2, 4, 6, 3], [2, 8, 3]]
+    assert [row.tolist() for row in words] == [[-1, 0, 1, -1], [-1, 0, -1]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "received"),
+    [
+        ([["a"], ["good", ""]], "word 2 of row 2 is not there"),
+        ([["a"], []], "word 1 of row 2 is not there"),
+        (["a good film"], "row 1 of 1: expected a list of texts, but got 'a good film'"),
+        ([["a", 7]], "row 1 of 1: word 2 of 2 is of type int"),
+    ],
+)
+def test_words_that_cannot_be_read_are_named(rows, received, folder):
+    with pytest.raises(ValueError, match=received):
+        lnp.load_tokenizer(folder).words(rows)
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_words_are_read_as_in_a_text_or_refused(prefix, tmp_path):
+    """RoBERTa's pieces know whether a space stands before them; without add_prefix_space a word alone has none."""
+    lnp.save_model(tiny.build("roberta", np.float32), tmp_path)
+    vocabulary = {
+        piece: k for k, piece in enumerate(["<s>", "<pad>", "</s>", "a", "b", "\u0120", "\u0120a", "\u0120b"])
+    }
+    made = Tokenizer(models.BPE(vocabulary, [("\u0120", "a"), ("\u0120", "b")]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=True)
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=prefix)
+    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = lnp.load_tokenizer(tmp_path)
+    if prefix:
+        (tokens,), (words,) = tokenizer.words([["ab", "b"]])
+        assert tokens.tolist() == tokenizer(["ab b"])[0].tolist() == [0, 6, 4, 7, 2] and words.tolist() == [
+            -1,
+            0,
+            -1,
+            1,
+            -1,
+        ]
+    else:
+        with pytest.raises(ValueError, match="add_prefix_space"):
+            tokenizer.words([["ab", "b"]])
 
 
 @pytest.mark.download
