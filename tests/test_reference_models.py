@@ -17,9 +17,14 @@ from lora_np.adapt.methods import adapted_nodes, tensors_of
 from lora_np.formats.huggingface import file_names
 from lora_np.model import architectures
 from lora_np.model.tree import walk
+from lora_np.train.step import loss_and_gradients
 
 FOLDER = Path(__file__).parent / "reference"
-MODELS = ("bert", "bert_hidden", "distilbert", "electra", "gpt2", "roberta", "vit", "xlm_roberta")
+LABELLED = (  # what is stored of these has labels, the loss and its gradient with respect to the output, too
+    *("bert_regression", "bert_tokens", "distilbert_regression", "electra_tokens", "gpt2_score", "gpt2_tokens"),
+    *("roberta_labels", "roberta_tokens"),
+)
+MODELS = ("bert", "bert_hidden", "distilbert", "electra", "gpt2", "roberta", "vit", "xlm_roberta", *LABELLED)
 ADAPTERS = sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in FOLDER.glob("*/*/adapter_config.json"))
 TOLERANCE = {np.float64: 1e-9, np.float32: 1e-4}
 STEP = {"lr": 0.01, "weight_decay": 0.1}  # of AdamW
@@ -52,7 +57,7 @@ def make_batch(name, stored, dtype=np.float64):
 
 def is_token_wise(name):
     """Return whether the output has a row for each token, in packed order, and not one for each sequence."""
-    return name in ("gpt2", "bert_hidden")
+    return name in ("gpt2", "bert_hidden") or name.endswith("_tokens")
 
 
 def in_given_order(name, batch, output):
@@ -69,7 +74,8 @@ def upstream(name, batch, stored, dtype):
 
 def as_stored(name, parameter, gradient, shape, transposed=None):
     """Return the gradient of one of our parameters in the layout of their files."""
-    if transposed or (transposed is None and parameter.endswith(".W") and name != "gpt2"):  # GPT-2 has (d_in, d_out)
+    plain = not name.startswith("gpt2") or parameter == "head.classifier.W"  # GPT-2 has (d_in, d_out)
+    if transposed or (transposed is None and parameter.endswith(".W") and plain):
         gradient = gradient.T
     if parameter in ("embeddings.projection.W", "embeddings.class_token", "embeddings.position.table"):
         gradient = gradient.reshape(shape)  # a convolution, and two tables with a leading 1
@@ -150,6 +156,26 @@ def names_in_peft(lora):
     return {mine: f"base_model.model.{name}" for mine, name in names.items()}, turned
 
 
+def loss_errors(name, dtype):
+    """Return {what: relative error} for the loss of a model's own kind and all its gradients, computed in two shares;
+    the gradients are those of the model's backward for transformers' gradient of the output."""
+    stored = load_file(FOLDER / name / "reference.safetensors")
+    model, batch = lnp.load_pretrained(FOLDER / name, dtype=dtype), make_batch(name, stored, dtype)
+    model = lnp.unfreeze(model, "all")
+    cuts, labels = np.cumsum(stored["lengths"])[:-1], stored["labels"]
+    rows = batch.unpack(np.stack([batch.content, batch.type], axis=1))
+    if is_token_wise(name):
+        labels = np.split(labels, cuts)
+    loss, grads = loss_and_gradients(model, rows, labels, (0, 1, 2), shares=2)
+    dlogits = stored["dlogits"].astype(dtype)
+    dlogits = batch.pack(np.split(dlogits, cuts)) if is_token_wise(name) else dlogits
+    theirs = model.backward(dlogits, model.forward(batch)[1])
+    assert_dtype(dtype, grads)
+    scales = {key: theirs[key.replace(".key.b", ".query.b")] for key in theirs}
+    errors = {f"loss's gradient of {k}": relative_error(grads[k], theirs[k], scales[k], k) for k in theirs}
+    return {"loss": relative_error(np.array(loss), stored["loss"]), **errors}
+
+
 def assert_dtype(dtype, arrays):
     odd = {what: str(array.dtype) for what, array in arrays.items() if array.dtype != dtype}
     assert not odd, f"not of dtype {dtype.__name__}: {odd}"
@@ -164,6 +190,12 @@ def assert_small(errors, tolerance):
 @pytest.mark.parametrize("name", MODELS)
 def test_model_gives_the_output_and_all_gradients_of_transformers(name, dtype):
     assert_small(model_errors(name, dtype), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("name", LABELLED)
+def test_a_head_has_the_loss_of_transformers_and_its_gradients(name, dtype):
+    assert_small(loss_errors(name, dtype), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: dtype.__name__)

@@ -95,9 +95,63 @@ MODELS = {
             max_position_embeddings=12, num_labels=3, layer_norm_eps=1e-5, type_vocab_size=1,
         ),
     ),
+    # Heads: what is stored of these has labels too, the loss, and its gradient with respect to the output.
+    "bert_tokens": (
+        transformers.BertForTokenClassification,
+        transformers.BertConfig(
+            vocab_size=13, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=11,
+            max_position_embeddings=11, type_vocab_size=2, num_labels=5,
+        ),
+    ),
+    "electra_tokens": (
+        transformers.ElectraForTokenClassification,
+        transformers.ElectraConfig(
+            vocab_size=13, embedding_size=6, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=11, max_position_embeddings=11, type_vocab_size=2, num_labels=3,
+        ),
+    ),
+    "roberta_tokens": (
+        transformers.RobertaForTokenClassification,
+        transformers.RobertaConfig(
+            vocab_size=13, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=11,
+            max_position_embeddings=13, num_labels=3, layer_norm_eps=1e-5, type_vocab_size=1,
+        ),
+    ),
+    "gpt2_tokens": (
+        transformers.GPT2ForTokenClassification,
+        transformers.GPT2Config(vocab_size=13, n_positions=11, n_embd=8, n_layer=1, n_head=2, n_inner=17, num_labels=4),
+    ),
+    "gpt2_score": (
+        transformers.GPT2ForSequenceClassification,
+        transformers.GPT2Config(
+            vocab_size=13, n_positions=11, n_embd=8, n_layer=2, n_head=2, n_inner=17, num_labels=3, pad_token_id=0
+        ),
+    ),
+    "bert_regression": (
+        transformers.BertForSequenceClassification,
+        transformers.BertConfig(
+            vocab_size=13, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=11,
+            max_position_embeddings=11, type_vocab_size=2, num_labels=1,
+        ),
+    ),
+    "distilbert_regression": (
+        transformers.DistilBertForSequenceClassification,
+        transformers.DistilBertConfig(
+            vocab_size=13, dim=8, n_layers=1, n_heads=2, hidden_dim=11, max_position_embeddings=11, num_labels=2,
+            problem_type="regression",
+        ),
+    ),
+    "roberta_labels": (
+        transformers.RobertaForSequenceClassification,
+        transformers.RobertaConfig(
+            vocab_size=13, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=11,
+            max_position_embeddings=13, num_labels=3, layer_norm_eps=1e-5, type_vocab_size=1,
+            problem_type="multi_label_classification",
+        ),
+    ),
 }  # fmt: skip
 LENGTHS = {"bert": (9, 7, 1, 9, 6, 7), "bert_hidden": (5, 7, 5), "gpt2": (8, 3, 8, 6)}
-TYPED = ("bert", "bert_hidden", "electra")
+TYPED = ("bert", "bert_hidden", "electra", "bert_tokens", "electra_tokens", "bert_regression")
 QUERY_VALUE = ["query", "value"]
 ADAPTERS = {
     "bert/query_value": {"r": 2, "lora_alpha": 5, "target_modules": QUERY_VALUE},
@@ -125,6 +179,29 @@ ADAPTERS = {
     "electra/all": {"r": 2, "lora_alpha": 3, "target_modules": "all-linear", "task_type": "SEQ_CLS"},
     "roberta/classifier": {"r": 3, "lora_alpha": 4, "target_modules": None, "task_type": "SEQ_CLS"},
     "xlm_roberta/query_value": {"r": 3, "lora_alpha": 2, "target_modules": QUERY_VALUE},
+    "bert_tokens/token_cls": {"r": 2, "lora_alpha": 5, "target_modules": QUERY_VALUE, "task_type": "TOKEN_CLS"},
+    "electra_tokens/token_cls": {
+        "r": 3,
+        "lora_alpha": 2,
+        "target_modules": ["query", "dense"],
+        "task_type": "TOKEN_CLS",
+    },
+    "gpt2_tokens/token_cls": {
+        "r": 2,
+        "lora_alpha": 3,
+        "target_modules": ["c_attn"],
+        "modules_to_save": ["classifier"],
+        "fan_in_fan_out": True,
+    },
+    "gpt2_score/seq_cls": {
+        "r": 3,
+        "lora_alpha": 5,
+        "target_modules": ["c_attn", "mlp.c_proj"],
+        "task_type": "SEQ_CLS",
+        "fan_in_fan_out": True,
+    },
+    "bert_regression/seq_cls": {"r": 3, "lora_alpha": 4, "target_modules": QUERY_VALUE, "task_type": "SEQ_CLS"},
+    "roberta_labels/seq_cls": {"r": 2, "lora_alpha": 3, "target_modules": QUERY_VALUE, "task_type": "SEQ_CLS"},
     "bert/ia3": {
         "config": "IA3Config",
         "target_modules": [
@@ -269,8 +346,45 @@ def make_model(name):
     output = run(model, name, inputs)
     inputs["doutput"] = rng.standard_normal(output.shape)
     stored = {f"gradient.{key}": value for key, value in gradients(model, output, inputs).items()}
+    if name in models.LABELLED:
+        stored |= loss_of(model, name, inputs)
     save_file({**inputs, "output": output.detach().numpy(), **stored}, HERE / name / "reference.safetensors")
     return model, inputs
+
+
+def loss_of(model, name, inputs):
+    """Return labels, the loss that the model itself computes of them, and its gradient of the output."""
+    rng, lengths, classes = np.random.default_rng([SEED, 3, *name.encode()]), inputs["lengths"], model.num_labels
+    if models.is_token_wise(name):
+        labels = np.where(rng.random(lengths.sum()) < 0.4, -100, rng.integers(0, classes, lengths.sum()))
+        labels[np.cumsum(lengths) - 1] = rng.integers(0, classes, len(lengths))  # each sequence has one that counts
+    elif "regression" in name:
+        labels = 2.0 * rng.standard_normal((len(lengths), classes))
+    elif name == "roberta_labels":
+        labels = 1.0 * (rng.random((len(lengths), classes)) < 0.5)
+    else:
+        labels = rng.integers(0, classes, len(lengths))
+    theirs, found = labels, {}
+    if models.is_token_wise(name):
+        theirs = torch.from_numpy(labels).split(lengths.tolist())
+        theirs = torch.nn.utils.rnn.pad_sequence(theirs, True, -100).numpy()
+    layer = getattr(model, "score", getattr(model, "classifier", None))  # the output is its, at some of its rows
+
+    def keep(module, _, output):
+        output.retain_grad()
+        found["logits"] = output
+
+    hook = layer.register_forward_hook(keep)
+    result = result_of(model, name, inputs, labels=torch.from_numpy(theirs))
+    hook.remove()
+    result.loss.backward()
+    model.zero_grad()
+    dlogits = found["logits"].grad.numpy()
+    if dlogits.ndim == 3 and models.is_token_wise(name):
+        dlogits = np.concatenate([rows[:length] for rows, length in zip(dlogits, lengths)])
+    elif dlogits.ndim == 3:
+        dlogits = dlogits[np.arange(len(lengths)), lengths - 1]
+    return {"labels": labels, "loss": result.loss.detach().numpy(), "dlogits": dlogits}
 
 
 def make_adapter(name, base, inputs):
@@ -335,14 +449,21 @@ def run(model, name, inputs):
     """Return the output, for sequences padded to one length, with a mask; the rows of padding are taken away again."""
     if name == "vit":
         return model(pixel_values=torch.from_numpy(inputs["images"])).logits
+    result = result_of(model, name, inputs)
+    output = result.last_hidden_state if name == "bert_hidden" else result.logits
+    mask = torch.arange(output.shape[1]) < torch.from_numpy(inputs["lengths"])[:, None]
+    return output[mask] if models.is_token_wise(name) else output
+
+
+def result_of(model, name, inputs, **labels):
+    """Return what a model gives for sequences padded to one length, with a mask."""
     padding = MODELS[name][1].pad_token_id or 0
     ids, types, mask = (
         torch.nn.utils.rnn.pad_sequence(torch.from_numpy(rows).split(inputs["lengths"].tolist()), True, value)
         for rows, value in ((inputs["ids"], padding), (inputs["types"], 0), (np.ones_like(inputs["ids"]), 0))
     )
-    result = model(input_ids=ids, attention_mask=mask, **({"token_type_ids": types} if name in TYPED else {}))
-    output = result.last_hidden_state if name == "bert_hidden" else result.logits
-    return output[mask.bool()] if models.is_token_wise(name) else output
+    types = {"token_type_ids": types} if name in TYPED else {}
+    return model(input_ids=ids, attention_mask=mask, **types, **labels)
 
 
 def gradients(model, output, inputs):
@@ -498,6 +619,12 @@ WRITTEN = {  # what: the model, the configuration, the pooling of a head of our 
     "ELECTRA, all linear": ("electra", {"target_modules": "all-linear", "task_type": "SEQ_CLS"}, None),
     "RoBERTa, patterns, classifier": ("roberta", {"modules_to_save": ["classifier"], **PATTERNS}, None),
     "XLM-R, classifier": ("xlm_roberta", {"task_type": "SEQ_CLS"}, None),
+    "BERT, tokens": ("bert_tokens", {"task_type": "TOKEN_CLS"}, None),
+    "ELECTRA, tokens": ("electra_tokens", {"target_modules": "all-linear", "modules_to_save": ["classifier"]}, None),
+    "GPT-2, tokens": ("gpt2_tokens", {"task_type": "TOKEN_CLS"}, None),
+    "GPT-2, score": ("gpt2_score", {"target_modules": ["c_attn", "mlp.c_proj"], "task_type": "SEQ_CLS"}, None),
+    "BERT, regression": ("bert_regression", {"task_type": "SEQ_CLS"}, None),
+    "RoBERTa, several labels": ("roberta_labels", {"task_type": "SEQ_CLS"}, None),
     "BERT, mean-pooled head, (IA)^3": ("bert_hidden", {"config": "IA3Config", "task_type": "SEQ_CLS"}, "mean"),
     "GPT-2, (IA)^3": ("gpt2", {"config": "IA3Config"}, None),
     "ViT, (IA)^3, classifier": (
@@ -585,10 +712,18 @@ def difference(lora, model, what, inputs):
 def measure(inputs):
     """Yield (what, largest relative error, its bound), one a row of the table."""
     for dtype, bound in models.TOLERANCE.items():
-        for names, errors_of in ((MODELS, models.model_errors), (ADAPTERS, models.adapter_errors)):
+        for names, errors_of in (
+            (MODELS, models.model_errors),
+            (models.LABELLED, models.loss_errors),
+            (ADAPTERS, models.adapter_errors),
+        ):
             for name in names:
                 errors = attempt(errors_of, name, dtype)
-                for first, words in (("gradient of ", "gradients"), ("step of ", "arrays after a step of AdamW")):
+                for first, words in (
+                    ("gradient of ", "gradients"),
+                    ("loss's gradient of ", "gradients of the loss"),
+                    ("step of ", "arrays after a step of AdamW"),
+                ):
                     of_kind = [errors.pop(what) for what in list(errors) if what.startswith(first)]
                     if of_kind:
                         errors[f"{len(of_kind)} {words}"] = max(of_kind)
