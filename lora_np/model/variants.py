@@ -74,7 +74,7 @@ def new_head(model, labels, pooling, make):
     if pooling == "pooler":
         classifier = make.linear(d, labels, kind.head[-1])
         return ClassifierHead(model.head.pooler, classifier, "first", kind.bend), kind.prefix
-    if pooling == kind.pooled and len(kind.head) == 1:
+    if pooling == kind.pooled_in(model.config) and len(kind.head) == 1:
         padding = model.config.get("pad_token_id") if pooling == "last" else None
         classifier = make.linear(d, labels, kind.head[-1], kind.biased)
         return ClassifierHead(None, classifier, pooling, padding=padding), kind.prefix

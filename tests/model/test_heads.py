@@ -124,7 +124,19 @@ def test_a_head_of_our_own_keeps_what_it_is_for(tmp_path):
     plain = lnp.inject(lnp.with_head(tiny.build("bert"), 3, "mean", rng()), lora.adapter, rng())
     lnp.save_adapter(plain, tmp_path / "adapter")  # over a head that says more
     assert "problem_type" not in json.loads(path.read_text())
-    assert isinstance(loss_of(lnp.load_adapter(tiny.build("bert"), tmp_path / "adapter")), Classification)
+    base = tiny.build("bert")
+    base = dataclasses.replace(base, config={**base.config, "problem_type": "regression"})  # of a head that is gone
+    assert isinstance(loss_of(lnp.load_adapter(base, tmp_path / "adapter")), Classification)
+
+
+@pytest.mark.parametrize(("name", "pooling"), [("vit", "first"), ("vit", "mean"), ("vit mean", "first")])
+def test_a_head_on_images_is_read_as_it_was_written(name, pooling, tmp_path):
+    """Of a ViT with a class token that on the first token has a class of transformers, and the others have none."""
+    model = lnp.freeze(tiny.jitter(lnp.with_head(tiny.build(name), 3, pooling, rng()), 7))
+    lnp.save_model(model, tmp_path)
+    assert (tmp_path / "head.json").exists() == ((name, pooling) != ("vit", "first"))
+    back, batch = lnp.load_pretrained(tmp_path, np.float64), tiny.batch(name)
+    assert np.array_equal(back.forward(batch)[0], model.forward(batch)[0])
 
 
 @pytest.mark.parametrize(("task", "name"), [("TOKEN_CLS", "bert"), ("SEQ_CLS", "gpt"), (None, "roberta")])

@@ -239,7 +239,7 @@ def with_classifier(model, settings, shapes, path):
                 " this base holds that; load it onto the base that it was trained on."
             )
         pooler = pooler or place_of(d, module)
-    pooling = "mean" if getattr(model.embeddings, "class_token", True) is None else kind.pooled
+    pooling = kind.pooled_in(config)
     padding = config.get("pad_token_id") if pooling == "last" else None
     head = ClassifierHead(pooler, place_of(labels, top, kind.biased), pooling, kind.bend, padding)
     return dataclasses.replace(model, head=head, hf_prefix=kind.prefix, aside=aside, config=config)

@@ -67,6 +67,10 @@ class Architecture:
         given = config.get("pad_token_id")
         return (self.padding if given is None else given) + 1
 
+    def pooled_in(self, config):
+        """Return which row of a sequence a model's head classifies: where there is no class token, their mean."""
+        return self.pooled if config.get("class_token", True) else "mean"
+
     def qualified(self, name, prefix):
         """Return a tensor's or module's name in a class whose base lies under `prefix`."""
         return name if self.is_outside(name) else prefix + name

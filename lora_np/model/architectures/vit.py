@@ -55,8 +55,8 @@ def vit(
         hf="embeddings",
     )
     layer = tuple(vit_block(make, config, f"encoder.layer.{k}") for k in range(config["num_hidden_layers"]))
-    pooling = "first" if class_token else "mean"
-    head = ClassifierHead(None, make.linear(d, labels, "classifier"), pooling) if labels else None
+    pooled = VIT.pooled_in(config)
+    head = ClassifierHead(None, make.linear(d, labels, "classifier"), pooled) if labels else None
     norm = make.norm(d, "layernorm")
     return freeze(Transformer(embeddings, layer, norm, head, dict(config), VIT.prefix if labels else ""))
 
