@@ -225,6 +225,16 @@ def test_a_head_learns_what_it_is_for(name):
         assert (said == labels).mean() > 0.9
 
 
+def test_what_an_output_says():
+    """Of several labels those whose sigmoid is above a half; they are not asked to add up to one."""
+    output = np.array([[0.2, -0.1, 3.0, 0.0], [-2.0, -1.0, -0.2, 0.4]])
+    assert np.array_equal(decisions(headed("gpt hidden"), output), [[True, False, True, False], [False] * 3 + [True]])
+    assert np.array_equal(decisions(headed("distilbert"), output[:, :1]), [0.2, -2.0])
+    assert np.array_equal(decisions(headed("electra"), output[:, :2]), output[:, :2])
+    assert np.array_equal(decisions(headed("gpt"), output[:, :3]), [2, 2])
+    assert [row.tolist() for row in decisions(headed("bert"), [output[:, :3], output[1:, :3]])] == [[2, 2], [2]]
+
+
 def test_tokens_are_said_in_the_order_given():
     model, rows = headed("bert"), tiny.sequences("bert")
     said = predict(model, rows)
