@@ -156,6 +156,18 @@ def test_an_adapter_brings_its_head_to_a_base_without_one(task, name, tmp_path):
     assert lnp.parameters(back, trainable_only=True).keys() == lnp.parameters(lora, trainable_only=True).keys()
 
 
+def test_a_file_that_says_no_task_goes_by_the_head_of_its_base(tmp_path):
+    base = headed("bert")
+    lora = lnp.inject(base, lnp.LoRAConfig(r=2, modules_to_save=["classifier"]), rng())
+    for array in lnp.parameters(lora, trainable_only=True).values():
+        array += 0.3 * rng(4).standard_normal(array.shape)
+    lnp.save_adapter(lora, tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(path.read_text().replace('"TOKEN_CLS"', "null"))
+    back, batch = lnp.load_adapter(base, tmp_path), tiny.batch("bert")
+    assert np.array_equal(back.forward(batch)[0], lora.forward(batch)[0])
+
+
 def test_a_task_has_the_head_that_it_trains():
     tokens, sequences = headed("bert"), headed("distilbert")
     for model, task, words in (

@@ -209,7 +209,8 @@ def with_classifier(model, settings, shapes, path):
     brought = {name for name in shapes if kind.is_outside(name)}
     if has_own_head(model) or not (asked or brought):
         return model
-    of_tokens = kind.tokens and (settings.get("task_type") == "TOKEN_CLS" or mapped_class(settings) == kind.tokens)
+    said = settings.get("task_type") or mapped_class(settings)
+    of_tokens = kind.tokens and (said in ("TOKEN_CLS", kind.tokens) if said else isinstance(model.head, TokenHead))
     *lower, top = [TOKEN_CLASSIFIER] if of_tokens else kind.head
     if len(shapes.get(f"{top}.weight", ())) != 2:
         plain = {f"{module}.{part}" for module in (*lower, top) for part in ("weight", "bias")}
