@@ -83,8 +83,10 @@ class ClassifierHead:
 
 
 def check_ends(batch, padding):
+    if padding is None or batch.content.ndim != 1:  # patches, or what `train.features` has pooled
+        return
     is_last = np.append(batch.position[1:], 0) == 0
-    if padding is not None and batch.content.ndim == 1 and (batch.content[is_last] == padding).any():
+    if (batch.content[is_last] == padding).any():
         raise ValueError(
             f"a sequence ends with the id {padding}, which is padding to this model; there is no padding here, give"
             " each sequence without it."
