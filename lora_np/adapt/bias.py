@@ -152,7 +152,6 @@ BIASED_LORA = Method(
     differs=differs,
     dense=dense,
     tensors={**lora.LORA.tensors, "bias": ("base_layer.bias", False), "lora_bias": ("lora_B.bias", False)},
-    adds=True,
     option_of="LoRA",
 )
 register(BIASED_LORA)

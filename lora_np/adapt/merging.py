@@ -126,8 +126,8 @@ def subtract(merged: Transformer, model: Transformer) -> Transformer:
     for node in adapted_nodes(model).values():
         if not registered("node", node).adds:
             raise ValueError(
-                f"what {registered('node', node).name} adds to a weight depends on that weight, so it cannot be"
-                " subtracted from another; go back to the base."
+                f"{registered('node', node).name} does more than to add to weights what is the same for all weights,"
+                " so it cannot be subtracted; go back to the base."
             )
     left = {name: dW for name, _, dW in updates(model)}
 

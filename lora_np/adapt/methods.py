@@ -65,7 +65,7 @@ class Method:
     # field -> (the end of its name in PEFT's files, whether it lies transposed there). A node may lack some of them:
     # they are None in it, and not in its shapes.
     tensors: dict
-    adds: bool = False  # whether what it adds to W is the same whatever W is
+    adds: bool = False  # whether it changes W alone, and adds the same whatever W is
     starts_as: str = "the base's bits"  # what it computes at first; or "the base's but for rounding", "something else"
     # Whether PEFT's files hold the arrays of all nodes side by side in one tensor; its whole name is that in `tensors`.
     together: bool = False

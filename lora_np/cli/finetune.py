@@ -6,6 +6,7 @@ import time
 import numpy as np
 from tqdm import tqdm
 
+from lora_np.adapt.config import PeftOptions
 from lora_np.adapt.methods import adapted_nodes
 from lora_np.cli.interrupt import Interrupt
 from lora_np.cli.options import add_arguments, next_free, recipe_of
@@ -176,5 +177,6 @@ def adapted_by(recipe, model):
     own = {name: getattr(recipe, name) for name, methods in OF_METHODS.items() if recipe.method in methods}
     numbers = ", ".join(f"{name} = {value:g}" for name, value in own.items() if is_number(value) and value)
     method = ADAPTED[recipe.method]
-    nodes = f"on {len(adapted_nodes(model))} {getattr(method.config, 'ADAPTS', 'linear map')}s"
-    return " ".join(filter(None, (method.name, numbers, nodes)))
+    count, linear = len(adapted_nodes(model)), method.config.ADAPTS == PeftOptions.ADAPTS
+    nodes = f"on {count} linear map" if linear else f"in {count} place"
+    return " ".join(filter(None, (method.name, numbers, nodes))) + "s" * (count != 1)

@@ -38,8 +38,10 @@ def in_words(default):
         return " ".join(default)
     if default is NONE:
         return "none"
+    if isinstance(default, (str, bool)):
+        return default if isinstance(default, str) else str(default).lower()
     if not isinstance(default, dict):
-        return str(default).lower() if isinstance(default, (str, bool)) else f"{default:g}"
+        return f"{default:g}"
     parts = {}
     for name, value in default.items():
         parts.setdefault(in_words(value), []).append(name)
@@ -51,6 +53,7 @@ def in_words(default):
 
 
 KNOWN = ("task_type", "total_step")  # what a run knows, and nobody has to say
+KNOWN += ("prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs")  # of files of PEFT alone
 COMMON = {known.name for known in dataclasses.fields(PeftOptions)}  # these come last
 # What was chosen here for a method's own options, on dev; all else is as its configuration has it.
 CHOSEN = {
@@ -92,8 +95,11 @@ def with_options_of_methods(cls):
 
 def options_of(method):
     """Return the fields of a configuration, and those by which it becomes that of another method."""
-    kinds = [method.config, *(other.config for other in METHODS.values() if other.option_of == method.name)]
-    return {known.name: known for kind in kinds for known in dataclasses.fields(kind)}.values()
+    return {known.name: known for kind in kinds_of(method) for known in dataclasses.fields(kind)}.values()
+
+
+def kinds_of(method):
+    return [method.config, *(other.config for other in METHODS.values() if other.option_of == method.name)]
 
 
 def default_of(known):
@@ -107,7 +113,8 @@ def words_of(name, methods):
     those that say something else, by their names."""
     said = {}
     for method in methods:
-        texts = [kind.__doc__ or "" for kind in ADAPTED[method].config.__mro__ if issubclass(kind, PeftOptions)]
+        kinds = [kind for first in kinds_of(ADAPTED[method]) for kind in first.__mro__ if issubclass(kind, PeftOptions)]
+        texts = [kind.__doc__ or "" for kind in kinds]
         line = rf"^    (?:\w+, )*{name}(?:, \w+)* : .*\n((?:        .*\n)+)"
         found = next((found[1] for text in texts if (found := re.search(line, text, re.MULTILINE))), "")
         sentence = re.split(r"(?<=[^.])\.(?:\s|$)", " ".join(found.split()))[0]

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import tiny
-from adapt.test_methods import content, distance, frozen, outputs, trained
+from adapt.test_methods import content, distance, outputs, trained
 
 import lora_np as lnp
 from lora_np.adapt import extraction
@@ -16,6 +16,12 @@ from lora_np.adapt.targets import targets_of
 from lora_np.model.tree import freeze, with_arrays
 
 rng = np.random.default_rng
+
+
+def frozen(name, dtype=np.float64):
+    return lnp.freeze(tiny.build(name, dtype))
+
+
 MODELS = ("bert pooler", "gpt", "vit", *(pytest.param(name, marks=pytest.mark.thorough) for name in tiny.OTHERS))
 
 

@@ -150,12 +150,17 @@ def test_the_report_reads_as_a_table_and_knows_small_bases():
 def test_a_method_adds_the_same_to_any_weight_or_says_that_it_does_not(name):
     method, base = METHODS[name], frozen("bert")
     model = trained(method, base)
-    nodes = adapted_nodes(model).values()
+    nodes = [node for node in adapted_nodes(model).values() if hasattr(node, "W")]
     updates = [
         [method.dense(n).W - n.W for n in (node, dataclasses.replace(node, W=node.W[::-1] + 1))] for node in nodes
     ]
-    same = [np.allclose(*pair, rtol=0, atol=1e-12) for pair in updates]
-    assert all(same) if method.adds else not any(same)
+    same = all(np.allclose(*pair, rtol=0, atol=1e-12) for pair in updates)
+    old, new = lnp.parameters(base), lnp.parameters(lnp.merge(model))
+    alone = all(np.array_equal(array, new[key]) for key, array in old.items() if not key.endswith(".W"))
+    assert method.adds == (same and alone)
+    if not method.adds:
+        with pytest.raises(ValueError, match="subtract"):
+            lnp.subtract(lnp.merge(model), model)
 
 
 def half_a_unit(array):
@@ -218,7 +223,7 @@ def test_what_cannot_be_subtracted_or_merged_is_refused_by_a_sentence():
     with pytest.raises(ValueError, match="this model has no adapter"):
         lnp.merge_report(base, "float16")
     for name in ("DoRA", "IA3"):
-        with pytest.raises(ValueError, match=f"what {name} adds to a weight depends on that weight"):
+        with pytest.raises(ValueError, match=f"{name} does more than to add to weights"):
             lnp.subtract(merged, trained(METHODS[name], base))
     with pytest.raises(
         ValueError, match=r"the adapter changes layer\.0\.attention\.query\.W \(12, 12\), but the merged"

@@ -144,7 +144,7 @@ def test_what_is_not_trained_yet_keeps_its_start():
     small, report = lnp.resize(lnp.inject(base, lnp.LoRAConfig(r=5), rng(0)), r=2)
     output, cache = small.forward(tiny.batch("bert"))
     grads = small.backward(output, cache)
-    assert report.share == 1.0 and np.array_equal(output, outputs(base, "bert"))
+    assert report.share == 1.0 and np.array_equal(output, base.forward(tiny.batch("bert"))[0])
     assert all(grads[key].any() and grads[key].shape[0] == 2 for key in grads if key.endswith(".B"))
 
 
