@@ -52,8 +52,8 @@ def in_words(default):
     return ", ".join(words if names == ["images"] else f"{' '.join(names)} {words}" for words, names in parts.items())
 
 
-KNOWN = ("task_type", "total_step")  # what a run knows, and nobody has to say
-KNOWN += ("prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs")  # of files of PEFT alone
+# What nobody has to say: the run knows it, or only files of PEFT have it.
+KNOWN = ("task_type", "total_step", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs")
 COMMON = {known.name for known in dataclasses.fields(PeftOptions)}  # these come last
 # What was chosen here for a method's own options, on dev; all else is as its configuration has it.
 CHOSEN = {
