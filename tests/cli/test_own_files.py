@@ -94,13 +94,12 @@ def test_without_a_dev_none_is_spoken_of(method, place, parts, capsys, monkeypat
 @pytest.mark.parametrize("method", [name for name in ADAPTED if name != "lora"])
 def test_each_registered_method_trains_is_saved_and_told_by_info(method, place, parts, capsys):
     given = without(without(argv(place, parts, "--method", method, "--out", "run"), "--r"), "--epochs")
-    few = (
-        ["--num-virtual-tokens", "3", "--max-length", "6"] if method in OF_METHODS.get("num_virtual_tokens", ()) else []
-    )
+    virtual = method in OF_METHODS.get("num_virtual_tokens", ())
+    few = ["--num-virtual-tokens", "3", "--max-length", "6"] if virtual else []
     assert main([*given, *few]) == 0
     shown, name = capsys.readouterr().out, ADAPTED[method].name
     record = json.loads(Path("run/metrics.json").read_text())
-    assert line_of(shown, "trained").split()[1] == name and re.search(r" (on|in) \d+ .*: ", line_of(shown, "trained"))
+    assert re.match(rf"trained +{name} .*(on|in) \d+ .*: ", line_of(shown, "trained").strip())
     assert record.get("merge_difference", record.get("reload_difference")) < 1e-4
     assert record["options"]["method"] == method and record["parameters"]["trainable"] > 0
     assert len(record["history"]["loss"]) == 2
