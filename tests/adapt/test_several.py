@@ -400,6 +400,17 @@ def test_a_folder_that_says_default_twice(tmp_path):
     assert list(lnp.load_adapters(adapters.base, tmp_path, ["default"])) == ["default"]
 
 
+def test_any_name_that_is_saved_is_loaded_again(tmp_path):
+    base, names = freeze(tiny.build("bert")), ["base", "self", "models", "ß" * 100]
+    lnp.save_adapters(several_on(base, dict.fromkeys(names, CONFIGS["ia3"])), tmp_path)
+    assert list(lnp.load_adapters(base, tmp_path)) == sorted(names)
+    with pytest.raises(ValueError, match="200 bytes at most, and not __base__; but it is 'aaa"):
+        lnp.Adapters(base).add_adapter("a" * 201, CONFIGS["ia3"])
+    for wrong in (3, True, {"base"}, [None], [3], np.zeros(2), b"base"):
+        with pytest.raises(ValueError, match="load_adapters needs a list of names"):
+            lnp.load_adapters(base, tmp_path, wrong)
+
+
 def test_what_peft_saved_is_read_and_written_as_it_wrote_it(tmp_path):
     lnp.save_adapters(stored_adapters(), tmp_path)
     for path in (FOLDER / "adapters").rglob("*.safetensors"):

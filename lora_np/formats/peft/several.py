@@ -75,10 +75,10 @@ def load_adapters(model: Transformer, folder: str | os.PathLike, names: Sequence
                     " name; give the names of those that you mean (the root's is taken), or move one away."
                 )
             names = [DEFAULT, *names]
-    if isinstance(names, str) or not names:
+    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(
             f"load_adapters needs a list of names, or a folder that holds adapters by name, each with an {SETTINGS}; it"
-            f" was given {names!r} and {folder}."
+            f" was given {names!r:.60} and {folder}."
         )
     in_root = (Path(folder) / SETTINGS).is_file()
     folders = {name: Path(folder) if name == DEFAULT and in_root else Path(folder) / name for name in names}
