@@ -63,8 +63,9 @@ def resize(model: Transformer, r: int | None = None, energy: float | None = None
         If there is no LoRA, or another method: of DoRA, directions and lengths would have to change together.
     """
     check_asked(r, energy)
-    new, rows, parts, config = {}, {}, {}, model.adapter
-    for path, node in {**dict(walk(model)), **model.aside}.items():
+    new, rows, parts, nodes = {}, {}, {}, dict(walk(model))
+    config = model.adapter
+    for path, node in {**nodes, **model.aside}.items():
         if method := registered("node", node):
             if method is not LORA or not isinstance(config, LoRAConfig):
                 raise ValueError(f"resize is for LoRA, but {path} is adapted by {method.name}, and by {config!r:.60}.")

@@ -9,7 +9,7 @@ from lora_np.model import architectures
 from lora_np.model.architectures.maker import Maker
 from lora_np.model.heads import POOLING, ClassifierHead
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import freeze, rebuild, unfreeze
+from lora_np.model.tree import check_node, freeze, rebuild, unfreeze
 from lora_np.ops.dropout import probability
 
 
@@ -29,6 +29,7 @@ def with_head(
     rng : numpy.random.Generator
         Needed: draws the classifier's weights from N(0, initializer_range^2); its bias starts at zero.
     """
+    check_node(model)
     pooler = getattr(model.head, "pooler", None)
     if pooling not in (*POOLING, "pooler") or (pooling == "pooler" and pooler is None):
         raise ValueError(

@@ -57,12 +57,13 @@ def method_in(settings):
 
 def check_carried(model):
     """Raise unless a model's nodes are adapted, and in the way that the configuration it carries says."""
-    config = model.adapter
-    if not adapted(model):
+    nodes = adapted(model)
+    if not nodes:
         raise ValueError(
             "this model has no adapter to save; make one by inject, or save the whole model by save_model."
         )
-    for path, node in adapted(model).items():
+    config = model.adapter
+    for path, node in nodes.items():
         method = registered("node", node)
         if registered("config", config) is not method:
             raise ValueError(
