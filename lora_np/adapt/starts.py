@@ -147,7 +147,7 @@ class LoftQConfig:
     loftq_iter: int = 1
 
     def __post_init__(self):
-        if self.loftq_bits not in FORM:
+        if not is_whole(self.loftq_bits) or self.loftq_bits not in FORM:
             raise ValueError(f"loftq_bits must be 4 or 8, but it is {self.loftq_bits!r}.")
         if not is_whole(self.loftq_iter):
             raise ValueError(f"loftq_iter must be a positive integer, but it is {self.loftq_iter!r}.")
@@ -168,6 +168,7 @@ class StartedLoRAConfig(LoRAConfig):
         **LoRAConfig.FIELDS,
         "init_lora_weights": (lambda value: isinstance(value, (bool, str)) and value in STARTS_AS, KNOWN),
     }
+    GOES_WITH = {"use_dora": "init_lora_weights=True"}
     OF_START = {"eva_config": ("eva", EvaConfig), "loftq_config": ("loftq", LoftQConfig)}
 
     @classmethod
@@ -293,6 +294,7 @@ class ShiftedLoRAConfig(LoRAConfig):
     init_lora_weights: str = field(default="pissa", kw_only=True)
 
     FIELDS = {**LoRAConfig.FIELDS, "init_lora_weights": (is_out_of_W, OF_W_IN_WORDS)}
+    GOES_WITH = {**LoRAConfig.GOES_WITH, "use_dora": "init_lora_weights=True"}
 
     @classmethod
     def is_meant(cls, given, above):
@@ -435,6 +437,8 @@ def from_plain(model, config):
         r = config.r
         if node.A.shape[1] != 2 * r:
             raise ValueError(f"{node.hf} has rank {node.A.shape[1]}, but its start and r = {r} make {2 * r}.")
+        if not math.isclose(node.scale, scale_of(config)):
+            raise ValueError(f"{node.hf} has the scale {node.scale:g}, but its start had {scale_of(config):g}.")
         parts = {"A": node.A[:, :r], "B": node.B[:r], "A0": node.A[:, r:], "B0": -node.B[r:]}
         return wrap(linear, config, {name: part.copy() for name, part in parts.items()})
 

@@ -341,6 +341,8 @@ def test_a_damaged_mark_of_what_a_file_held_is_told(tmp_path):
         ({**right, "init_lora_weights": "gaussian"}, nothing),
         ({**right, "r": 3}, "has rank 4, but its start and r = 3 make 6"),
         ({**right, "r": 0}, "has r = 0; expected a positive integer"),
+        ({**right, "lora_alpha": 9}, "has the scale 2.5, but its start had 4.5"),
+        ({**right, "use_rslora": True}, "has the scale .*, but its start had"),
         ({**right, "tomorrow": 1}, nothing),
     ):
         marks = {**metadata, "lora_np_converted": json.dumps(mark)}
@@ -439,11 +441,13 @@ def test_eva_s_directions_are_those_of_all_rows_at_once():
         ({"init_lora_weights": "eva", "eva_config": {"rank": 2}}, "EvaConfig takes rho, .*, but was given 'rank'"),
         ({"init_lora_weights": "eva", "eva_config": "rho"}, "EvaConfig takes rho, .*, but was given"),
         ({"init_lora_weights": "gaussian", "eva_config": {"rho": 2.0}}, 'eva_config goes with init_lora_weights="eva"'),
-        ({"init_lora_weights": "pissa", "loftq_config": {"loftq_bits": 4}}, "loftq_config = .* is not supported here"),
+        ({"init_lora_weights": "pissa", "loftq_config": {"loftq_bits": 4}}, "loftq_config = .* goes with .*loftq"),
+        ({"eva_config": {"rho": 2.0}}, 'eva_config = .* goes with init_lora_weights="eva" alone; leave it out'),
+        ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": [4]}}, r"must be 4 or 8, but it is \[4\]"),
         ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 2}}, "loftq_bits must be 4 or 8, but it is 2"),
         ({"init_lora_weights": "loftq", "loftq_config": {"loftq_iter": 0}}, "loftq_iter must be a positive integer"),
-        ({"init_lora_weights": "pissa", "use_dora": True}, "use_dora = True is not supported here"),
-        ({"init_lora_weights": "gaussian", "use_dora": True}, "use_dora = True is not supported here"),
+        ({"init_lora_weights": "pissa", "use_dora": True}, "use_dora = True goes with init_lora_weights=True alone"),
+        ({"init_lora_weights": "gaussian", "use_dora": True}, "use_dora = True goes with init_lora_weights=True alone"),
     ],
 )  # fmt: skip
 def test_an_option_without_a_meaning_is_refused(options, words):
