@@ -13,6 +13,7 @@ from lora_np.model import architectures
 from lora_np.model.nodes import Linear
 from lora_np.model.tree import is_trainable, nearest
 
+SETTINGS = "adapter_config.json"
 OF_TARGETS = [field.name for field in dataclasses.fields(PeftOptions)]
 TEXT = (lambda value: value is None or isinstance(value, str), "a text or null")
 MEANT = (
@@ -121,13 +122,18 @@ def wrapped(model, names):
     return list(dict.fromkeys(name.partition(".")[0] if whole and name in parts else name for name in names))
 
 
-def checked_settings(path, kind):
-    """Return the content of an adapter_config.json, each field of its kind and none that asks for another adapter."""
-    if not path.is_file() and (named := sorted(path.parent.glob(f"*/{path.name}"))):
+def check_one(folder):
+    """Raise if a folder holds several adapters by name, and none in its root."""
+    if not (folder / SETTINGS).is_file() and (named := sorted(folder.glob(f"*/{SETTINGS}"))):
         raise ValueError(
-            f"{path.parent} holds no {path.name}, but adapters by name: {', '.join(p.parent.name for p in named)}; give"
+            f"{folder} holds no {SETTINGS}, but adapters by name: {', '.join(p.parent.name for p in named)}; give"
             f" the folder of one, such as {named[0].parent}."
         )
+
+
+def checked_settings(path, kind):
+    """Return the content of an adapter_config.json, each field of its kind and none that asks for another adapter."""
+    check_one(path.parent)
     settings = read_json(path)
     ours, way_out = method_in(settings).config, "it is another kind of adapter, which PEFT can merge into its base"
     check_fields(settings, {**FIELDS, **dict.fromkeys(ours.PARTS, MEANT), **ours.FIELDS}, path)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from lora_np.adapt.several import Adapters
 from lora_np.formats.huggingface import head_files
+from lora_np.formats.peft.config import SETTINGS
 from lora_np.formats.peft.tensors import load_adapter, prepared, write_prepared
 from lora_np.model.transformer import Transformer
 
-DEFAULT, SETTINGS = "default", "adapter_config.json"
+DEFAULT = "default"
 
 
 def save_adapters(adapters: Adapters, folder: str | os.PathLike, base: str | os.PathLike | None = None) -> None:
