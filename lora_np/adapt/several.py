@@ -141,10 +141,17 @@ class Adapters(MutableMapping[str, Transformer]):
 
     delete_adapter = __delitem__  # PEFT's word
 
-    def add_adapter(self, name: str, config: PeftOptions, rng: np.random.Generator | None = None) -> None:
-        """Hold `inject(base, config, rng)` by a name that is not taken yet."""
+    def add_adapter(
+        self,
+        name: str,
+        config: PeftOptions,
+        rng: np.random.Generator | None = None,
+        data: Sequence[Batch] | None = None,
+    ) -> None:
+        """Hold `inject(base, config, rng, data)` by a name that is not taken yet."""
         self._free(name)
-        self[name] = inject(self.base, config, rng)
+        check_name(name)
+        self[name] = inject(self.base, config, rng, data)
 
     def rename_adapter(self, old: str, new: str) -> None:
         """Give an adapter another name; order, and what is active, stay."""

@@ -479,6 +479,17 @@ def test_a_script_in_the_words_of_peft(capsys, tmp_path):
     lnp.save_adapters(adapters, tmp_path)
 
 
+def test_eva_sees_its_data_by_every_way_in_and_a_seed_is_a_number():
+    base, data = freeze(tiny.build("bert")), [tiny.batch("bert")]
+    config = lnp.LoraConfig(r=2, init_lora_weights="eva")
+    adapters = lnp.Adapters(base)
+    adapters.add_adapter("films", config, data=data)
+    assert own(lnp.get_peft_model(base, config, data=data)) == own(adapters["films"])
+    for seed in (-1, "1", 1.5, None, True, np.zeros(2)):
+        with pytest.raises(ValueError, match="seed must be an integer of at least 0, but it is"):
+            lnp.get_peft_model(base, config, seed=seed, data=data)
+
+
 def test_every_neutral_option_of_pefts_lora_config_is_taken():
     peft = pytest.importorskip("peft", reason="compares with PEFT, where it is installed", exc_type=ImportError)
     given = peft.LoraConfig(target_modules=["query"], task_type="SEQ_CLS").to_dict()
