@@ -187,7 +187,11 @@ def freeze(model: Node, names: str | Iterable[str] | None = None) -> Node:
 def named(model, names, who, fixed=()):
     """Return the parameters that names mean: their own, those of nodes above them, shell patterns, "all"."""
     known, chosen = [name for name in parameters(model) if name not in fixed], set()
-    for name in [names] if isinstance(names, str) else names:
+    names = [names] if isinstance(names, str) else names
+    names = list(names) if isinstance(names, Iterable) else [names]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{who} takes a name or a list of names, but one of them is {names!r:.60}.")
+    for name in names:
         if name in fixed:
             raise ValueError(
                 f"{name} lies under an adapter, or is shared by its nodes, and stays frozen; merge the adapter before"
