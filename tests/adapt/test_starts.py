@@ -309,6 +309,31 @@ def test_a_run_goes_on_to_the_same_bits(start, tmp_path):
     assert content(again) == content(half.model) and list(held[0]) == list(held[1])
 
 
+def test_a_run_does_not_go_on_with_another_start_scale_or_method(tmp_path):
+    base = frozen("vit", np.float32)
+    rows, labels = [rng(k).random((9, 8), np.float32) for k in range(4)], np.arange(4)
+
+    def run(config):
+        return Training(lnp.inject(base, config, rng(2)), rows, labels, Plan(lr=1e-2, epochs=1, batch_size=4))
+
+    def config(start, **other):
+        return lnp.LoRAConfig(**{"r": 2, "target_modules": ["value"], "init_lora_weights": start, **other})
+
+    save_checkpoint(run(config("pissa")), tmp_path / "state", [])
+    for other, words in (
+        (config(True), "layer.0.attention.value was {'kind': 'ShiftedLoRALinear', .*'kind': 'LoRALinear'"),
+        (config("olora"), "start was 'pissa', but here it is 'olora'; adapt the model as it was"),
+        (config("pissa", lora_alpha=4), "'scale': 4.0}, but here it is .*'scale': 2.0}"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load_checkpoint(run(other), tmp_path / "state")
+    assert load_checkpoint(run(config("pissa", lora_dropout=0.1)), tmp_path / "state") == []
+    tensors, metadata = read_safetensors(tmp_path / "state")
+    write_safetensors(tmp_path / "state", tensors, {**metadata, "adapted": "[]"})
+    with pytest.raises(ValueError, match="says of its adapter is damaged"):
+        load_checkpoint(run(config("pissa")), tmp_path / "state")
+
+
 def test_a_folder_of_peft_that_was_not_converted_is_read_where_it_says_all(tmp_path):
     """The numbers are compared in tests/test_reference_models.py; here, what is not there."""
     base, folder = lnp.load_pretrained(FOLDER / "bert"), FOLDER / "bert/pissa"
