@@ -35,13 +35,14 @@ def load_data(name: str | os.PathLike = "digits") -> tuple[Dataset, Dataset, Dat
     ValueError
         If there is no such dataset, it cannot be fetched, or a file cannot be used (the sentence names the row).
     """
-    if name in DOMAINS:
+    if isinstance(name, str) and name in DOMAINS:
         return load_digits(name)
-    if name in REVIEWS:
+    if isinstance(name, str) and name in REVIEWS:
         return load_reviews(name)
-    if Path(name).suffix.lower() in (".tsv", ".csv"):
+    if isinstance(name, (str, os.PathLike)) and Path(name).suffix.lower() in (".tsv", ".csv"):
         return load_table(name)
+    shown = repr(str(name)) if isinstance(name, (str, os.PathLike)) else f"{name!r:.60}"
     raise ValueError(
-        f"there are no data named {str(name)!r}; expected one of {', '.join((*DOMAINS, *REVIEWS))}, or a .tsv or .csv"
+        f"there are no data named {shown}; expected one of {', '.join((*DOMAINS, *REVIEWS))}, or a .tsv or .csv"
         " file with the columns text and label."
     )

@@ -106,6 +106,8 @@ class TextTokenizer:
         """Return all ids of each text, as lists."""
         if isinstance(texts, str):
             raise ValueError("expected a list of texts, but got one text; put it into a list.")
+        if not np.iterable(texts):
+            raise ValueError(f"expected a list of texts, but got {texts!r:.60}.")
         texts = list(texts)
         for k, text in enumerate(texts, 1):
             if not isinstance(text, str):
