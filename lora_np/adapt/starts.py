@@ -86,7 +86,7 @@ from lora_np.adapt.compressed import compressed
 from lora_np.adapt.config import LoRAConfig, marks
 from lora_np.adapt.eva import EvaConfig, as_options
 from lora_np.adapt.lora import LoRALinear, lora_scale
-from lora_np.adapt.methods import Method, register
+from lora_np.adapt.methods import Method, copies, register
 from lora_np.adapt.targets import hf_names
 from lora_np.compress import FrozenMatrix
 from lora_np.files import is_whole
@@ -404,11 +404,11 @@ def dense(node):
 
 def changed(model, kind, config, change):
     """Return the model with another configuration, and `change(node, that of one node)` in the place of each node of
-    a kind."""
+    a kind; of what else is trained it has copies."""
 
     def among(path, node):
         if type(node) is not kind:
-            return node
+            return dataclasses.replace(node, **copies(node)) if node.trainable else node
         return change(Linear(node.W, node.b, node.hf), config.at(hf_names(model, path, node)), node)
 
     aside = {name: among(name, kept) if is_node(kept) else kept for name, kept in model.aside.items()}
@@ -425,7 +425,8 @@ def to_plain(model):
 
     def joined(linear, config, node):
         A, B = np.concatenate([node.A, node.A0], axis=1), np.concatenate([node.B, -node.B0])
-        return lora.add_detour(linear, config, {"A": A, "B": B})
+        both = {name: a if name in node.trainable else locked(a) for name, a in (("A", A), ("B", B))}
+        return dataclasses.replace(lora.add_detour(linear, config, both), trainable=node.trainable)
 
     return changed(model, ShiftedLoRALinear, LoRAConfig(**kept), joined)
 

@@ -309,6 +309,16 @@ def test_a_run_goes_on_to_the_same_bits(start, tmp_path):
     assert content(again) == content(half.model) and list(held[0]) == list(held[1])
 
 
+def test_made_plain_it_trains_no_array_of_the_other_and_what_is_frozen_stays_so():
+    model = shifted(frozen("bert pooler", np.float32), modules_to_save=["classifier"])
+    plain = starts.to_plain(lnp.freeze(model, "*.A"))
+    trained = lnp.parameters(plain, trainable_only=True)
+    assert {name.rpartition(".")[2] for name in trained} == {"B", "W", "b"}
+    assert not plain.layer[0].attention.query.A.flags.writeable
+    mine = {id(array) for array in lnp.parameters(model).values()}
+    assert not mine & {id(array) for array in lnp.parameters(starts.to_plain(model), trainable_only=True).values()}
+
+
 def test_a_run_does_not_go_on_with_another_start_scale_or_method(tmp_path):
     base = frozen("vit", np.float32)
     rows, labels = [rng(k).random((9, 8), np.float32) for k in range(4)], np.arange(4)
