@@ -50,6 +50,10 @@ def restored(training, path, run):
             )
         if not np.isfinite(theirs).all():
             raise ValueError(f"{path} holds {name} with numbers that are not finite; it is damaged, start a new run.")
+        if name.startswith("v/") and (theirs < 0).any():
+            raise ValueError(
+                f"{path} holds {name}, means of squares, with some below 0; it is damaged, start a new run."
+            )
     try:
         step, history = int(metadata["step"]), json.loads(metadata["history"])
         theirs, factors = json.loads(metadata.get("run", "null")), json.loads(metadata.get("factors", "{}"))
