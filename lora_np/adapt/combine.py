@@ -65,7 +65,7 @@ import numpy as np
 
 from lora_np.adapt.config import LoRAConfig, plain
 from lora_np.adapt.lora import LORA, LoRALinear
-from lora_np.adapt.methods import copies, registered
+from lora_np.adapt.methods import copies, registered, way_to_plain
 from lora_np.adapt.spectra import svd_of_product
 from lora_np.adapt.targets import hf_names, trained_whole
 from lora_np.files import is_number, is_whole
@@ -342,7 +342,11 @@ def check_models(models, weights):
         odd = [f"{type(node).__name__} at {path}" for path, node in found.items() if type(node) is not LoRALinear]
         if odd or not found or type(model.adapter) is not LoRAConfig:
             what = odd[0] if odd else f"{getattr(model, 'adapter', model)!r:.40}"
-            raise ValueError(f"weighted sums are of plain LoRA adapters, but number {k} of the list has {what}.")
+            way = way_to_plain(registered("config", getattr(model, "adapter", None)))
+            raise ValueError(f"weighted sums are of plain LoRA adapters, but number {k} of the list has {what}{way}.")
+        for path, node in found.items():
+            if not (np.isfinite(node.A).all() and np.isfinite(node.B).all()):
+                raise ValueError(f"{path} of number {k} of the list holds NaN or infinity, so there is no sum.")
     return models, weights
 
 

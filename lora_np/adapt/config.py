@@ -67,6 +67,8 @@ class PeftOptions:
     CONSTANTS = {}  # what the method's files say beside
     # Own fields that PEFT does not have: adapter_model.safetensors keeps them, in its metadata.
     OURS: ClassVar[tuple[str, ...]] = ()
+    # Option -> what alone it goes with here, where one of them has to be left out.
+    GOES_WITH: ClassVar[dict[str, str]] = {}
     LACKS: ClassVar[tuple[str, ...]] = ()  # what files of other methods say, and PEFT does not know of in this one's
 
     # What would make another adapter.
@@ -236,6 +238,7 @@ class LoRAConfig(PeftOptions):
 
     PATTERNS = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}
     CONSTANTS = {"bias": "none"}
+    GOES_WITH = {"eva_config": 'init_lora_weights="eva"', "loftq_config": 'init_lora_weights="loftq"'}
     FIELDS = {
         "r": (is_whole, "a positive integer"),
         "lora_alpha": (is_positive, "a positive number"),
@@ -268,6 +271,10 @@ def check_neutral(given, free, where="", way_out="leave it out", kind=PeftOption
         neutral = getattr(kind, name)
         if name in given and name not in free and given[name] not in (*EMPTY, neutral):
             others = [getattr(below, name) for below in kind.__subclasses__() if getattr(below, name) != neutral]
+            if name in kind.GOES_WITH:
+                raise ValueError(
+                    f"{where}{name} = {given[name]!r:.60} goes with {kind.GOES_WITH[name]} alone; {way_out}."
+                )
             only = " or ".join(map(repr, dict.fromkeys([neutral, *others])))
             raise ValueError(f"{where}{name} = {given[name]!r} is not supported here, only {only} is; {way_out}.")
 

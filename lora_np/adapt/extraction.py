@@ -134,7 +134,12 @@ def with_head_of(base, tuned):
 
 
 def check_same_parts(base, tuned):
-    """Raise unless two models have the same nodes, with the same settings and sizes."""
+    """Raise unless two models have the same nodes, with the same settings and sizes, in one dtype."""
+    if base.dtype != tuned.dtype:
+        raise ValueError(
+            f"the base is of {base.dtype} and the tuned model of {tuned.dtype}, so all numbers differ by rounding;"
+            " give both the same by astype."
+        )
     kinds = [model.config.get("model_type") for model in (base, tuned)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"an adapter is extracted from two models of one kind, but these are {' and '.join(kinds)}.")

@@ -91,6 +91,12 @@ def registered(role, value):
     return next((m for kind in type(value).__mro__ for m in METHODS.values() if getattr(m, role) is kind), None)
 
 
+def way_to_plain(method):
+    """Return the end of a sentence that refuses a method: how its model becomes one of the method that files hold."""
+    change = method and method.converted
+    return f"; {change.__module__}.{change.__name__}(model) is plain LoRA that computes the same" if change else ""
+
+
 def tensors_of(node):
     """Return what its method's table of tensors says of those that a node has."""
     table = registered("node", node).tensors

@@ -31,7 +31,7 @@ import numpy as np
 
 from lora_np.adapt.config import LoRAConfig
 from lora_np.adapt.lora import LORA, lora_scale
-from lora_np.adapt.methods import copies, registered
+from lora_np.adapt.methods import copies, registered, way_to_plain
 from lora_np.adapt.spectra import Kept, RankReport, check_asked, nearest_of_rank, svd_of_product
 from lora_np.adapt.targets import hf_names
 from lora_np.model.transformer import Transformer
@@ -63,11 +63,13 @@ def resize(model: Transformer, r: int | None = None, energy: float | None = None
         If there is no LoRA, or another method: of DoRA, directions and lengths would have to change together.
     """
     check_asked(r, energy)
-    new, rows, parts, config = {}, {}, {}, model.adapter
-    for path, node in {**dict(walk(model)), **model.aside}.items():
+    new, rows, parts, nodes = {}, {}, {}, dict(walk(model))
+    config = model.adapter
+    for path, node in {**nodes, **model.aside}.items():
         if method := registered("node", node):
             if method is not LORA or not isinstance(config, LoRAConfig):
-                raise ValueError(f"resize is for LoRA, but {path} is adapted by {method.name}, and by {config!r:.60}.")
+                other = f", and the model carries {config!r:.60}" if method is LORA else way_to_plain(method)
+                raise ValueError(f"resize is for LoRA, but {path} is adapted by {method.name}{other}.")
             new[path], kept = resized(node.A, node.B, r, energy)
             rows[path] = Kept(kept.r, node.scale**2 * kept.held, node.scale**2 * kept.energy)
             names = hf_names(model, path, node)

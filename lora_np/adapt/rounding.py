@@ -101,6 +101,8 @@ def rounded(array, dtype):
         raise ValueError(f"numbers are rounded to one of {', '.join((*FLOATS, *CODES))}, but dtype is {dtype!r}.")
     with np.errstate(over="ignore"):
         new = as_bfloat16(array).array() if dtype == "bfloat16" else array.astype(dtype)
+    if not np.isfinite(array).all():
+        raise ValueError(f"NaN or infinity is among the numbers that are to be rounded to {dtype}.")
     if not np.isfinite(new).all():
         raise ValueError(
             f"{np.abs(array).max():g} is beyond {dtype}; float16 ends at 65,504, bfloat16 and float32 at 3.4e38."

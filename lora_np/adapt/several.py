@@ -61,6 +61,7 @@ from lora_np.model.transformer import Transformer
 from lora_np.model.tree import lies_in, parameters
 
 BASE = "__base__"  # PEFT's name for no adapter
+LONGEST = 200  # of a name, in bytes; systems' folders take 255
 
 
 class SeveralCache(NamedTuple):
@@ -84,7 +85,7 @@ class Adapters(MutableMapping[str, Transformer]):
         If the base has an adapter itself, or a model is refused; see `adapters[name] = model`.
     """
 
-    def __init__(self, base: Transformer, **models: Transformer):
+    def __init__(self, base: Transformer, /, **models: Transformer):
         if not isinstance(base, Transformer):
             raise ValueError(f"Adapters takes the model that all adapters stand on, but was given {base!r:.60}.")
         check_plain(base)
@@ -140,10 +141,17 @@ class Adapters(MutableMapping[str, Transformer]):
 
     delete_adapter = __delitem__  # PEFT's word
 
-    def add_adapter(self, name: str, config: PeftOptions, rng: np.random.Generator | None = None) -> None:
-        """Hold `inject(base, config, rng)` by a name that is not taken yet."""
+    def add_adapter(
+        self,
+        name: str,
+        config: PeftOptions,
+        rng: np.random.Generator | None = None,
+        data: Sequence[Batch] | None = None,
+    ) -> None:
+        """Hold `inject(base, config, rng, data)` by a name that is not taken yet."""
         self._free(name)
-        self[name] = inject(self.base, config, rng)
+        check_name(name)
+        self[name] = inject(self.base, config, rng, data)
 
     def rename_adapter(self, old: str, new: str) -> None:
         """Give an adapter another name; order, and what is active, stay."""
@@ -285,10 +293,11 @@ class Adapters(MutableMapping[str, Transformer]):
 
 def check_name(name):
     """Raise unless this can name a folder, and an adapter in PEFT."""
-    if not isinstance(name, str) or name == BASE or not re.fullmatch(r"[\w+-]([\w +-]*[\w+-])?", name):
+    fits = isinstance(name, str) and name != BASE and re.fullmatch(r"[\w+-]([\w +-]*[\w+-])?", name)
+    if not fits or len(name.encode()) > LONGEST:
         raise ValueError(
-            f"an adapter is saved in a folder of its name: letters, digits, '_', '-', '+' and single blanks inside, and"
-            f" not {BASE}; but it is {name!r}."
+            f"an adapter is saved in a folder of its name: letters, digits, '_', '-', '+' and single blanks inside,"
+            f" {LONGEST} bytes at most, and not {BASE}; but it is {name!r:.60}."
         )
 
 

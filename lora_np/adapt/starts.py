@@ -86,7 +86,7 @@ from lora_np.adapt.compressed import compressed
 from lora_np.adapt.config import LoRAConfig, marks
 from lora_np.adapt.eva import EvaConfig, as_options
 from lora_np.adapt.lora import LoRALinear, lora_scale
-from lora_np.adapt.methods import Method, register
+from lora_np.adapt.methods import Method, copies, register
 from lora_np.adapt.targets import hf_names
 from lora_np.compress import FrozenMatrix
 from lora_np.files import is_whole
@@ -147,7 +147,7 @@ class LoftQConfig:
     loftq_iter: int = 1
 
     def __post_init__(self):
-        if self.loftq_bits not in FORM:
+        if not is_whole(self.loftq_bits) or self.loftq_bits not in FORM:
             raise ValueError(f"loftq_bits must be 4 or 8, but it is {self.loftq_bits!r}.")
         if not is_whole(self.loftq_iter):
             raise ValueError(f"loftq_iter must be a positive integer, but it is {self.loftq_iter!r}.")
@@ -168,6 +168,7 @@ class StartedLoRAConfig(LoRAConfig):
         **LoRAConfig.FIELDS,
         "init_lora_weights": (lambda value: isinstance(value, (bool, str)) and value in STARTS_AS, KNOWN),
     }
+    GOES_WITH = {"use_dora": "init_lora_weights=True"}
     OF_START = {"eva_config": ("eva", EvaConfig), "loftq_config": ("loftq", LoftQConfig)}
 
     @classmethod
@@ -293,6 +294,7 @@ class ShiftedLoRAConfig(LoRAConfig):
     init_lora_weights: str = field(default="pissa", kw_only=True)
 
     FIELDS = {**LoRAConfig.FIELDS, "init_lora_weights": (is_out_of_W, OF_W_IN_WORDS)}
+    GOES_WITH = {**LoRAConfig.GOES_WITH, "use_dora": "init_lora_weights=True"}
 
     @classmethod
     def is_meant(cls, given, above):
@@ -402,11 +404,11 @@ def dense(node):
 
 def changed(model, kind, config, change):
     """Return the model with another configuration, and `change(node, that of one node)` in the place of each node of
-    a kind."""
+    a kind; of what else is trained it has copies."""
 
     def among(path, node):
         if type(node) is not kind:
-            return node
+            return dataclasses.replace(node, **copies(node)) if node.trainable else node
         return change(Linear(node.W, node.b, node.hf), config.at(hf_names(model, path, node)), node)
 
     aside = {name: among(name, kept) if is_node(kept) else kept for name, kept in model.aside.items()}
@@ -423,7 +425,8 @@ def to_plain(model):
 
     def joined(linear, config, node):
         A, B = np.concatenate([node.A, node.A0], axis=1), np.concatenate([node.B, -node.B0])
-        return lora.add_detour(linear, config, {"A": A, "B": B})
+        both = {name: a if name in node.trainable else locked(a) for name, a in (("A", A), ("B", B))}
+        return dataclasses.replace(lora.add_detour(linear, config, both), trainable=node.trainable)
 
     return changed(model, ShiftedLoRALinear, LoRAConfig(**kept), joined)
 
@@ -435,6 +438,8 @@ def from_plain(model, config):
         r = config.r
         if node.A.shape[1] != 2 * r:
             raise ValueError(f"{node.hf} has rank {node.A.shape[1]}, but its start and r = {r} make {2 * r}.")
+        if not math.isclose(node.scale, scale_of(config)):
+            raise ValueError(f"{node.hf} has the scale {node.scale:g}, but its start had {scale_of(config):g}.")
         parts = {"A": node.A[:, :r], "B": node.B[:r], "A0": node.A[:, r:], "B0": -node.B[r:]}
         return wrap(linear, config, {name: part.copy() for name, part in parts.items()})
 

@@ -9,7 +9,7 @@ from lora_np.experiments.recipe import OF_METHODS
 from lora_np.experiments.record import RUN, is_interrupted, read_metrics
 from lora_np.files import folder_bytes, is_number, read_json
 from lora_np.files.safetensors import open_weights
-from lora_np.formats.peft.config import method_in, own_settings
+from lora_np.formats.peft.config import check_one, method_in, own_settings
 from lora_np.formats.pretrained import load_model, model_folder
 from lora_np.model.tree import parameters
 
@@ -28,6 +28,8 @@ def main(args):
     elif args.what == "methods":
         show_methods()
     else:
+        if not (folder / "config.json").exists():
+            check_one(folder)
         show_model(args.what)
     return 0
 

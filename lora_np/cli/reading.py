@@ -9,6 +9,7 @@ from lora_np.datasets.tokenizers import MAX_LENGTH, PatchTokenizer
 from lora_np.experiments.recipe import FORMS
 from lora_np.files import read_json
 from lora_np.formats.peft import load_adapter
+from lora_np.formats.peft.config import check_one
 from lora_np.formats.pretrained import load_pretrained
 from lora_np.model.heads import TokenHead
 
@@ -37,6 +38,7 @@ def adapted(folder, source=None, form=None):
     """Return the source of an adapter's base, and the base, in a form if one is named, with the adapter on it."""
     if (folder / "adapter" / "adapter_config.json").exists():
         raise ValueError(f"{folder} is a run; its adapter lies in {folder / 'adapter'}.")
+    check_one(folder)
     source = source or read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not source:
         raise ValueError(f"the adapter in {folder} does not name its base model; name it by --model.")

@@ -182,9 +182,10 @@ LIBRARY = {
 
 
 def place_of(node):
-    """Return (what takes a node's place, its operations ...), () for a node that no exercise asks for."""
+    """Return (what takes a node's place, its operations ...), () for a node that no exercise asks for, as one that
+    computes more than its kind: MPNet's attention."""
     other = getattr(node, "activation", "gelu") != "gelu" or getattr(node, "pooling", "mean") != "mean"
-    return () if other else next((KINDS[kind] for kind in KINDS if isinstance(node, kind)), ())
+    return () if other else next((KINDS[kind] for kind in KINDS if type(node) in (kind, KINDS[kind][0])), ())
 
 
 def fields_of(node):

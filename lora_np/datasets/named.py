@@ -42,16 +42,17 @@ def load_data(
     """
     if not (dev is None and test is None):
         if test is None or not is_table(name):
-            what = "there is no test" if test is None else f"the data to train on are {str(name)!r}"
+            what = "there is no test" if test is None else f"the data to train on are {name!r:.60}"
             raise ValueError(f"dev and test go with a {FILES} file to train on and one to test on, but {what}.")
         return load_tables(name, dev, test)
-    if name in DOMAINS:
+    if isinstance(name, str) and name in DOMAINS:
         return load_digits(name)
-    if name in REVIEWS:
+    if isinstance(name, str) and name in REVIEWS:
         return load_reviews(name)
     if is_table(name):
         return load_table(name)
+    shown = repr(str(name)) if isinstance(name, (str, os.PathLike)) else f"{name!r:.60}"
     raise ValueError(
-        f"there are no data named {str(name)!r}; expected one of {', '.join((*DOMAINS, *REVIEWS))}, or a {FILES}"
+        f"there are no data named {shown}; expected one of {', '.join((*DOMAINS, *REVIEWS))}, or a {FILES}"
         " file with the columns text and label."
     )

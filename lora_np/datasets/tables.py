@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def read_text(path):
 
 def is_table(name):
     """Return whether data of this name are a file of one's own."""
-    return Path(name).suffix.lower() in FORMATS
+    return isinstance(name, (str, os.PathLike)) and Path(name).suffix.lower() in FORMATS
 
 
 def load_table(path):

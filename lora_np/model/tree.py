@@ -66,8 +66,18 @@ def lies_in(name, nodes):
     return any(f"{name}.".startswith(f"{node}.") for node in nodes)
 
 
+def check_node(value):
+    """Raise unless this is a model, or a part of one."""
+    if not is_node(value):
+        raise ValueError(
+            f"a model was expected here, such as load_pretrained or inject returns, but this is {value!r:.60}"
+            f"{'; take one of them by its name, adapters[name]' if hasattr(value, 'active_adapter') else ''}."
+        )
+
+
 def walk(node, path=""):
     """Yield (path, node) for a node and all below it, top down, in the order of the fields."""
+    check_node(node)
     yield path, node
     for name, child in children(node):
         yield from walk(child, join(path, name))
@@ -75,6 +85,7 @@ def walk(node, path=""):
 
 def rebuild(node, change, path=""):
     """Return a new tree in which `change(path, node)` has replaced each node, from the leaves up."""
+    check_node(node)
     new = {}
     for name, child in children(node):
         field, _, index = name.partition(".")
@@ -176,7 +187,11 @@ def freeze(model: Node, names: str | Iterable[str] | None = None) -> Node:
 def named(model, names, who, fixed=()):
     """Return the parameters that names mean: their own, those of nodes above them, shell patterns, "all"."""
     known, chosen = [name for name in parameters(model) if name not in fixed], set()
-    for name in [names] if isinstance(names, str) else names:
+    names = [names] if isinstance(names, str) else names
+    names = list(names) if isinstance(names, Iterable) else [names]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{who} takes a name or a list of names, but one of them is {names!r:.60}.")
+    for name in names:
         if name in fixed:
             raise ValueError(
                 f"{name} lies under an adapter, or is shared by its nodes, and stays frozen; merge the adapter before"

@@ -10,7 +10,7 @@ from lora_np.model.architectures.architecture import PROBLEMS, TOKEN_CLASSIFIER
 from lora_np.model.architectures.maker import Maker
 from lora_np.model.heads import POOLING, ClassifierHead, TokenHead
 from lora_np.model.transformer import Transformer
-from lora_np.model.tree import freeze, rebuild, unfreeze
+from lora_np.model.tree import check_node, freeze, rebuild, unfreeze
 from lora_np.ops.dropout import probability
 
 
@@ -38,6 +38,7 @@ def with_head(
         What the head is trained for, as it stands in config.json: "single_label_classification",
         "multi_label_classification" or "regression". None leaves it to transformers' rule: see `train.losses.loss_of`.
     """
+    check_node(model)
     check_head(model, labels, pooling, rng, problem_type)
     head, prefix = new_head(model, labels, pooling, Maker(model.config, rng, model.dtype))
     config = {name: value for name, value in model.config.items() if name != "problem_type"}  # that of a head before

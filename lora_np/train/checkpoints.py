@@ -10,21 +10,25 @@ from pathlib import Path
 
 import numpy as np
 
+from lora_np.adapt.methods import adapted_nodes
 from lora_np.files import about
 from lora_np.files.safetensors import read_safetensors, write_safetensors
+from lora_np.model.tree import is_node, values
 
 
 def save_checkpoint(training, path, history, run=None):
     """Write the state of a `Training`, a record of its past, and what the run is: both JSON-serialisable."""
     metadata = {"step": str(training.done), "history": json.dumps(history), "run": json.dumps(run)}
     metadata["factors"] = json.dumps(unusual(training.optimiser.factors))
+    metadata["adapted"] = json.dumps(adapted_as(training.model))
     write_safetensors(path, state(training), metadata)
 
 
 def load_checkpoint(training, path, run=None):
     """Put a `Training` where the saved one was, in place, and return the record of its past.
 
-    `run` is what was given to `save_checkpoint`; without it, arrays of the same shapes are enough.
+    `run` is what was given to `save_checkpoint`; without it, arrays of the same shapes are enough, if they are those of
+    the same adapter.
 
     Raises
     ------
@@ -47,12 +51,19 @@ def restored(training, path, run):
             )
         if not np.isfinite(theirs).all():
             raise ValueError(f"{path} holds {name} with numbers that are not finite; it is damaged, start a new run.")
+        if name.startswith("v/") and (theirs < 0).any():
+            raise ValueError(
+                f"{path} holds {name}, means of squares, with some below 0; it is damaged, start a new run."
+            )
     try:
         step, history = int(metadata["step"]), json.loads(metadata["history"])
         theirs, factors = json.loads(metadata.get("run", "null")), json.loads(metadata.get("factors", "{}"))
+        mine = adapted_as(training.model)
+        before = json.loads(metadata["adapted"]) if "adapted" in metadata else mine
     except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no checkpoint of a run ({error!r}).") from error
     check_factors(path, factors, unusual(training.optimiser.factors))
+    check_adapted(path, before, mine)
     if run is not None:
         check_run(path, theirs, json.loads(json.dumps(run)))
     if not 0 <= step <= training.total:
@@ -72,6 +83,31 @@ def check_run(path, theirs, mine):
             raise ValueError(
                 f"{path} was saved by a run with {name} = {theirs.get(name)!r}, but here it is"
                 f" {mine.get(name)!r}; put that back, or start a new run."
+            )
+
+
+def adapted_as(model):
+    """Return what an adapter's arrays depend on beside the base: {path: the kind and the numbers of its node}, and how
+    it started, where that is held beside them."""
+    nodes = adapted_nodes(model) if is_node(model) else {}
+    found = {path: {"kind": type(node).__name__, **numbers_of(node)} for path, node in nodes.items()}
+    start = getattr(getattr(model, "adapter", None), "init_lora_weights", True)
+    return {**found, "start": start} if isinstance(start, str) else found
+
+
+def numbers_of(node):
+    return {name: x for name, x in values(node).items() if isinstance(x, (bool, int, float)) and name != "dropout"}
+
+
+def check_adapted(path, theirs, mine):
+    """Raise if the run that saved a checkpoint had another adapter, for which its arrays mean something else."""
+    if not isinstance(theirs, dict):
+        raise ValueError(f"what {path} says of its adapter is damaged; delete that file to start the run anew.")
+    for name in sorted({*theirs, *mine}):
+        if theirs.get(name) != mine.get(name):
+            raise ValueError(
+                f"{path} was saved by a run in which {name} was {theirs.get(name)!r}, but here it is"
+                f" {mine.get(name)!r}; adapt the model as it was, or start a new run."
             )
 
 

@@ -360,6 +360,9 @@ def test_bad_input_is_named():
     base = freeze(tiny.build("bert"))
     given = lora_models(base, count=2)
     ok = {"models": given, "weights": [1.0, 1.0]}
+    pissa = lnp.inject(base, lnp.LoRAConfig(r=2, init_lora_weights="pissa"))
+    broken = lora_models(base, count=1)[0]
+    broken.layer[0].attention.query.A[0, 0] = np.nan
     for change, words in (
         ({"combination_type": "mean"}, "combination_type must be one of cat, linear, svd, .*'mean'"),
         ({"combination_type": "linear_svd"}, "combination_type must be one of"),
@@ -383,6 +386,11 @@ def test_bad_input_is_named():
         ({"models": [given[0], base]}, "of plain LoRA adapters, but number 1 of the list has"),
         ({"models": [given[0], lnp.inject(base, lnp.IA3Config())]}, "number 1 of the list has IA3"),
         ({"models": [lnp.inject(base, lnp.DoRAConfig(r=2), np.random.default_rng(0)), given[0]]}, "0 .* DoRALinear"),
+        (
+            {"models": [given[0], pissa]},
+            r"1 .* ShiftedLoRALinear at .*; lora_np.adapt.starts.to_plain\(model\) is plain",
+        ),
+        ({"models": [given[0], broken], "combination_type": "ties", "density": 0.5}, "of number 1 .* holds NaN or inf"),
         (
             {"models": [given[0], lora_models(freeze(tiny.jitter(base, 3)), count=1)[0]]},
             "stand on different bases: emb",

@@ -160,7 +160,7 @@ def test_an_adapter_knows_its_compressed_base(tmp_path):
         dense,
         *(lnp.compress_model(*given) for given in ((dense, "int8"), (dense, "nf4", ["query"]), (moved, "nf4"))),
     ):
-        with pytest.raises(ValueError, match="was trained on other weights or settings than these"):
+        with pytest.raises(ValueError, match="was trained on other weights .* compressed again if it was"):
             lnp.load_adapter(other, tmp_path)
 
 

@@ -294,6 +294,8 @@ def test_models_that_are_not_one_architecture_are_refused():
         lnp.extract(base, lora, r=2)
     with pytest.raises(ValueError, match="takes a base and a tuned model, but one of them is 'digits'"):
         lnp.extract(base, "digits", r=2)
+    with pytest.raises(ValueError, match="base is of float32 and the tuned model of float64, so all .* by astype"):
+        lnp.extract(base, tuned(frozen("bert"), ["layer.0.attention.key.W"]), r=2)
     broken = tuned(base, ["layer.0.attention.key.W"], size=np.nan)
     with pytest.raises(ValueError, match=r"layer\.0\.attention\.key\.W holds NaN"):
         lnp.extract(base, broken, r=2)
@@ -311,6 +313,9 @@ def test_models_that_are_not_one_architecture_are_refused():
         ({"energy": "0.9"}, "energy must be a share"),
         ({"r": 2, "modules_to_save": ["norms"]}, "modules_to_save: 'norms' matches nothing"),
         ({"r": 2, "left_out": "norms"}, "left_out found no parameter or node named 'norms'"),
+        ({"r": 2, "left_out": 3}, r"left_out takes a name or a list of names, but one of them is \[3\]"),
+        ({"r": 2, "left_out": [None]}, "left_out takes a name or a list of names"),
+        ({"r": 2, "left_out": b"norms"}, "left_out takes a name or a list of names"),
     ],
 )
 def test_bad_requests_are_one_sentence(asked, words):

@@ -243,6 +243,10 @@ def test_what_cannot_be_subtracted_or_merged_is_refused_by_a_sentence():
     for call in (lnp.merge, lnp.merge_report):
         with pytest.raises(ValueError, match=r"layer\.1\.attention\.query\.W: .* is beyond float16"):
             call(large, "float16")
+    broken = with_arrays(lora, {"layer.1.attention.query.A": np.full((12, 2), np.nan, np.float32)})
+    for call in (lnp.merge, lnp.merge_report):
+        with pytest.raises(ValueError, match=r"query\.W: NaN or infinity is among the numbers .* rounded to bfloat16"):
+            call(broken, "bfloat16")
 
 
 @pytest.mark.filterwarnings("ignore")  # theirs, among themselves

@@ -13,6 +13,7 @@ import lora_np as lnp
 from lora_np.adapt import ranks
 from lora_np.adapt.methods import METHODS, adapted_nodes
 from lora_np.adapt.ranks import resized
+from lora_np.adapt.starts import to_plain
 from lora_np.adapt.targets import hf_names
 
 rng = np.random.default_rng
@@ -153,5 +154,9 @@ def test_other_methods_are_refused_by_name():
         if name != "LoRA":
             with pytest.raises(ValueError, match=f"resize is for LoRA, but .* is adapted by {name}"):
                 lnp.resize(trained(METHODS[name], frozen("bert")), r=1)
+    pissa = trained(METHODS["PiSSA or OLoRA"], frozen("bert"))
+    with pytest.raises(ValueError, match=r"; lora_np\.adapt\.starts\.to_plain\(model\) is plain LoRA that computes"):
+        lnp.resize(pissa, r=1)
+    assert np.allclose(outputs(lnp.resize(to_plain(pissa), r=8)[0], "bert"), outputs(pissa, "bert"), atol=1e-12)
     with pytest.raises(ValueError, match="but this one has no adapter"):
         lnp.resize(frozen("bert"), r=1)

@@ -400,6 +400,17 @@ def test_a_folder_that_says_default_twice(tmp_path):
     assert list(lnp.load_adapters(adapters.base, tmp_path, ["default"])) == ["default"]
 
 
+def test_any_name_that_is_saved_is_loaded_again(tmp_path):
+    base, names = freeze(tiny.build("bert")), ["base", "self", "models", "ß" * 100]
+    lnp.save_adapters(several_on(base, dict.fromkeys(names, CONFIGS["ia3"])), tmp_path)
+    assert list(lnp.load_adapters(base, tmp_path)) == sorted(names)
+    with pytest.raises(ValueError, match="200 bytes at most, and not __base__; but it is 'aaa"):
+        lnp.Adapters(base).add_adapter("a" * 201, CONFIGS["ia3"])
+    for wrong in (3, True, {"base"}, [None], [3], np.zeros(2), b"base"):
+        with pytest.raises(ValueError, match="load_adapters needs a list of names"):
+            lnp.load_adapters(base, tmp_path, wrong)
+
+
 def test_what_peft_saved_is_read_and_written_as_it_wrote_it(tmp_path):
     lnp.save_adapters(stored_adapters(), tmp_path)
     for path in (FOLDER / "adapters").rglob("*.safetensors"):
@@ -466,6 +477,17 @@ def test_a_script_in_the_words_of_peft(capsys, tmp_path):
     adapters.delete_adapter("default")
     adapters.add_weighted_adapter(["films"], [1.0], "again", combination_type="svd")
     lnp.save_adapters(adapters, tmp_path)
+
+
+def test_eva_sees_its_data_by_every_way_in_and_a_seed_is_a_number():
+    base, data = freeze(tiny.build("bert")), [tiny.batch("bert")]
+    config = lnp.LoraConfig(r=2, init_lora_weights="eva")
+    adapters = lnp.Adapters(base)
+    adapters.add_adapter("films", config, data=data)
+    assert own(lnp.get_peft_model(base, config, data=data)) == own(adapters["films"])
+    for seed in (-1, "1", 1.5, None, True, np.zeros(2)):
+        with pytest.raises(ValueError, match="seed must be an integer of at least 0, but it is"):
+            lnp.get_peft_model(base, config, seed=seed, data=data)
 
 
 def test_every_neutral_option_of_pefts_lora_config_is_taken():

@@ -309,6 +309,41 @@ def test_a_run_goes_on_to_the_same_bits(start, tmp_path):
     assert content(again) == content(half.model) and list(held[0]) == list(held[1])
 
 
+def test_made_plain_it_trains_no_array_of_the_other_and_what_is_frozen_stays_so():
+    model = shifted(frozen("bert pooler", np.float32), modules_to_save=["classifier"])
+    plain = starts.to_plain(lnp.freeze(model, "*.A"))
+    trained = lnp.parameters(plain, trainable_only=True)
+    assert {name.rpartition(".")[2] for name in trained} == {"B", "W", "b"}
+    assert not plain.layer[0].attention.query.A.flags.writeable
+    mine = {id(array) for array in lnp.parameters(model).values()}
+    assert not mine & {id(array) for array in lnp.parameters(starts.to_plain(model), trainable_only=True).values()}
+
+
+def test_a_run_does_not_go_on_with_another_start_scale_or_method(tmp_path):
+    base = frozen("vit", np.float32)
+    rows, labels = [rng(k).random((9, 8), np.float32) for k in range(4)], np.arange(4)
+
+    def run(config):
+        return Training(lnp.inject(base, config, rng(2)), rows, labels, Plan(lr=1e-2, epochs=1, batch_size=4))
+
+    def config(start, **other):
+        return lnp.LoRAConfig(**{"r": 2, "target_modules": ["value"], "init_lora_weights": start, **other})
+
+    save_checkpoint(run(config("pissa")), tmp_path / "state", [])
+    for other, words in (
+        (config(True), "layer.0.attention.value was {'kind': 'ShiftedLoRALinear', .*'kind': 'LoRALinear'"),
+        (config("olora"), "start was 'pissa', but here it is 'olora'; adapt the model as it was"),
+        (config("pissa", lora_alpha=4), "'scale': 4.0}, but here it is .*'scale': 2.0}"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load_checkpoint(run(other), tmp_path / "state")
+    assert load_checkpoint(run(config("pissa", lora_dropout=0.1)), tmp_path / "state") == []
+    tensors, metadata = read_safetensors(tmp_path / "state")
+    write_safetensors(tmp_path / "state", tensors, {**metadata, "adapted": "[]"})
+    with pytest.raises(ValueError, match="says of its adapter is damaged"):
+        load_checkpoint(run(config("pissa")), tmp_path / "state")
+
+
 def test_a_folder_of_peft_that_was_not_converted_is_read_where_it_says_all(tmp_path):
     """The numbers are compared in tests/test_reference_models.py; here, what is not there."""
     base, folder = lnp.load_pretrained(FOLDER / "bert"), FOLDER / "bert/pissa"
@@ -341,6 +376,8 @@ def test_a_damaged_mark_of_what_a_file_held_is_told(tmp_path):
         ({**right, "init_lora_weights": "gaussian"}, nothing),
         ({**right, "r": 3}, "has rank 4, but its start and r = 3 make 6"),
         ({**right, "r": 0}, "has r = 0; expected a positive integer"),
+        ({**right, "lora_alpha": 9}, "has the scale 2.5, but its start had 4.5"),
+        ({**right, "use_rslora": True}, "has the scale .*, but its start had"),
         ({**right, "tomorrow": 1}, nothing),
     ):
         marks = {**metadata, "lora_np_converted": json.dumps(mark)}
@@ -439,11 +476,13 @@ def test_eva_s_directions_are_those_of_all_rows_at_once():
         ({"init_lora_weights": "eva", "eva_config": {"rank": 2}}, "EvaConfig takes rho, .*, but was given 'rank'"),
         ({"init_lora_weights": "eva", "eva_config": "rho"}, "EvaConfig takes rho, .*, but was given"),
         ({"init_lora_weights": "gaussian", "eva_config": {"rho": 2.0}}, 'eva_config goes with init_lora_weights="eva"'),
-        ({"init_lora_weights": "pissa", "loftq_config": {"loftq_bits": 4}}, "loftq_config = .* is not supported here"),
+        ({"init_lora_weights": "pissa", "loftq_config": {"loftq_bits": 4}}, "loftq_config = .* goes with .*loftq"),
+        ({"eva_config": {"rho": 2.0}}, 'eva_config = .* goes with init_lora_weights="eva" alone; leave it out'),
+        ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": [4]}}, r"must be 4 or 8, but it is \[4\]"),
         ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 2}}, "loftq_bits must be 4 or 8, but it is 2"),
         ({"init_lora_weights": "loftq", "loftq_config": {"loftq_iter": 0}}, "loftq_iter must be a positive integer"),
-        ({"init_lora_weights": "pissa", "use_dora": True}, "use_dora = True is not supported here"),
-        ({"init_lora_weights": "gaussian", "use_dora": True}, "use_dora = True is not supported here"),
+        ({"init_lora_weights": "pissa", "use_dora": True}, "use_dora = True goes with init_lora_weights=True alone"),
+        ({"init_lora_weights": "gaussian", "use_dora": True}, "use_dora = True goes with init_lora_weights=True alone"),
     ],
 )  # fmt: skip
 def test_an_option_without_a_meaning_is_refused(options, words):

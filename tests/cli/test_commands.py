@@ -483,6 +483,16 @@ def test_images_of_another_kind_are_named(images, capsys):
     assert "expected" in error_of(capsys, "predict", "--model", "digits", "--images", "own.npy")
 
 
+def test_a_folder_of_several_adapters_is_no_adapter_and_says_their_names(capsys):
+    adapters = lnp.Adapters(lnp.load_pretrained("digits"))
+    for name in ("one", "two"):
+        adapters.add_adapter(name, lnp.IA3Config())
+    lnp.save_adapters(adapters, "both", base="digits")
+    words = "both holds no adapter_config.json, but adapters by name: one, two; give the folder of one, such as"
+    for argv in (["info", "both"], ["predict", "--adapter", "both"], ["merge", "--adapter", "both", "--out", "x"]):
+        assert words in error_of(capsys, *argv)
+
+
 def test_info_tells_models_adapters_and_runs_apart(finished, capsys):
     lokr = lnp.inject(lnp.load_pretrained("digits"), lnp.LoKrConfig(), np.random.default_rng(0))
     lnp.save_adapter(lokr, "lokr")

@@ -80,6 +80,9 @@ def test_documents_lie_on_one_side(name, domain):
 def test_unknown_data_are_named():
     with pytest.raises(ValueError, match="'moovie-reviews'.*movie-reviews.*\\.csv"):
         lnp.load_data("moovie-reviews")
+    for wrong in (None, 3, ["tweets"], {}, b"tweets", np.zeros(2)):
+        with pytest.raises(ValueError, match="there are no data named .*; expected one of digits"):
+            lnp.load_data(wrong)
     with pytest.raises(ValueError, match="no reviews named 'x'"):
         reviews.load_reviews("x")
 

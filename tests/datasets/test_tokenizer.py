@@ -102,6 +102,8 @@ def test_an_array_of_texts_is_as_good_as_a_list(folder):
         (["good", None], "row 2 of 2 is of type NoneType"),
         ([b"good"], "row 1 of 1 is of type bytes"),
         ("good", "list of texts"),
+        (None, "expected a list of texts, but got None"),
+        (3, "expected a list of texts, but got 3"),
         (["\ud800"], "row 1 of 1 was not read as UTF-8"),
     ],
 )

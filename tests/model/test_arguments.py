@@ -28,6 +28,38 @@ def test_a_model_reads_a_batch_and_nothing_else(given):
         refused(lambda call=call: call(given), f"reads a Batch, but .* type {type(given).__name__}.*Batch.of")
 
 
+TAKE_MODELS = {
+    "parameters": lnp.parameters,
+    "count_parameters": lnp.count_parameters,
+    "print_trainable_parameters": lnp.print_trainable_parameters,
+    "freeze": lnp.freeze,
+    "unfreeze": lambda it: lnp.unfreeze(it, "all"),
+    "astype": lambda it: lnp.astype(it, np.float64),
+    "with_head": lambda it: lnp.with_head(it, labels=2, rng=np.random.default_rng(0)),
+    "check_model": lambda it: lnp.check_model(it, tiny.batch("bert")),
+    "merge": lnp.merge,
+    "merge_report": lambda it: lnp.merge_report(it, "float16"),
+    "subtract": lambda it: lnp.subtract(it, tiny.adapted("bert")),
+    "subtracted": lambda it: lnp.subtract(tiny.build("bert"), it),
+    "resize": lambda it: lnp.resize(it, r=1),
+    "compress_model": lambda it: lnp.compress_model(it, "nf4"),
+    "decompress_model": lnp.decompress_model,
+    "save_model": lambda it: lnp.save_model(it, "nowhere"),
+    "save_adapter": lambda it: lnp.save_adapter(it, "nowhere"),
+    "load_adapter": lambda it: lnp.load_adapter(it, "nowhere"),
+    "load_adapters": lambda it: lnp.load_adapters(it, "nowhere", ["films"]),
+}
+
+
+@pytest.mark.parametrize("call", TAKE_MODELS.values(), ids=TAKE_MODELS)
+def test_what_is_no_model_is_not_taken_for_one_without_parameters(call):
+    for given in (None, "digits", 3, [tiny.build("bert")], {}, lnp.LoRAConfig(), np.zeros(3)):
+        refused(lambda given=given: call(given), "a model was expected here.*, but this is ")
+    several = lnp.Adapters(tiny.build("bert"))
+    several.add_adapter("films", lnp.IA3Config())
+    refused(lambda: call(several), r"but this is Adapters\(films; .*take one of them by its name, adapters\[name\]")
+
+
 @pytest.mark.parametrize("rng", [0, 1.5, "0", np.random, np.random.RandomState(0)])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_seed_is_no_generator(dropout, rng):

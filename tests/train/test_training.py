@@ -360,6 +360,14 @@ def test_labels_that_do_not_fit_are_named(labels, received):
         Training(tiny.adapted("bert mean head", np.float32), ROWS, labels, PLAN)
 
 
+def test_a_checkpoint_with_a_mean_of_squares_below_zero_is_refused(tmp_path):
+    training = fresh()
+    training.optimiser.v["layer.0.attention.query.A"][0, 0] = -1e-9
+    save_checkpoint(training, tmp_path / "checkpoint.safetensors", [])
+    with pytest.raises(ValueError, match="holds v/layer.0.attention.query.A, means of squares, with some below 0"):
+        load_checkpoint(fresh(), tmp_path / "checkpoint.safetensors")
+
+
 def test_a_checkpoint_of_another_length_is_refused(tmp_path):
     training = fresh()
     for _ in training.steps():

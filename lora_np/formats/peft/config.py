@@ -24,6 +24,7 @@ from lora_np.model import architectures
 from lora_np.model.heads import TiedHead, TokenHead
 from lora_np.model.tree import is_trainable, nearest
 
+SETTINGS = "adapter_config.json"
 OF_TARGETS = [field.name for field in dataclasses.fields(PeftOptions)]
 TEXT = (lambda value: value is None or isinstance(value, str), "a text or null")
 MEANT = (
@@ -68,12 +69,13 @@ def method_in(settings):
 
 def check_carried(model):
     """Raise unless a model's nodes are adapted, and in the way that the configuration it carries says."""
-    config = model.adapter
-    if not adapted(model):
+    nodes = adapted(model)
+    if not nodes:
         raise ValueError(
             "this model has no adapter to save; make one by inject, or save the whole model by save_model."
         )
-    for path, node in adapted(model).items():
+    config = model.adapter
+    for path, node in nodes.items():
         method = registered("node", node)
         if registered("config", config) is not method:
             raise ValueError(
@@ -136,13 +138,18 @@ def wrapped(model, names):
     return list(dict.fromkeys(name.partition(".")[0] if whole and name in parts else name for name in names))
 
 
-def checked_settings(path, kind):
-    """Return the content of an adapter_config.json, each field of its kind and none that asks for another adapter."""
-    if not path.is_file() and (named := sorted(path.parent.glob(f"*/{path.name}"))):
+def check_one(folder):
+    """Raise if a folder holds several adapters by name, and none in its root."""
+    if not (folder / SETTINGS).is_file() and (named := sorted(folder.glob(f"*/{SETTINGS}"))):
         raise ValueError(
-            f"{path.parent} holds no {path.name}, but adapters by name: {', '.join(p.parent.name for p in named)}; give"
+            f"{folder} holds no {SETTINGS}, but adapters by name: {', '.join(p.parent.name for p in named)}; give"
             f" the folder of one, such as {named[0].parent}."
         )
+
+
+def checked_settings(path, kind):
+    """Return the content of an adapter_config.json, each field of its kind and none that asks for another adapter."""
+    check_one(path.parent)
     settings = read_json(path)
     ours, way_out = method_in(settings).config, "it is another kind of adapter, which PEFT can merge into its base"
     check_fields(settings, {**FIELDS, **dict.fromkeys(ours.PARTS, MEANT), **ours.FIELDS}, path)

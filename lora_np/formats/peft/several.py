@@ -7,10 +7,11 @@ from pathlib import Path
 
 from lora_np.adapt.several import Adapters
 from lora_np.formats.huggingface import head_files
+from lora_np.formats.peft.config import SETTINGS
 from lora_np.formats.peft.tensors import load_adapter, prepared, write_prepared
 from lora_np.model.transformer import Transformer
 
-DEFAULT, SETTINGS = "default", "adapter_config.json"
+DEFAULT = "default"
 
 
 def save_adapters(adapters: Adapters, folder: str | os.PathLike, base: str | os.PathLike | None = None) -> None:
@@ -75,10 +76,10 @@ def load_adapters(model: Transformer, folder: str | os.PathLike, names: Sequence
                     " name; give the names of those that you mean (the root's is taken), or move one away."
                 )
             names = [DEFAULT, *names]
-    if isinstance(names, str) or not names:
+    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(
             f"load_adapters needs a list of names, or a folder that holds adapters by name, each with an {SETTINGS}; it"
-            f" was given {names!r} and {folder}."
+            f" was given {names!r:.60} and {folder}."
         )
     in_root = (Path(folder) / SETTINGS).is_file()
     folders = {name: Path(folder) if name == DEFAULT and in_root else Path(folder) / name for name in names}

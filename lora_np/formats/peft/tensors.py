@@ -203,7 +203,7 @@ def load_adapter(model: Transformer, folder: str | os.PathLike) -> Transformer:
             raise ValueError(
                 f"the adapter in {folder} was trained on other weights or settings than these; load it onto its own"
                 f" base ({settings.get('base_model_name_or_path') or 'not named'}), which it must not have been merged"
-                " into yet."
+                " into yet, and which must be compressed again if it was (QLoRA, LoftQ)."
             )
         if CONVERTED_MARK in file.metadata:
             lora = restored(lora, model, settings, file.metadata, names, folder)
