@@ -95,10 +95,12 @@ def read_metrics(folder) -> dict:
         found = metrics.get(when) if isinstance(metrics.get(when), dict) else {}
         interval = found.get("interval")
         shares = [found.get("accuracy"), *(interval if isinstance(interval, list) else [])]
-        if len(shares) != 3 or not all(type(share) in (int, float) and 0 <= share <= 1 for share in shares):
+        others = [found[name] for name in ("f1", "f1_macro", "mcc") if name in found]  # which old records lack
+        numbers = all(type(number) in (int, float) and -1 <= number <= 1 for number in (*shares, *others))
+        if len(shares) != 3 or not numbers or min(shares) < 0:
             raise ValueError(
-                f"{path} has {when} = {str(metrics.get(when))[:100]}; expected an accuracy and its interval, shares in"
-                " 0..1: it is damaged or from another version."
+                f"{path} has {when} = {str(metrics.get(when))[:100]!r}; expected an accuracy and its interval, shares"
+                " in 0..1, and F1 and MCC up to 1: it is damaged or from another version."
             )
     return metrics
 

@@ -15,7 +15,7 @@ SUITES = suites("backwards")
 
 
 def all_of(kind, slow=()):
-    """Return the backwards of a kind; the wrong ones of the last suite take more time than a test command should."""
+    """Return the backwards of a kind; the wrong ones of the last suites take more time than a test command should."""
     return [
         pytest.param(entry, id=f"{suite}: {entry.name}", marks=pytest.mark.thorough if suite in slow else ())
         for suite, entries in SUITES.items()
@@ -23,7 +23,7 @@ def all_of(kind, slow=()):
     ]
 
 
-@pytest.mark.parametrize("entry", all_of("wrong", slow=("unseen",)))
+@pytest.mark.parametrize("entry", all_of("wrong", slow=("foreign", "unseen")))
 def test_a_mistake_is_found_where_it_is(entry):
     report = tried(entry, 0)
     assert found(entry, report), f"wrong: {', '.join(entry.spoils)}\n{report}"
