@@ -93,7 +93,7 @@ def registered(role, value):
 
 def way_to_plain(method):
     """Return the end of a sentence that refuses a method: how its model becomes one of the method that files hold."""
-    change = method and method.converted
+    change = method.as_saved if method and method.restored else None
     return f"; {change.__module__}.{change.__name__}(model) is plain LoRA that computes the same" if change else ""
 
 

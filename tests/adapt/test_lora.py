@@ -284,7 +284,7 @@ def test_the_options_of_peft_may_stand_at_their_neutral_values():
         {"use_dora": 2}, {"corda_config": {"a": 1}},
         {"inference_mode": True}, {"layers_pattern": "layer"}, {"peft_type": "IA3"},
         {"trainable_token_indices": [1]}, {"target_parameters": ["a"]}, {"layer_replication": [[0, 1]]},
-        {"eva_config": {"rho": 2.0}}, {"ensure_weight_tying": True}, {"megatron_config": {"a": 1}},
+        {"ensure_weight_tying": True}, {"megatron_config": {"a": 1}},
     ],
 )  # fmt: skip
 def test_an_option_of_peft_that_is_not_computed_here_is_refused_by_name(option):
