@@ -107,8 +107,9 @@ class PrefixTuningConfig(VirtualTokensConfig):
     prefix_projection: InitVar[bool] = False
     encoder_hidden_size: InitVar[object] = None
 
-    ADAPTS = "attention"
-    TARGETS = {**dict.fromkeys(ARCHITECTURES, (ATTENTION, POSITION)), "vit": (ATTENTION,)}
+    ADAPTS = "attention by scores alone"
+    # MPNet's attention adds numbers to its scores, of which a prefix has none; PEFT has no prefix for it, either.
+    TARGETS = {**dict.fromkeys(ARCHITECTURES, (ATTENTION, POSITION)), "vit": (ATTENTION,), "mpnet": ()}
     FIELDS = {
         **VirtualTokensConfig.FIELDS,
         "init_weights": (lambda value: value in (None, "zero"), "zero or null"),

@@ -100,7 +100,7 @@ def targets_of(model, config):
     nodes = {path: node for path, node in walk(model) if config.adapts(path, node)}
     names = {path: hf_names(model, path, node) for path, node in nodes.items()}
     linear = [path for path, node in nodes.items() if isinstance(node, Linear) and path != "head.classifier"]
-    if not names:
+    if not names or targets == ():
         raise ValueError(f"this model has no {config.ADAPTS}, which is what {type(config).__name__} adapts.")
     chosen = linear if targets == "all-linear" and linear else select(targets, names, "target_modules")
     if layers is not None:

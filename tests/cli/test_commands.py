@@ -357,8 +357,8 @@ def test_a_rate_that_explodes_is_one_sentence_without_warnings(capsys):
 
 @pytest.mark.thorough
 def test_the_rate_counts_the_images_that_there_are(capsys):
-    assert main(["finetune", *QUICK, "--batch-size", "5000", "--out", "large"]) == 0
-    assert main(["finetune", *QUICK, "--batch-size", "1000", "--out", "exact"]) == 0
+    assert main(["finetune", *TWICE, "--batch-size", "5000", "--out", "large"]) == 0
+    assert main(["finetune", *TWICE, "--batch-size", "1000", "--out", "exact"]) == 0
     rates = [
         int(rate.replace(",", "")) for rate in re.findall(r"epoch 2 .* ([\d,]+) images/s", capsys.readouterr().out)
     ]

@@ -62,7 +62,7 @@ def with_lora(model):
 
 
 @pytest.mark.download
-@pytest.mark.thorough  # a minute and a half of one core; the same nodes at small sizes are in every run
+@pytest.mark.release  # a minute and a half of one core; the same nodes at small sizes are in every run
 @pytest.mark.parametrize("method", ["lora", "head", "full"])
 def test_the_gradients_of_the_real_bert_are_right(method, real):
     model, ids = real

@@ -13,7 +13,7 @@ from lora_np.gradcheck import check, mutants
 from lora_np.gradcheck.causes import diagnose, editor, edits, forwards
 from lora_np.ops.cases import cases
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.release
 ENTRIES = {entry.name: entry for suite in ("seen", "foreign") for entry in suites("backwards")[suite].wrong}
 RULES = {
     "zero": "layer_norm: sum that goes nowhere",
