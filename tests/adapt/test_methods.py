@@ -474,7 +474,9 @@ def check_method(name, folder):
             check(METHODS[name], model, folder / check.__name__ / model)
 
 
-@pytest.mark.parametrize("model", [*MODELS[:2], pytest.param(MODELS[2], marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "model", [MODELS[0], *(pytest.param(other, marks=pytest.mark.thorough) for other in MODELS[1:])]
+)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_what_it_declares(name, check, model, tmp_path):

