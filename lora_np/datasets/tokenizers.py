@@ -121,6 +121,8 @@ class TextTokenizer:
 
     def read(self, texts, pairs=None):
         """Yield what the library says of each row, whole."""
+        if is_whole(pairs):  # whoever means a length
+            raise ValueError(f"pairs: expected a list of texts, but got {pairs}; write max_length={pairs}.")
         columns = [readable(texts)] + ([] if pairs is None else [readable(pairs, "pairs: ")])
         if len({*map(len, columns)}) > 1:
             raise ValueError(

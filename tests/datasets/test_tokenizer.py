@@ -249,6 +249,7 @@ def test_a_pair_is_cut_as_transformers_cuts_the_longest_first(name, tmp_path):
         (["good"], ["\ud800"], "pairs: row 1 of 1 was not read as UTF-8"),
         (["good"], "good", "pairs: expected a list of texts, but got 'good'"),
         (["good"], 7, "pairs: expected a list of texts, but got 7"),
+        (["good"], 128, "but got 128; write max_length=128"),
     ],
 )
 def test_pairs_that_cannot_be_read_are_named_by_their_row(texts, pairs, received, folder):
