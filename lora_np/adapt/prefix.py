@@ -42,7 +42,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np.adapt.methods import Method, register
-from lora_np.adapt.prompt import SIZE, VirtualTokensConfig
+from lora_np.adapt.prompt import SIZE, VirtualTokensConfig, differs
 from lora_np.model.architectures.architecture import ARCHITECTURES
 from lora_np.model.attention import Attention, FusedAttention, join_heads, split_heads
 from lora_np.model.nodes import Embedding
@@ -207,10 +207,6 @@ def set_before(node, config, arrays):
         return LaterPosition(node.table, config.num_virtual_tokens, node.hf)
     kind = PrefixAttention if isinstance(node, Attention) else PrefixFusedAttention
     return kind(**{name: value for name, value in values(node).items() if name != "trainable"}, **arrays)
-
-
-def differs(node, config):
-    return "" if node.virtual == config.num_virtual_tokens else f"num_virtual_tokens = {node.virtual}"
 
 
 PREFIX = Method(
