@@ -339,6 +339,13 @@ def check_alike(parts, outputs):
                 f" {y.shape[1:]} under {type(other.head).__name__}, which cannot stand in one array; run these"
                 " sequences apart."
             )
+    own = {name: (len(y) - len(part.content)) / len(part.order) for (name, _, part, *_), y in zip(parts, outputs)}
+    if model.head is None and len(set(own.values())) > 1:
+        most, least = max(own, key=own.get), min(own, key=own.get)
+        raise ValueError(
+            f"{most!r} has virtual tokens, which have rows of the output, and {least!r} has fewer; run these sequences"
+            " apart, or under a head."
+        )
 
 
 def rows_of(batch, parts, outputs):

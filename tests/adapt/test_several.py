@@ -502,3 +502,14 @@ def test_every_neutral_option_of_pefts_lora_config_is_taken():
 def test_examples(module):
     found = doctest.testmod(module)
     assert found.failed == 0 < found.attempted
+
+
+def test_rows_of_virtual_tokens_do_not_stand_beside_others():
+    base, rng = lnp.freeze(tiny.build("bert", np.float32)), np.random.default_rng(0)
+    adapters = lnp.Adapters(base)
+    adapters.add_adapter("prompt", lnp.PromptTuningConfig(num_virtual_tokens=1), rng)
+    batch = lnp.Batch.of([np.arange(1, 4), np.arange(2, 6)])
+    with pytest.raises(ValueError, match="'prompt' has virtual tokens, .* and '__base__' has fewer; run these"):
+        adapters.forward(batch, adapter_names=["prompt", "__base__"])
+    alone, _ = adapters.forward(batch, adapter_names=["prompt", "prompt"])
+    assert len(alone) == 3 + 4 + 2
